@@ -1,0 +1,54 @@
+# Everything runs in .venv, with the versions requirements.lock pins. Needs Python 3.11+, make and git.
+PYTHON ?= python3
+UV := .venv/bin/uv
+UV_VERSION := 0.13.8
+export UV_PROJECT_ENVIRONMENT := $(CURDIR)/.venv
+export VIRTUAL_ENV := $(CURDIR)/.venv
+RUN := $(UV) run --no-project
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test lint lock format docs bench clean
+
+help: ## show this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' Makefile
+
+$(UV): bootstrap.sh
+	@PYTHON="$(PYTHON)" UV_VERSION="$(UV_VERSION)" sh bootstrap.sh
+	@touch $(UV)
+
+.venv/.synced: $(UV) pyproject.toml requirements.lock
+	@$(UV) pip sync --quiet --require-hashes --compile-bytecode requirements.lock
+	@$(UV) pip install --quiet --no-deps --no-build-isolation --editable .
+	@touch $@
+
+setup: .venv/.synced ## make .venv with everything in it
+
+demo: setup ## review Weft's own source with a crew of agents
+	@$(RUN) weft demo src/weft
+
+test: setup ## run every test this machine can run
+	@$(RUN) pytest
+
+lint: setup ## ruff, strict types, import contracts
+	@$(RUN) ruff check .
+	@$(RUN) ruff format --check .
+	@$(RUN) mypy
+	@$(RUN) lint-imports
+
+lock: $(UV) ## resolve pyproject.toml anew into requirements.lock
+	@$(UV) pip compile --quiet --universal --generate-hashes --upgrade --all-extras --group dev \
+		--python-version 3.11 --no-emit-index-url --custom-compile-command 'make lock' \
+		--output-file requirements.lock pyproject.toml
+
+format: setup ## let ruff rewrite what it can
+	@$(RUN) ruff check --fix .
+	@$(RUN) ruff format .
+
+docs: setup ## write the reference tables in docs/ anew from the code
+	@PYTHONPATH=. $(RUN) python docs/generate.py
+
+bench: setup ## measure beside baselines, print ratios
+	@$(RUN) python -m benchmarks
+
+clean: ## remove the environment and every cache
+	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .import_linter_cache

@@ -1,0 +1,158 @@
+"""`weft describe`: all about one resource; of an agent also who runs, how they are, and what applies."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+from cyclopts import Parameter
+
+from weft.cli.api import control_api
+from weft.cli.options import ControlPlane, Output, OutputOption
+from weft.cli.resources import as_manifest
+from weft.cli.show import age, print_json, print_table
+from weft.errors import InvalidRequest, NotFound
+from weft.local.control import ControlApi
+from weft.model.resource import canonical_kind
+
+_HERE = ControlPlane()
+
+
+@dataclass(frozen=True, slots=True)
+class Description:
+    """What there is to say about a resource."""
+
+    resource: dict[str, Any] | None
+    """None for agents that run without being declared."""
+    instances: list[dict[str, Any]]
+    policies: list[dict[str, Any]]
+    routes: list[dict[str, Any]]
+
+    def document(self) -> dict[str, Any]:
+        """As JSON types."""
+        return {
+            "resource": self.resource,
+            "instances": self.instances,
+            "trafficPolicies": [each["metadata"]["name"] for each in self.policies],
+            "routes": [each["metadata"]["name"] for each in self.routes],
+        }
+
+
+async def describe(
+    kind: Annotated[str, Parameter(help="agent, route or trafficpolicy.")],
+    name: Annotated[str, Parameter(help="Its name; of an agent its type.")],
+    /,
+    *,
+    output: OutputOption = Output.TABLE,
+    where: ControlPlane = _HERE,
+) -> None:
+    """Show all about one resource.
+
+    Of an agent: what is declared, its instances with their health and the state of their sidecars'
+    configuration, and the policies and routes that apply to it.
+    """
+    known = canonical_kind(kind)
+    if known is None:
+        raise InvalidRequest(f"there is no kind {kind!r}: use agent, route or trafficpolicy")
+    async with control_api(where) as api:
+        if known == "Agent":
+            description = await _describe_agent(api, name)
+        else:
+            description = await _describe_rule(api, kind, name)
+    if output is Output.JSON:
+        print_json(description.document())
+    else:
+        _print(description)
+
+
+async def _describe_agent(api: ControlApi, name: str) -> Description:
+    listed = await api.agents([("type", name), ("status", "any")])
+    instances = [await _in_detail(api, each) for each in listed]
+    try:
+        resource = await api.resource("agents", name)
+    except NotFound:
+        if not instances:
+            raise
+        resource = None
+    capabilities = {capability for each in instances for capability in each["capabilities"]}
+    capabilities |= set((resource or {}).get("spec", {}).get("capabilities", ()))
+    return Description(
+        resource,
+        instances,
+        [
+            each
+            for each in await api.resources("trafficpolicies")
+            if _concerns(each, "target", name, capabilities)
+        ],
+        [
+            each
+            for each in await api.resources("routes")
+            if _concerns(each, "destination", name, capabilities)
+        ],
+    )
+
+
+async def _describe_rule(api: ControlApi, kind: str, name: str) -> Description:
+    resource = await api.resource(kind, name)
+    spec = resource["spec"]
+    target = spec.get("destination") or spec.get("target") or {}
+    query = [(member, str(value)) for member, value in target.items()]
+    return Description(resource, await api.agents([*query, ("status", "any")]), [], [])
+
+
+async def _in_detail(api: ControlApi, instance: dict[str, Any]) -> dict[str, Any]:
+    try:
+        return await api.agent(instance["type"], instance["id"])
+    except NotFound:
+        return {**instance, "sync": None}  # it has just gone
+
+
+def _concerns(resource: dict[str, Any], member: str, agent_type: str, capabilities: set[str]) -> bool:
+    """Whether a rule is about agents of this type; one without a target is about all."""
+    target = resource["spec"].get(member)
+    return not target or target.get("type") == agent_type or target.get("capability") in capabilities
+
+
+def _print(description: Description) -> None:
+    if description.resource is None:
+        print("# not declared: these agents run by themselves")
+    else:
+        print(as_manifest([description.resource]), end="")
+    print("\nInstances")
+    rows = (_row(each) for each in description.instances)
+    columns = ("  INSTANCE", "STATUS", "IN FLIGHT", "VERSION", "ENDPOINT", "AGE", "CONFIGURATION", "REASON")
+    print_table(columns, rows, none="  none run")
+    for instance in description.instances:
+        _print_rejections(instance)
+    for title, found in (("Traffic policies", description.policies), ("Routes", description.routes)):
+        if found:
+            print(f"\n{title} that apply\n  {', '.join(each['metadata']['name'] for each in found)}")
+
+
+def _row(instance: dict[str, Any]) -> tuple[str, ...]:
+    return (
+        f"  {instance['id']}",
+        instance["status"],
+        str(instance["inFlight"]),
+        instance["version"],
+        instance["endpoint"],
+        age(instance["startedAt"]),
+        _configuration(instance.get("sync")),
+        instance["reason"],
+    )
+
+
+def _configuration(sync: dict[str, Any] | None) -> str:
+    if sync is None:
+        return "unknown"
+    if sync.get("rejected"):
+        return "rejected"
+    return "in sync" if sync.get("inSync") else "updating"
+
+
+def _print_rejections(instance: dict[str, Any]) -> None:
+    """What the sidecar's Envoy refused; it goes on with what it had."""
+    for each in (instance.get("sync") or {}).get("rejected", ()):
+        names = ", ".join(each["resources"]) or "everything"
+        print(f"\n  {instance['id']} rejected {names} of {each['typeUrl']}:")
+        print(f"    {each['reason']}")

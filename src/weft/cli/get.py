@@ -1,0 +1,74 @@
+"""`weft get`: resources, as a table, as the manifest they came from, or as JSON."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from enum import StrEnum
+from typing import Annotated
+
+from cyclopts import Parameter
+
+from weft.cli.api import control_api
+from weft.cli.options import ControlPlane
+from weft.cli.resources import as_manifest, read_resource
+from weft.cli.show import age, print_json, print_table
+from weft.model.agent_spec import AgentSpec
+from weft.model.resource import AnyResource
+from weft.model.route import RouteSpec
+from weft.model.traffic import TrafficPolicySpec
+
+_HERE = ControlPlane()
+
+
+class Form(StrEnum):
+    """How resources are shown."""
+
+    TABLE = "table"
+    YAML = "yaml"
+    JSON = "json"
+
+
+async def get(
+    kind: Annotated[str, Parameter(help="agents, routes or trafficpolicies (or one of them, singular).")],
+    name: Annotated[str | None, Parameter(help="Only the one of this name.", show_default=False)] = None,
+    /,
+    *,
+    output: Annotated[Form, Parameter(name=["--output", "-o"], help="How to show them.")] = Form.TABLE,
+    where: ControlPlane = _HERE,
+) -> None:
+    """Show the resources of a kind, as they were declared. What runs is shown by `weft agents`."""
+    async with control_api(where) as api:
+        found = await api.resources(kind) if name is None else [await api.resource(kind, name)]
+    if output is Form.JSON:
+        print_json(found if name is None else found[0])
+    elif output is Form.YAML:
+        print(as_manifest(found), end="")
+    else:
+        rows = (_row(read_resource(each)) for each in found)
+        print_table(("NAME", "GENERATION", "AGE", "WHAT"), rows, none=f"no {kind} are declared")
+
+
+def _row(resource: AnyResource) -> tuple[str, ...]:
+    metadata = resource.metadata
+    created = metadata.creation_timestamp
+    since = age(datetime.fromisoformat(created).timestamp()) if created else ""
+    return (metadata.name, str(metadata.generation or ""), since, summary(resource))
+
+
+def summary(resource: AnyResource) -> str:
+    """What a resource says, in a few words."""
+    spec = resource.spec
+    if isinstance(spec, AgentSpec):
+        return _agent(spec)
+    if isinstance(spec, RouteSpec):
+        return f"{spec.destination}, {len(spec.rules)} rule{'s' if len(spec.rules) > 1 else ''}"
+    if isinstance(spec, TrafficPolicySpec):
+        return f"{spec.target or 'the whole mesh'}, {spec.load_balancing.policy.value}"
+    return ""
+
+
+def _agent(spec: AgentSpec) -> str:
+    parts = [", ".join(spec.capabilities)] if spec.capabilities else []
+    parts += [f"version {spec.version}"] if spec.version else []
+    parts += [f"{spec.run.replicas} run by weft up"] if spec.run else []
+    return "; ".join(parts) or spec.description

@@ -1,0 +1,144 @@
+"""The `weft` command: which commands there are, and how they end. Each is loaded when it is called."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import traceback
+from collections.abc import Sequence
+from importlib.metadata import version
+from typing import Any, NamedTuple
+
+from cyclopts import App, CycloptsError, Group
+
+from weft.cli.exit_codes import ExitCode, exit_code
+from weft.errors import InvalidRequest, MeshError
+
+HELP = """The agent mesh: agents find and call each other, and their authors write agent logic only.
+
+Begin with `weft check`, then `weft up`.
+"""
+
+EPILOGUE = """Exit codes: 0 done, 1 failed, 2 wrong usage or invalid manifest, 3 no mesh can be reached,
+4 not found, 5 conflict, 6 no healthy agent, 7 outcome unknown (timed out, connection broke), 130 interrupted.
+
+With `--debug` an error is shown with its traceback. `--output json` gives errors as JSON too, on stderr."""
+
+_MESH = Group("Mesh on this machine", sort_key=1)
+_AGENTS = Group("Agents", sort_key=2)
+_RESOURCES = Group("Resources", sort_key=3)
+_PROCESSES = Group("Processes", sort_key=4)
+_MACHINE = Group("This machine", sort_key=5)
+
+
+class Command(NamedTuple):
+    """One command, by where it is found."""
+
+    name: str
+    path: str
+    help: str
+    group: Group
+    options: dict[str, Any] = {}
+
+
+# Their arguments are for the process they become, `--help` included.
+_PASSED_ON: dict[str, Any] = {"help_flags": [], "version_flags": []}
+
+COMMANDS = (
+    Command("up", "weft.cli.up:up", "Start a mesh on this machine.", _MESH),
+    Command("status", "weft.cli.status:status", "Show the mesh on this machine and its processes.", _MESH),
+    Command("down", "weft.cli.down:down", "Stop the mesh on this machine.", _MESH),
+    Command("demo", "weft.cli.demo:demo", "Review source code with a crew of agents.", _MESH),
+    Command("agents", "weft.cli.agents:agents", "List the running agents.", _AGENTS),
+    Command(
+        "discover", "weft.cli.agents:discover", "Find healthy agents, as agents find each other.", _AGENTS
+    ),
+    Command("call", "weft.cli.call:call", "Call an agent.", _AGENTS),
+    Command("run", "weft.cli.run:run", "Run a program as an agent, with a sidecar beside it.", _AGENTS),
+    Command("apply", "weft.cli.apply:apply", "Declare resources, all of a manifest or nothing.", _RESOURCES),
+    Command("get", "weft.cli.get:get", "Show resources.", _RESOURCES),
+    Command("describe", "weft.cli.describe:describe", "Show all about one resource.", _RESOURCES),
+    Command("diff", "weft.cli.diff:diff", "Show what applying a manifest would change.", _RESOURCES),
+    Command("delete", "weft.cli.delete:delete", "Remove resources.", _RESOURCES),
+    Command("control", "weft.cli.processes:control", "Run a control plane.", _PROCESSES, _PASSED_ON),
+    Command("sidecar", "weft.cli.processes:sidecar", "Run a sidecar.", _PROCESSES, _PASSED_ON),
+    Command("check", "weft.cli.check:check", "Tell what this machine lacks.", _MACHINE),
+    Command("version", "weft.cli.version:version", "Show the versions of Weft and its parts.", _MACHINE),
+    Command("completion", "weft.cli.completion:app", "Complete commands in the shell.", _MACHINE),
+)
+
+
+def make_app(chosen: str | None = None) -> App:
+    """The command line as a whole; the `chosen` command has its own, longer help."""
+    app = App(
+        name="weft",
+        help=HELP,
+        help_epilogue=EPILOGUE,
+        help_format="markdown",
+        version=lambda: version("weft"),
+        version_flags=["--version"],
+        result_action="return_value",
+        exit_on_error=False,
+        print_error=False,
+        suppress_keyboard_interrupt=False,
+    )
+    app["--help"].group = app["--version"].group = _MACHINE
+    for each in COMMANDS:
+        app.command(each.path, name=each.name, help=_help(each, chosen), group=each.group, **each.options)
+    return app
+
+
+def _help(command: Command, chosen: str | None) -> str | None:
+    """The line in the list of commands. Left out of the chosen one, since it would hide its docstring."""
+    return None if command.name == chosen else command.help
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Run the command that `arguments` name; return the exit code. Errors go to stderr, as one message."""
+    own, passed_on = _split(arguments)
+    debug = "--debug" in own
+    tokens = [*(each for each in own if each != "--debug"), *passed_on]
+    try:
+        result = make_app(chosen=next(iter(tokens), None))(tokens)
+    except CycloptsError as error:
+        return _report(InvalidRequest(str(error)), own, debug=debug)
+    except MeshError as error:
+        return _report(error, own, debug=debug)
+    except KeyboardInterrupt:
+        return ExitCode.INTERRUPTED
+    except BrokenPipeError:
+        # Whoever read the output has read enough. Python would complain once more when it flushes.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return ExitCode.OK
+    return result if isinstance(result, int) else ExitCode.OK
+
+
+def main() -> None:
+    """The program `weft`."""
+    sys.exit(run(sys.argv[1:]))
+
+
+def _split(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
+    """What is meant for `weft`, and what (from `--` on) for a program that it is to run."""
+    end = arguments.index("--") if "--" in arguments else len(arguments)
+    return list(arguments[:end]), list(arguments[end:])
+
+
+def _report(error: MeshError, arguments: Sequence[str], *, debug: bool) -> ExitCode:
+    if debug:
+        traceback.print_exception(error)
+    if _wants_json(arguments):
+        print(json.dumps(error.problem(), indent=2), file=sys.stderr)
+    else:
+        print(f"weft: {error.detail}", file=sys.stderr)
+    return exit_code(error)
+
+
+def _wants_json(arguments: Sequence[str]) -> bool:
+    joined = " ".join(arguments)
+    return any(f"{option}{sign}json" in joined for option in ("--output", "-o") for sign in (" ", "="))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,70 @@
+"""Results on standard output: tables for people, JSON for programs."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+STATUS_STYLES = {
+    "healthy": "green",
+    "ready": "green",
+    "ok": "green",
+    "starting": "yellow",
+    "waiting": "yellow",
+    "draining": "yellow",
+    "stopping": "yellow",
+    "warn": "yellow",
+    "unhealthy": "red",
+    "restarting": "red",
+    "fail": "red",
+}
+"""Colour of a word that says how something is."""
+
+_UNLIMITED_WIDTH = 10_000
+_UNITS = ((86_400, "d"), (3_600, "h"), (60, "m"))
+
+
+def console(*, stderr: bool = False) -> Console:
+    """A console that never cuts or wraps what goes to a file or a pipe."""
+    stream = sys.stderr if stderr else sys.stdout
+    width = None if stream.isatty() else _UNLIMITED_WIDTH
+    return Console(stderr=stderr, width=width, highlight=False, soft_wrap=not stream.isatty())
+
+
+def print_json(value: Any) -> None:
+    """Print `value` as JSON."""
+    print(json.dumps(value, indent=2, ensure_ascii=False))
+
+
+def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]], *, none: str) -> None:
+    """Print rows under their columns; if there are none, say `none` on standard error."""
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for column in columns:
+        table.add_column(column, overflow="fold")
+    for row in rows:
+        table.add_row(*(styled(cell) for cell in row))
+    if table.row_count:
+        console().print(table)
+    else:
+        console(stderr=True).print(none)
+
+
+def styled(word: str) -> Text:
+    """`word` in the colour of what it says; never taken for markup."""
+    return Text(word, style=STATUS_STYLES.get(word, ""))
+
+
+def age(since: float) -> str:
+    """How long ago a time (seconds since 1970) was, in one unit: `5m`."""
+    seconds = max(0, int(time.time() - since))
+    for size, unit in _UNITS:
+        if seconds >= size:
+            return f"{seconds // size}{unit}"
+    return f"{seconds}s"

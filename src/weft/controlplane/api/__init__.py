@@ -1,0 +1,1 @@
+"""The control plane's HTTP API: resources, instances and sidecars, as JSON."""

@@ -1,0 +1,54 @@
+"""The API as one ASGI application."""
+
+from __future__ import annotations
+
+from fastapi import FastAPI, Request
+from fastapi.responses import Response
+from prometheus_client import CollectorRegistry
+from prometheus_client.openmetrics.exposition import CONTENT_TYPE_LATEST, generate_latest
+from starlette.middleware.base import RequestResponseEndpoint
+
+from weft.controlplane.api import agents, resources, sidecars
+from weft.controlplane.api.context import ApiContext
+from weft.controlplane.api.problems import answer_with_problems, problem_response
+from weft.errors import InvalidRequest
+from weft.model.manifest import MAX_MANIFEST_BYTES
+
+MAX_BODY_BYTES = 4 * MAX_MANIFEST_BYTES
+"""A larger request body is answered with 413; a manifest grows when it is written as a JSON string."""
+
+
+def create_api(context: ApiContext, metrics: CollectorRegistry) -> FastAPI:
+    """The API over `context`; `metrics` is what `/metrics` shows (OpenMetrics)."""
+    app = FastAPI(title="Weft control plane", version="v1", redoc_url=None)
+    app.state.context = context
+    answer_with_problems(app)
+    app.middleware("http")(_limit_body)
+    for each in (agents, resources, sidecars):
+        app.include_router(each.router)
+
+    @app.get("/livez", tags=["health"])
+    async def livez() -> dict[str, str]:
+        """Whether the process lives."""
+        return {"status": "ok"}
+
+    @app.get("/readyz", tags=["health"])
+    async def readyz() -> dict[str, str]:
+        """Whether this replica serves: it listens only once it knows what is declared and running."""
+        return {"status": "ok"}
+
+    @app.get("/metrics", tags=["health"])
+    async def show_metrics() -> Response:
+        """This replica's metrics (OpenMetrics)."""
+        return Response(generate_latest(metrics), media_type=CONTENT_TYPE_LATEST)  # type: ignore[no-untyped-call]
+
+    return app
+
+
+async def _limit_body(request: Request, call_next: RequestResponseEndpoint) -> Response:
+    length = request.headers.get("content-length", "0")
+    if "transfer-encoding" in request.headers:
+        return problem_response(InvalidRequest("send the body with a Content-Length"), 411)
+    if not length.isdecimal() or int(length) > MAX_BODY_BYTES:
+        return problem_response(InvalidRequest(f"the body is larger than {MAX_BODY_BYTES} bytes"), 413)
+    return await call_next(request)

@@ -1,0 +1,45 @@
+"""Server-Sent Events (WHATWG HTML, section 9.2): how the API tells of changes."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncGenerator, AsyncIterator
+
+from fastapi.responses import StreamingResponse
+
+HEARTBEAT_INTERVAL = 15.0
+"""Seconds of silence after which a comment is sent, so that dead connections are noticed."""
+
+
+def event(name: str, data: str) -> bytes:
+    """One event, whose `data` is JSON on one line."""
+    return f"event: {name}\ndata: {data}\n\n".encode()
+
+
+def event_stream(events: AsyncGenerator[bytes, None]) -> StreamingResponse:
+    """A response that sends `events` as they come, with heartbeats between."""
+    headers = {"cache-control": "no-store", "x-accel-buffering": "no"}
+    return StreamingResponse(_with_heartbeats(events), media_type="text/event-stream", headers=headers)
+
+
+async def _with_heartbeats(events: AsyncGenerator[bytes, None]) -> AsyncIterator[bytes]:
+    upcoming: asyncio.Future[bytes] | None = None
+    try:
+        while True:
+            upcoming = upcoming or asyncio.ensure_future(anext(events))
+            done, _ = await asyncio.wait([upcoming], timeout=HEARTBEAT_INTERVAL)
+            if not done:
+                yield b": still here\n\n"
+                continue
+            try:
+                yield upcoming.result()
+            except StopAsyncIteration:
+                return
+            upcoming = None
+    finally:
+        if upcoming is not None:
+            upcoming.cancel()
+            with contextlib.suppress(asyncio.CancelledError, StopAsyncIteration):
+                await upcoming
+        await events.aclose()

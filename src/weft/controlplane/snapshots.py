@@ -1,0 +1,187 @@
+"""The snapshot of every sidecar, kept up to date as resources and instances change.
+
+What sidecars share is encoded once: clusters and routes for all, endpoints for all callers of one locality;
+only listeners are a sidecar's own. A change of instances touches the load assignments it belongs to, no more.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Mapping
+from functools import lru_cache
+
+from weft.aio.generation import Generation
+from weft.controlplane.translate.clusters import control_cluster, destination_cluster, forward_cluster
+from weft.controlplane.translate.destination import Destination
+from weft.controlplane.translate.endpoints import Endpoint, endpoint, load_assignment
+from weft.controlplane.translate.listeners import listeners
+from weft.controlplane.translate.policy import (
+    declared_destinations,
+    declared_routes,
+    policy_for,
+    running_destinations,
+)
+from weft.controlplane.translate.routes import route_configuration
+from weft.controlplane.xds.snapshot import EncodedResource, Snapshot, encode
+from weft.model.agent import Instance, Locality
+from weft.model.node import Address, Node
+from weft.model.resource import AnyResource
+from weft.model.route import RouteSpec
+from weft.model.traffic import BalancingPolicy, TrafficPolicySpec
+
+DESTINATION_RETENTION = 600.0
+"""Seconds for which a destination stays known after its last instance left: callers are told "no healthy
+agent" rather than "no such agent", and clusters do not come and go with every restart."""
+
+MAX_LOCALITIES = 256
+"""How many localities of callers are kept encoded at once."""
+
+Encoded = Mapping[str, EncodedResource]
+Policies = Mapping[Destination, TrafficPolicySpec]
+
+
+class Snapshots:
+    """A SnapshotSource over the resources and instances last given to `update`."""
+
+    def __init__(self, apis: Iterable[Address], *, clock: Callable[[], float] = time.monotonic) -> None:
+        """`apis`: where the control plane's API listens, which is what `control.mesh` leads to."""
+        self._clock = clock
+        fixed = (control_cluster(apis), forward_cluster())
+        self._fixed_clusters = {each.name: encode(each.name, each) for each in fixed}
+        self._last_seen: dict[Destination, float] = {}
+        self._policies: Policies = {}
+        self._routes_declared: Mapping[Destination, RouteSpec] = {}
+        self._members: Mapping[Destination, frozenset[Endpoint]] = {}
+        self._clusters: Encoded = self._fixed_clusters
+        self._routes: Encoded = _encoded_routes({}, {})
+        self._endpoints: dict[Locality, Encoded] = {}
+        self._generation = Generation()
+
+    @property
+    def generation(self) -> int:
+        """Grows whenever any snapshot may have changed."""
+        return self._generation.number
+
+    async def changed_since(self, generation: int) -> int:
+        """Wait until `generation` is no longer the current one; return the current one."""
+        return await self._generation.later_than(generation)
+
+    def snapshot(self, node: Node) -> Snapshot:
+        """What `node` is to know now."""
+        return Snapshot(
+            clusters=self._clusters,
+            endpoints=self._endpoints_for(node.locality),
+            listeners=_encoded_listeners(node),
+            routes=self._routes,
+        )
+
+    def update(self, instances: Iterable[Instance], resources: Iterable[AnyResource]) -> None:
+        """Take over what is declared and running now; the generation grows if sidecars must hear of it."""
+        instances, resources = tuple(instances), tuple(resources)
+        known = self._known(declared_destinations(resources) | running_destinations(instances))
+        policies = {destination: policy_for(destination, resources) for destination in known}
+        routes = declared_routes(resources)
+        members = _members(known, instances)
+        changed = self._update_routing(policies, routes)
+        changed |= self._update_endpoints(policies, members)
+        self._policies, self._routes_declared, self._members = policies, routes, members
+        if changed:
+            self._generation.advance()
+
+    def _known(self, current: frozenset[Destination]) -> frozenset[Destination]:
+        now = self._clock()
+        self._last_seen.update(dict.fromkeys(current, now))
+        self._last_seen = {
+            destination: seen
+            for destination, seen in self._last_seen.items()
+            if now - seen < DESTINATION_RETENTION
+        }
+        return frozenset(self._last_seen)
+
+    def _update_routing(self, policies: Policies, routes: Mapping[Destination, RouteSpec]) -> bool:
+        if policies == self._policies and routes == self._routes_declared:
+            return False
+        clusters = {
+            destination.cluster: self._clusters[destination.cluster]
+            if self._policies.get(destination) == policy
+            else encode(destination.cluster, destination_cluster(destination, policy))
+            for destination, policy in policies.items()
+        }
+        self._clusters = {**self._fixed_clusters, **clusters}
+        self._routes = _encoded_routes(policies, routes)
+        return True
+
+    def _update_endpoints(
+        self, policies: Policies, members: Mapping[Destination, frozenset[Endpoint]]
+    ) -> bool:
+        gone = self._policies.keys() - policies.keys()
+        moved = [
+            destination
+            for destination, policy in policies.items()
+            if members[destination] != self._members.get(destination)
+            or policy != self._policies.get(destination)
+        ]
+        if not gone and not moved:
+            return False
+        for locality, encoded in self._endpoints.items():
+            kept = {
+                name: each for name, each in encoded.items() if name not in {each.cluster for each in gone}
+            }
+            self._endpoints[locality] = kept | _encoded_endpoints(locality, moved, policies, members)
+        return True
+
+    def _endpoints_for(self, locality: Locality) -> Encoded:
+        if locality not in self._endpoints:
+            while len(self._endpoints) >= MAX_LOCALITIES:
+                del self._endpoints[next(iter(self._endpoints))]
+            self._endpoints[locality] = _encoded_endpoints(
+                locality, self._policies, self._policies, self._members
+            )
+        return self._endpoints[locality]
+
+
+def _members(
+    destinations: Iterable[Destination], instances: Iterable[Instance]
+) -> dict[Destination, frozenset[Endpoint]]:
+    found: dict[Destination, set[Endpoint]] = {destination: set() for destination in destinations}
+    versioned = [destination for destination in found if destination.version is not None]
+    for instance in instances:
+        reachable = endpoint(instance)
+        if reachable is None:
+            continue
+        for destination in running_destinations([instance]):
+            found[destination].add(reachable)
+        for destination in versioned:
+            if destination.includes(instance):
+                found[destination].add(reachable)
+    return {destination: frozenset(endpoints) for destination, endpoints in found.items()}
+
+
+def _encoded_endpoints(
+    locality: Locality,
+    destinations: Iterable[Destination],
+    policies: Policies,
+    members: Mapping[Destination, frozenset[Endpoint]],
+) -> dict[str, EncodedResource]:
+    result = {}
+    for destination in destinations:
+        policy = policies[destination]
+        assignment = load_assignment(
+            destination.cluster,
+            members[destination],
+            locality,
+            weighted=policy.load_balancing.policy is BalancingPolicy.WEIGHTED,
+            failover=policy.locality.failover,
+        )
+        result[destination.cluster] = encode(destination.cluster, assignment)
+    return result
+
+
+def _encoded_routes(policies: Policies, routes: Mapping[Destination, RouteSpec]) -> Encoded:
+    configuration = route_configuration(policies, routes)
+    return {configuration.name: encode(configuration.name, configuration)}
+
+
+@lru_cache(maxsize=4096)
+def _encoded_listeners(node: Node) -> Encoded:
+    return {each.name: encode(each.name, each) for each in listeners(node)}

@@ -1,0 +1,150 @@
+"""Listeners (LDS): where a sidecar's Envoy takes calls from its agent, and for its agent."""
+
+from __future__ import annotations
+
+from envoy.config.core.v3.address_pb2 import Address as EnvoyAddress
+from envoy.config.core.v3.address_pb2 import SocketAddress
+from envoy.config.core.v3.base_pb2 import TrafficDirection
+from envoy.config.core.v3.config_source_pb2 import ApiVersion
+from envoy.config.listener.v3.listener_pb2 import Listener
+from envoy.config.route.v3.route_components_pb2 import Route, RouteAction, RouteMatch, VirtualHost
+from envoy.config.route.v3.route_pb2 import RouteConfiguration
+from envoy.extensions.filters.http.dynamic_forward_proxy.v3.dynamic_forward_proxy_pb2 import (
+    FilterConfig as DynamicForwardProxy,
+)
+from envoy.extensions.filters.http.fault.v3.fault_pb2 import HTTPFault
+from envoy.extensions.filters.http.header_to_metadata.v3.header_to_metadata_pb2 import (
+    Config as HeaderToMetadata,
+)
+from envoy.extensions.filters.http.router.v3.router_pb2 import Router
+from envoy.extensions.filters.network.http_connection_manager.v3.http_connection_manager_pb2 import (
+    HttpConnectionManager,
+)
+from envoy.extensions.http.early_header_mutation.header_mutation.v3.header_mutation_pb2 import HeaderMutation
+from google.protobuf.message import Message
+
+from weft.controlplane.translate.durations import duration
+from weft.controlplane.translate.forward import dns_cache
+from weft.controlplane.translate.replies import DESTINATION_HEADER, header, inbound_replies, outbound_replies
+from weft.controlplane.translate.routes import (
+    FAULT_FILTER,
+    FORWARD_FILTER,
+    INSTANCE_FILTER,
+    ROUTE_CONFIGURATION,
+)
+from weft.model.node import Address, Inbound, Node
+
+OUTBOUND_LISTENER = "outbound"
+INBOUND_LISTENER = "inbound"
+
+AGENT_CLUSTER = "agent"
+"""The sidecar's own agent; it stands in the sidecar's bootstrap, since only the sidecar knows it."""
+
+MAX_REQUEST_HEADERS_KB = 60
+"""Larger request headers are answered with 431."""
+
+HEADERS_TIMEOUT = 10.0
+"""Seconds a client may take to send its request headers: bounds what slow or idle ones can hold."""
+
+_UNTRUSTED_HEADERS = (
+    "x-envoy-hedge-on-per-try-timeout",
+    "x-envoy-ip-tags",
+    "x-envoy-max-retries",
+    "x-envoy-original-path",
+    "x-envoy-retriable-header-names",
+    "x-envoy-retriable-status-codes",
+    "x-envoy-retry-grpc-on",
+    "x-envoy-retry-on",
+    "x-envoy-upstream-alt-stat-name",
+    "x-envoy-upstream-rq-per-try-timeout-ms",
+    "x-envoy-upstream-rq-timeout-alt-response",
+    "x-envoy-upstream-rq-timeout-ms",
+    "x-envoy-upstream-stream-duration-ms",
+    "x-envoy-force-trace",
+    "x-envoy-decorator-operation",
+)
+"""Headers by which a caller could override the timeouts and the retry rule of its Envoy."""
+
+
+def listeners(node: Node) -> list[Listener]:
+    """The listeners of `node`: outbound, and inbound if it has an agent."""
+    result = [outbound_listener(node.outbound)]
+    if node.inbound is not None:
+        result.append(inbound_listener(node.inbound))
+    return result
+
+
+def outbound_listener(address: Address) -> Listener:
+    """The HTTP proxy through which an agent reaches the mesh; its routes come by RDS."""
+    manager = _connection_manager(OUTBOUND_LISTENER)
+    manager.rds.route_config_name = ROUTE_CONFIGURATION
+    manager.rds.config_source.ads.SetInParent()
+    manager.rds.config_source.resource_api_version = ApiVersion.V3
+    manager.local_reply_config.CopyFrom(outbound_replies())
+    mutation = manager.early_header_mutation_extensions.add(name="destination")
+    mutation.typed_config.Pack(_destination_from_request())
+    # What few routes need costs all calls something, so it is off but where a route turns it on.
+    _add_filter(manager, FAULT_FILTER, HTTPFault(), disabled=True)
+    _add_filter(manager, INSTANCE_FILTER, HeaderToMetadata(), disabled=True)
+    _add_filter(manager, FORWARD_FILTER, DynamicForwardProxy(dns_cache_config=dns_cache()), disabled=True)
+    _add_filter(manager, "envoy.filters.http.router", Router(suppress_envoy_headers=True))
+    return _listener(OUTBOUND_LISTENER, TrafficDirection.OUTBOUND, address, manager)
+
+
+def inbound_listener(inbound: Inbound) -> Listener:
+    """Where other sidecars send the agent's calls. The caller's Envoy times them."""
+    manager = _connection_manager(INBOUND_LISTENER)
+    manager.local_reply_config.CopyFrom(inbound_replies())
+    action = RouteAction(cluster=AGENT_CLUSTER, timeout=duration(0), idle_timeout=duration(0))
+    # The agent may have closed an idle connection just as a call was put on it: nothing was sent yet.
+    action.retry_policy.retry_on = "reset-before-request"
+    host = VirtualHost(name="agent", domains=["*"])
+    host.routes.append(Route(name="agent", match=RouteMatch(prefix="/"), route=action))
+    # What the caller's Envoy noted for itself is none of the agent's business.
+    manager.route_config.CopyFrom(
+        RouteConfiguration(
+            name=INBOUND_LISTENER,
+            virtual_hosts=[host],
+            request_headers_to_remove=[DESTINATION_HEADER, "x-envoy-external-address"],
+        )
+    )
+    _add_filter(manager, "envoy.filters.http.router", Router(suppress_envoy_headers=True))
+    return _listener(INBOUND_LISTENER, TrafficDirection.INBOUND, inbound.listen, manager)
+
+
+def _connection_manager(name: str) -> HttpConnectionManager:
+    manager = HttpConnectionManager(
+        stat_prefix=name,
+        stream_idle_timeout=duration(0),
+        request_headers_timeout=duration(HEADERS_TIMEOUT),
+        server_header_transformation=HttpConnectionManager.PASS_THROUGH,
+    )
+    manager.use_remote_address.value = True
+    manager.skip_xff_append = True
+    manager.max_request_headers_kb.value = MAX_REQUEST_HEADERS_KB
+    return manager
+
+
+def _destination_from_request() -> HeaderMutation:
+    """Name the destination, from `x-weft-to` or else the host, in the header that picks the virtual host."""
+    mutation = HeaderMutation()
+    destination = mutation.mutations.add()
+    destination.append.CopyFrom(header(DESTINATION_HEADER, "%REQ(x-weft-to?:authority)%"))
+    for name in _UNTRUSTED_HEADERS:
+        mutation.mutations.add().remove = name
+    return mutation
+
+
+def _add_filter(
+    manager: HttpConnectionManager, name: str, config: Message, *, disabled: bool = False
+) -> None:
+    manager.http_filters.add(name=name, disabled=disabled).typed_config.Pack(config)
+
+
+def _listener(name: str, direction: int, address: Address, manager: HttpConnectionManager) -> Listener:
+    socket = SocketAddress(address=address.host, port_value=address.port)
+    # A drain closes listeners by their direction: agents that stop still call others.
+    listener = Listener(name=name, address=EnvoyAddress(socket_address=socket), traffic_direction=direction)
+    chain = listener.filter_chains.add()
+    chain.filters.add(name="http").typed_config.Pack(manager)
+    return listener

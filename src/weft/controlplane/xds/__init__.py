@@ -1,0 +1,1 @@
+"""Serving configuration to sidecars: incremental xDS over one aggregated stream (ADS)."""

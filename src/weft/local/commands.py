@@ -1,0 +1,41 @@
+"""The command lines of the mesh's processes. Pure."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+
+from weft.model.local_state import LOOPBACK, MeshPorts
+
+DOOR = "door"
+"""Name of the sidecar that only calls, through which scripts reach the mesh."""
+
+
+def control_command(ports: MeshPorts) -> list[str]:
+    """The control plane."""
+    return [
+        *_module("weft.controlplane"),
+        *("--nats", _nats(ports)),
+        *("--host", LOOPBACK),
+        *("--api-port", str(ports.api)),
+        *("--xds-port", str(ports.xds)),
+    ]
+
+
+def door_command(ports: MeshPorts) -> list[str]:
+    """The sidecar without an agent."""
+    return sidecar_command(ports, ["--id", DOOR, "--outbound-port", str(ports.proxy)], ())
+
+
+def sidecar_command(ports: MeshPorts, arguments: Sequence[str], program: Sequence[str]) -> list[str]:
+    """A sidecar of this mesh beside `program`, if there is one; `arguments` say what agent that is."""
+    mesh = ["--nats", _nats(ports), "--xds", f"{LOOPBACK}:{ports.xds}"]
+    return [*_module("weft.sidecar"), *mesh, *arguments, *(["--", *program] if program else [])]
+
+
+def _nats(ports: MeshPorts) -> str:
+    return f"nats://{LOOPBACK}:{ports.nats}"
+
+
+def _module(name: str) -> list[str]:
+    return [sys.executable, "-m", name]

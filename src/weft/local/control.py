@@ -1,0 +1,208 @@
+"""A client of the control plane's API."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import ssl
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from contextlib import aclosing
+from typing import Any, Self
+from urllib.parse import quote
+
+import httpx
+
+from weft.errors import FieldProblem, InvalidResource, MeshError, NotFound, Unavailable
+from weft.sdk.problem import read_error
+from weft.sdk.sse import Event, EventDecoder
+
+TIMEOUT = 10.0
+"""Seconds the control plane has to answer."""
+
+MAX_ANSWER_BYTES = 64 * 1024 * 1024
+
+_IDLE_TIMEOUT = 60.0  # a watch has a heartbeat every 15 s
+_PAGE = 500
+_MAX_PROBLEMS = 1000
+
+Parameters = Sequence[tuple[str, str]]
+
+
+class ControlApi:
+    """The API at one address. Use as an async context manager.
+
+    Every method raises Unavailable if the control plane cannot be reached or does not answer in time, and
+    else the MeshError that it answers with.
+    """
+
+    def __init__(self, url: str) -> None:
+        """`url` is as in `http://127.0.0.1:7400`."""
+        self.url = url
+        self._http = httpx.AsyncClient(
+            base_url=url,
+            timeout=TIMEOUT,
+            # Never used over plain HTTP; the default would read all root certificates of the machine.
+            verify=ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT) if url.startswith("http:") else True,
+            # HTTP_PROXY is not meant for the control plane: under a sidecar it is the sidecar itself.
+            trust_env=False,
+        )
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._http.aclose()
+
+    async def ready(self) -> bool:
+        """Whether the control plane serves."""
+        try:
+            await self._fetch("GET", "/readyz")
+        except MeshError:
+            return False
+        return True
+
+    async def apply(self, manifest: str, file: str, *, dry_run: bool = False) -> list[dict[str, Any]]:
+        """Apply a manifest, all of it or nothing: what became of each resource (kind, name, outcome).
+
+        Raises InvalidResource, with file, line and field, or Conflict.
+        """
+        body = {"manifest": manifest, "file": file, "dryRun": dry_run}
+        return _items(await self._ask("POST", "/v1/resources", body), "results")
+
+    async def diff(self, manifest: str, file: str) -> list[dict[str, Any]]:
+        """What applying a manifest would change (kind, name, before, after; YAML). Raises InvalidResource."""
+        return _items(
+            await self._ask("POST", "/v1/diff", {"manifest": manifest, "file": file}), "differences"
+        )
+
+    async def resources(self, kind: str) -> list[dict[str, Any]]:
+        """All resources of a kind."""
+        return _items(await self._ask("GET", f"/v1/resources/{_segment(kind)}"), "items")
+
+    async def resource(self, kind: str, name: str) -> dict[str, Any]:
+        """One resource. Raises NotFound."""
+        return _object(await self._ask("GET", f"/v1/resources/{_segment(kind)}/{_segment(name)}"))
+
+    async def delete(self, kind: str, name: str) -> None:
+        """Remove one resource. Raises NotFound."""
+        await self._ask("DELETE", f"/v1/resources/{_segment(kind)}/{_segment(name)}")
+
+    async def agents(self, parameters: Parameters, *, limit: int | None = None) -> list[dict[str, Any]]:
+        """The instances that match the API's query `parameters`, at most `limit`, by type and id."""
+        found: list[dict[str, Any]] = []
+        after = ""
+        while True:
+            size = _PAGE if limit is None else min(_PAGE, limit - len(found))
+            query = [*parameters, ("limit", str(size)), *([("after", after)] if after else [])]
+            page = _object(await self._ask("GET", "/v1/agents", query=query))
+            found += _items(page, "items")
+            after = page.get("next") or ""
+            if not after or (limit is not None and len(found) >= limit):
+                return found
+
+    async def agent(self, agent_type: str, instance: str) -> dict[str, Any]:
+        """One instance, with the state of its sidecar's configuration. Raises NotFound."""
+        return _object(await self._ask("GET", f"/v1/agents/{_segment(agent_type)}/{_segment(instance)}"))
+
+    async def watch(self, path: str, query: Parameters = ()) -> AsyncGenerator[Event, None]:
+        """The events of a watch: `added`, `changed`, `removed`, and `synced` after those there already were.
+
+        It ends when the control plane ends it; Unavailable is raised when it breaks.
+        """
+        request = self._http.build_request(
+            "GET", path, params=[*query, ("watch", "true")], headers={"accept": "text/event-stream"}
+        )
+        request.extensions["timeout"] = httpx.Timeout(TIMEOUT, read=_IDLE_TIMEOUT).as_dict()
+        try:
+            response = await self._http.send(request, stream=True)
+            async with aclosing(response):
+                if response.is_error:
+                    raise _error(self.url, response, await _body(response))
+                decoder = EventDecoder()
+                async for chunk in response.aiter_raw():
+                    for event in decoder.feed(chunk):
+                        yield event
+        except (httpx.TransportError, ValueError) as error:
+            raise _unreachable(self.url, error) from error
+
+    async def _ask(
+        self, method: str, path: str, body: Mapping[str, Any] | None = None, *, query: Parameters = ()
+    ) -> Any:
+        content = await self._fetch(method, path, body, query=query)
+        try:
+            return json.loads(content) if content else None
+        except ValueError as error:
+            raise Unavailable(f"{self.url} does not answer as a control plane does: {error}") from error
+
+    async def _fetch(
+        self, method: str, path: str, body: Mapping[str, Any] | None = None, *, query: Parameters = ()
+    ) -> bytes:
+        try:
+            async with (
+                asyncio.timeout(TIMEOUT),
+                self._http.stream(method, path, params=list(query) or None, json=body) as response,
+            ):
+                content = await _body(response)
+        except (httpx.TransportError, TimeoutError) as error:
+            raise _unreachable(self.url, error) from error
+        if response.is_error:
+            raise _error(self.url, response, content)
+        return content
+
+
+async def _body(response: httpx.Response) -> bytes:
+    parts, size = [], 0
+    async for chunk in response.aiter_bytes():
+        size += len(chunk)
+        if size > MAX_ANSWER_BYTES:
+            raise Unavailable(f"{response.url} answers with more than {MAX_ANSWER_BYTES} bytes")
+        parts.append(chunk)
+    return b"".join(parts)
+
+
+def _segment(name: str) -> str:
+    """A name as one segment of a path; one that is only dots would be taken for a step."""
+    if not name.strip("."):
+        raise NotFound(f"there is nothing of the name {name!r}")
+    return quote(name, safe="")
+
+
+def _items(answer: Any, member: str) -> list[dict[str, Any]]:
+    items = _object(answer).get(member)
+    if not isinstance(items, list) or not all(isinstance(each, dict) for each in items):
+        raise Unavailable(f"the control plane's answer has no list of {member}")
+    return items
+
+
+def _object(answer: Any) -> dict[str, Any]:
+    if not isinstance(answer, dict):
+        raise Unavailable("the control plane's answer is not a JSON object")
+    return answer
+
+
+def _error(url: str, response: httpx.Response, content: bytes) -> MeshError:
+    if response.headers.get("x-weft-error") == InvalidResource.code:
+        problems = _field_problems(content)
+        if problems:
+            return InvalidResource(problems)
+    if "x-weft-error" not in response.headers:
+        return Unavailable(f"{url} is not Weft's control plane: it answers {response.status_code}")
+    return read_error(url, response.status_code, response.headers, content)
+
+
+def _field_problems(content: bytes) -> list[FieldProblem]:
+    try:
+        errors = json.loads(content)["errors"]
+        return [
+            FieldProblem(str(each["message"]), str(each["field"]), str(each["file"]), int(each["line"]))
+            for each in errors[:_MAX_PROBLEMS]
+        ]
+    except (ValueError, KeyError, TypeError):
+        return []
+
+
+def _unreachable(url: str, error: Exception) -> Unavailable:
+    reason = str(error) or type(error).__name__
+    return Unavailable(
+        f"the control plane at {url} does not answer ({reason}): is it running? `weft up` starts a mesh"
+    )

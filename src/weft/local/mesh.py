@@ -1,0 +1,254 @@
+"""A whole mesh on one machine: NATS, control plane, door and agents as child processes."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+import uuid
+from collections.abc import Awaitable, Callable, Mapping
+from contextlib import AsyncExitStack
+from pathlib import Path
+from typing import Self
+
+from weft.aio.guard import Guard
+from weft.errors import Unavailable
+from weft.local.agent_run import AgentRun
+from weft.local.commands import DOOR, control_command, door_command, sidecar_command
+from weft.local.control import ControlApi
+from weft.local.home import MeshHome
+from weft.local.instances import Instances
+from weft.local.logs import LineListener, ProcessLog
+from weft.local.nats import nats_command, nats_serves
+from weft.local.ports import check_free
+from weft.local.reconciler import Reconciler
+from weft.local.service import Service, ServiceSpec
+from weft.model.local_state import LOOPBACK, ChildState, MeshPorts, MeshState
+from weft.model.manifest import parse_manifest
+
+START_TIMEOUT = 60.0
+"""Seconds that NATS, the control plane and the door together have to start, and then the agents."""
+
+GUARD_GRACE = 5.0
+"""Seconds that orphans have, after this process was killed, to stop in their own way."""
+
+ChildListener = Callable[[ChildState], None]
+"""Hears of every step of every process: waiting, starting, ready, restarting, stopping, stopped."""
+
+
+class LocalMesh:
+    """A mesh of child processes. Use as an async context manager: entered, it takes calls.
+
+    NATS, control plane and door are up and the manifest is applied when the context is entered; the agents
+    it declares are being started then (`wait_healthy`). What ends is started again, what is declared anew is
+    reconciled. Leaving the context drains the agents and stops everything; if this process is killed, a guard
+    ends the others.
+    """
+
+    def __init__(
+        self,
+        home: Path,
+        *,
+        ports: MeshPorts,
+        manifest: str = "",
+        manifest_file: str = "mesh.yaml",
+        working_directory: Path | None = None,
+        environ: Mapping[str, str] | None = None,
+        fresh: bool = False,
+        on_child: ChildListener = lambda _state: None,
+        on_line: LineListener = lambda _name, _line: None,
+    ) -> None:
+        """`home` is a directory for this mesh alone; its name is the mesh's.
+
+        `manifest` is the text of the resources to apply, `manifest_file` how errors call it. Agents run in
+        `working_directory` (the current one), or relative to it, with `environ` (this process's) and their
+        own environment. `fresh` forgets what NATS kept of an earlier run. Both listeners are called in the
+        event loop, with a process's new state and with a process's name and the line it wrote.
+        """
+        self.ports = ports
+        self._home = MeshHome(home)
+        self._manifest = (manifest, manifest_file)
+        self._working_directory = (working_directory or Path.cwd()).absolute()
+        self._environ = {"PYTHONUNBUFFERED": "1", **(os.environ if environ is None else environ)}
+        self._fresh = fresh
+        self._on_child = on_child
+        self._on_line = on_line
+        self._state = MeshState(name=home.name, pid=os.getpid(), started_at=time.time(), ports=ports)
+        self._announced = False
+        self._core: list[Service] = []
+        self._background: list[asyncio.Task[None]] = []
+        # Each start takes a processor for a while: more at once would only make all of them late.
+        self._turn = asyncio.Semaphore(max(2, os.cpu_count() or 2))
+        self._stack = AsyncExitStack()
+
+    @property
+    def api_url(self) -> str:
+        """Where the control plane's API is."""
+        return self._state.api_url
+
+    @property
+    def proxy_url(self) -> str:
+        """Where the door is, an HTTP proxy into the mesh: `Mesh(proxy=mesh.proxy_url)`."""
+        return self._state.proxy_url
+
+    @property
+    def state(self) -> MeshState:
+        """The mesh as `weft status` shows it."""
+        return self._state.model_copy(update={"children": tuple(self.children.values())})
+
+    @property
+    def children(self) -> Mapping[str, ChildState]:
+        """Every process by its name: `nats`, `control`, `door`, and `<type>-<n>` for the agents' sidecars."""
+        services = [*self._core, *self._reconciler.services]
+        return {each.spec.name: each.state for each in services}
+
+    async def __aenter__(self) -> Self:
+        """Start the mesh.
+
+        Raises InvalidResource if the manifest is wrong, Conflict if a mesh runs in `home`, Unavailable if a
+        port is in use or a process does not start; nothing is left over then.
+        """
+        text, file = self._manifest
+        if text:
+            parse_manifest(text, file)  # better said now than when half of the mesh is up
+        try:
+            await self._enter(self._stack)
+        except BaseException:
+            await self._stack.aclose()
+            raise
+        return self
+
+    async def __aexit__(self, *error: object) -> None:
+        await self._stack.aclose()
+
+    async def wait_healthy(self, timeout: float = START_TIMEOUT) -> None:
+        """Wait until every declared replica is healthy, and nothing else runs.
+
+        Raises Unavailable, saying which is not and why, after `timeout` seconds, or at once when one ends
+        over and over.
+        """
+        try:
+            async with asyncio.timeout(timeout):
+                await self._reconciler.wait_settled()
+        except TimeoutError:
+            waited_for = [self._explain(name) for name in self._reconciler.unsettled()]
+            raise Unavailable(
+                f"not healthy after {timeout:g} s: {'; '.join(waited_for) or 'the declared agents'}"
+            ) from None
+
+    def hurry(self) -> None:
+        """Make a stop that is under way wait for no call in flight."""
+        for each in (*self._reconciler.services, *self._core):
+            each.hurry()
+
+    async def _enter(self, stack: AsyncExitStack) -> None:
+        stack.enter_context(self._home.held())
+        check_free(self.ports)
+        if self._fresh:
+            self._home.forget_data()
+        self._guard = await stack.enter_async_context(Guard(grace=GUARD_GRACE))
+        self._api = await stack.enter_async_context(ControlApi(self.api_url))
+        self._instances = Instances(self._api, self._wake)
+        self._reconciler = Reconciler(self._api, self._launch, self._announce)
+        self._tasks = await stack.enter_async_context(asyncio.TaskGroup())
+        stack.push_async_callback(self._stop)
+        await self._start()
+
+    async def _start(self) -> None:
+        ports = self.ports
+        try:
+            async with asyncio.timeout(START_TIMEOUT):
+                nats = nats_command(self._home, ports.nats)
+                await self._run_core("nats", nats, lambda _: nats_serves(ports.nats))
+                await self._run_core("control", control_command(ports), lambda _: self._api.ready())
+                text, file = self._manifest
+                if text:
+                    await self._api.apply(text, file)
+                await self._run_core(DOOR, door_command(ports), lambda _: _accepts(ports.proxy))
+        except TimeoutError as error:
+            starting = self._core[-1]
+            raise Unavailable(
+                f"{starting.spec.name} is not ready after {START_TIMEOUT:g} s; see {self._home.logs}"
+            ) from error
+        self._background = [
+            self._tasks.create_task(self._instances.run(), name="watch of instances"),
+            self._tasks.create_task(self._reconciler.run(), name="reconciler"),
+        ]
+        self._announced = True
+        self._announce()
+
+    async def _run_core(
+        self, name: str, command: list[str], ready: Callable[[float], Awaitable[bool]]
+    ) -> None:
+        spec = ServiceSpec(name, command, self._environ, self._home.directory, ready)
+        service = self._run(spec)
+        self._core.append(service)
+        await service.wait_ready()
+
+    def _launch(self, run: AgentRun, index: int) -> Service:
+        name = f"{run.type}-{index}"
+        # One incarnation for all its starts: a replica that was killed is back without waiting out its lease.
+        identity = ["--id", name, "--incarnation", uuid.uuid4().hex]
+
+        async def healthy(since: float) -> bool:
+            return self._instances.healthy(run.type, name, since=since)
+
+        return self._run(
+            ServiceSpec(
+                name,
+                sidecar_command(self.ports, [*identity, *run.arguments], run.command),
+                {**self._environ, **run.environment},
+                self._working_directory / run.working_directory,
+                healthy,
+                run.stop_grace,
+            )
+        )
+
+    def _run(self, spec: ServiceSpec) -> Service:
+        service = Service(
+            spec,
+            guard=self._guard,
+            log=ProcessLog(spec.name, self._home.logs, self._on_line),
+            turn=self._turn,
+            changed=self._child_changed,
+        )
+        self._tasks.create_task(service.run(), name=spec.name)
+        return service
+
+    def _child_changed(self, state: ChildState) -> None:
+        self._on_child(state)
+        self._wake()
+        self._announce()
+
+    def _wake(self) -> None:
+        self._reconciler.wake()
+
+    def _announce(self) -> None:
+        if self._announced:
+            self._home.write_state(self.state)
+
+    def _explain(self, name: str) -> str:
+        """What is known of a replica that is not healthy."""
+        instance = self._instances.get(name.rpartition("-")[0], name)
+        if instance is not None and instance.reason:
+            return f"{name} is {instance.status} ({instance.reason})"
+        child = self.children[name]
+        return f"{name} is {child.phase}" + (f" ({child.detail})" if child.detail else "")
+
+    async def _stop(self) -> None:
+        """Agents first, so that they can finish what they have in flight; NATS last."""
+        for task in self._background:
+            task.cancel()
+        await asyncio.gather(*(each.stop() for each in self._reconciler.services))
+        for each in reversed(self._core):
+            await each.stop()
+
+
+async def _accepts(port: int) -> bool:
+    try:
+        async with asyncio.timeout(1.0):
+            _, writer = await asyncio.open_connection(LOOPBACK, port)
+    except (OSError, TimeoutError):
+        return False
+    writer.close()
+    return True

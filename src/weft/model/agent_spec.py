@@ -1,0 +1,77 @@
+"""Agent: what kind of agent there is, how its health is checked, and how `weft up` starts it."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import AfterValidator, Field, StringConstraints
+
+from weft.model import agent, node
+from weft.model.duration import Duration, Grace, Interval, between
+from weft.model.spec import MAX_ITEMS, Name, ShortText, Spec, Text
+
+LabelKey = Annotated[
+    str, StringConstraints(max_length=128, pattern=r"^[A-Za-z0-9]([A-Za-z0-9._/-]*[A-Za-z0-9])?$")
+]
+Labels = Annotated[dict[LabelKey, ShortText], Field(max_length=MAX_ITEMS)]
+
+EnvironmentVariable = Annotated[str, StringConstraints(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$", max_length=256)]
+
+Threshold = Annotated[int, Field(ge=1, le=100)]
+
+
+class HealthCheck(Spec):
+    """How an instance's health is checked by its sidecar."""
+
+    path: Annotated[str, StringConstraints(max_length=1024, pattern=r"^(/[^\s?#]*)?$")] = "/health"
+    """A GET of it must be answered with 2xx; empty: connecting is enough."""
+    interval: Interval = 10.0
+    timeout: Annotated[Duration, AfterValidator(between("10ms", "5m"))] = 2.0
+    healthy_threshold: Threshold = 1
+    """Checks in a row that must pass before an instance gets calls."""
+    unhealthy_threshold: Threshold = 3
+    """Checks in a row that must fail before an instance gets no more calls."""
+
+
+class LocalitySpec(Spec):
+    """Where the instances run."""
+
+    region: ShortText = ""
+    zone: ShortText = ""
+
+    @property
+    def value(self) -> agent.Locality:
+        """As the registry has it."""
+        return agent.Locality(self.region, self.zone)
+
+
+class Run(Spec):
+    """How `weft up` starts the agent."""
+
+    command: Annotated[tuple[Text, ...], Field(min_length=1, max_length=256)]
+    """The program and its arguments; no shell is involved."""
+    replicas: Annotated[int, Field(ge=0, le=100)] = 1
+    environment: Annotated[dict[EnvironmentVariable, Text], Field(max_length=MAX_ITEMS)] = {}
+    """Added to the environment of `weft up`."""
+    working_directory: Text | None = None
+    """Relative to the manifest's directory, which is also the default."""
+
+
+class AgentSpec(Spec):
+    """A kind of agent; metadata.name is its type."""
+
+    description: Text = ""
+    capabilities: Annotated[tuple[Name, ...], Field(max_length=MAX_ITEMS)] = ()
+    version: ShortText = ""
+    labels: Labels = {}
+    """Given to every instance."""
+    protocol: node.AgentProtocol = node.AgentProtocol.HTTP1
+    port: Annotated[int, Field(ge=1, le=65535)] | None = None
+    """Where the agent listens; if omitted, a free one is chosen and given to it as PORT."""
+    health: HealthCheck = HealthCheck()
+    drain_timeout: Grace = 30.0
+    """How long a stopping instance may take to finish the calls in flight."""
+    weight: Annotated[int, Field(ge=1, le=1000)] = 1
+    """Share of the calls under the policy `weighted`."""
+    locality: LocalitySpec = LocalitySpec()
+    run: Run | None = None

@@ -1,0 +1,110 @@
+"""What must hold among resources: no two of them may contradict each other, and none itself."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from graphlib import CycleError, TopologicalSorter
+
+from weft.model.contradictions import contradictions
+from weft.model.duration import format_duration
+from weft.model.resource import AnyResource
+from weft.model.route import RouteRule, RouteSpec
+from weft.model.target import Target
+from weft.model.traffic import TrafficPolicySpec
+from weft.model.yaml_tree import Path
+
+_NO_SECOND_TRY = "is longer than the timeout of {}: no second try would ever be made"
+
+
+@dataclass(frozen=True, slots=True)
+class Inconsistency:
+    """One contradiction, told of the resource that should change."""
+
+    key: str
+    path: Path
+    message: str
+
+
+def inconsistencies(resources: Iterable[AnyResource]) -> list[Inconsistency]:
+    """Every contradiction in a whole set of resources, in which later ones are to blame."""
+    resources = list(resources)
+    routes = [each for each in resources if isinstance(each.spec, RouteSpec)]
+    policies = [each for each in resources if isinstance(each.spec, TrafficPolicySpec)]
+    timeouts = _timeouts(policies)
+    return [
+        *(Inconsistency(each.key, *found) for each in resources for found in contradictions(each)),
+        *_twice(routes, "destination"),
+        *_twice(policies, "target"),
+        *_slow_tries_of_policies(policies, timeouts),
+        *_slow_tries_of_routes(routes, timeouts),
+        *_cycles(routes),
+    ]
+
+
+def _twice(resources: Iterable[AnyResource], field: str) -> Iterator[Inconsistency]:
+    owners: dict[Target | None, str] = {}
+    for each in resources:
+        target: Target | None = getattr(each.spec, field)
+        owner = owners.setdefault(target, each.metadata.name)
+        if owner != each.metadata.name:
+            what = f"{field} {target}" if target is not None else "the mesh's default (it has no target)"
+            message = f"{each.kind} {owner!r} is for {what} already: there can be one only, so merge them"
+            yield Inconsistency(each.key, ("spec", field), message)
+
+
+def _timeouts(policies: Iterable[AnyResource]) -> Mapping[Target | None, float]:
+    """The time limit in force for every target that has a policy; None stands for all others."""
+    specs: list[TrafficPolicySpec] = [each.spec for each in policies]
+    default = next((each.timeout for each in specs if each.target is None), TrafficPolicySpec().timeout)
+    own = {each.target: each.timeout if "timeout" in each.model_fields_set else default for each in specs}
+    return {**own, None: default}
+
+
+def _slow_tries_of_policies(
+    policies: Iterable[AnyResource], timeouts: Mapping[Target | None, float]
+) -> Iterator[Inconsistency]:
+    for policy in policies:
+        timeout = timeouts[policy.spec.target]
+        if (policy.spec.retries.per_try_timeout or 0) > timeout:
+            message = _NO_SECOND_TRY.format(format_duration(timeout))
+            yield Inconsistency(policy.key, ("spec", "retries", "perTryTimeout"), message)
+
+
+def _slow_tries_of_routes(
+    routes: Iterable[AnyResource], timeouts: Mapping[Target | None, float]
+) -> Iterator[Inconsistency]:
+    for route in routes:
+        usual = timeouts.get(route.spec.destination, timeouts[None])
+        for index, rule in enumerate(route.spec.rules):
+            timeout = rule.timeout if rule.timeout is not None else usual
+            if rule.retries is not None and (rule.retries.per_try_timeout or 0) > timeout:
+                message = _NO_SECOND_TRY.format(format_duration(timeout))
+                yield Inconsistency(route.key, ("spec", "rules", index, "retries", "perTryTimeout"), message)
+
+
+def _cycles(routes: Iterable[AnyResource]) -> Iterator[Inconsistency]:
+    """Splits that lead from a type to others and back: whoever reads them expects them to be followed."""
+    by_type = {each.spec.destination.type: each for each in routes if each.spec.destination.type is not None}
+    order = {name: position for position, name in enumerate(by_type)}
+    edges = {name: _other_types(route.spec.rules) - {name} for name, route in by_type.items()}
+    while circle := _circle(edges):
+        last = max(circle, key=order.__getitem__)
+        turn = circle.index(last)
+        path = " → ".join([*circle[turn:], *circle[:turn], last])
+        yield Inconsistency(by_type[last].key, ("spec", "rules"), f"splits go in a circle: {path}")
+        del edges[last]
+
+
+def _other_types(rules: Iterable[RouteRule]) -> set[str]:
+    return {part.type for rule in rules for part in rule.split or () if part.type is not None and part.weight}
+
+
+def _circle(edges: Mapping[str, set[str]]) -> list[str]:
+    """The nodes of one circle in the order in which it leads through them; empty if there is none."""
+    try:
+        TopologicalSorter(edges).prepare()
+    except CycleError as error:
+        nodes: list[str] = error.args[1]
+        return nodes[:0:-1]
+    return []

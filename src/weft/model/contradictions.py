@@ -1,0 +1,90 @@
+"""What a single resource says that cannot all hold."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from weft.errors import InvalidRequest
+from weft.model.agent_spec import AgentSpec
+from weft.model.names import check_type
+from weft.model.resource import AnyResource
+from weft.model.route import Mirror, RouteRule, RouteSpec, SplitTarget
+from weft.model.target import Target
+from weft.model.traffic import BalancingPolicy, TrafficPolicySpec
+from weft.model.yaml_tree import Path
+
+Contradiction = tuple[Path, str]
+"""Where it is, and what is wrong."""
+
+_WITHOUT_SLOW_START = frozenset({BalancingPolicy.RANDOM, BalancingPolicy.CONSISTENT_HASH})
+
+
+def contradictions(resource: AnyResource) -> Iterator[Contradiction]:
+    """Everything in `resource` that does not go together."""
+    if isinstance(resource.spec, AgentSpec):
+        yield from _of_agent(resource.metadata.name, resource.spec)
+    elif isinstance(resource.spec, RouteSpec):
+        yield from _of_route(resource.spec)
+    elif isinstance(resource.spec, TrafficPolicySpec):
+        yield from _of_policy(resource.spec)
+
+
+def _of_agent(name: str, spec: AgentSpec) -> Iterator[Contradiction]:
+    try:
+        check_type(name)
+    except InvalidRequest as error:
+        yield ("metadata", "name"), error.detail
+    if spec.port is not None and spec.run is not None and spec.run.replicas > 1:
+        yield (
+            ("spec", "port"),
+            f"{spec.run.replicas} replicas on one machine cannot share a port: omit it, and listen at $PORT",
+        )
+    if spec.run is not None and not spec.run.command[0]:
+        yield ("spec", "run", "command", 0), "the program's name is empty"
+
+
+def _of_policy(spec: TrafficPolicySpec) -> Iterator[Contradiction]:
+    balancing = spec.load_balancing
+    hashes = balancing.policy is BalancingPolicy.CONSISTENT_HASH
+    if "hash_on" in balancing.model_fields_set and not hashes:
+        message = f"goes with policy consistentHash only, not with {balancing.policy.value}"
+        yield ("spec", "loadBalancing", "hashOn"), message
+    if balancing.slow_start and balancing.policy in _WITHOUT_SLOW_START:
+        yield ("spec", "loadBalancing", "slowStart"), f"does not go with policy {balancing.policy.value}"
+
+
+def _of_route(spec: RouteSpec) -> Iterator[Contradiction]:
+    for index, rule in enumerate(spec.rules):
+        for path, message in (*_of_split(rule, spec.destination), *_of_mirror(rule, spec.destination)):
+            yield ("spec", "rules", index, *path), message
+
+
+def _of_split(rule: RouteRule, destination: Target) -> Iterator[Contradiction]:
+    if rule.split and not any(part.weight for part in rule.split):
+        yield ("split",), "gives nobody a share: at least one weight must be above 0"
+    seen = set()
+    for index, part in enumerate(rule.split or ()):
+        place = (_type_of(part, destination), part.version)
+        if place[0] is None:
+            yield ("split", index), _which_type(destination)
+        elif place in seen:
+            yield ("split", index), "is there already: add up their weights"
+        seen.add(place)
+
+
+def _of_mirror(rule: RouteRule, destination: Target) -> Iterator[Contradiction]:
+    mirror = rule.mirror
+    if mirror is None:
+        return
+    if _type_of(mirror, destination) is None:
+        yield ("mirror",), _which_type(destination)
+    elif mirror.version is None and _type_of(mirror, destination) == destination.type:
+        yield ("mirror",), f"leads {destination} to itself: every call would be made twice"
+
+
+def _type_of(part: SplitTarget | Mirror, destination: Target) -> str | None:
+    return part.type or destination.type
+
+
+def _which_type(destination: Target) -> str:
+    return f"must name a type, since the destination, {destination}, is offered by any number of them"

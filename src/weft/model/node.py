@@ -1,0 +1,106 @@
+"""A sidecar, as it presents itself to the control plane in the metadata of its xDS node."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+
+from weft.errors import InvalidRequest
+from weft.model.agent import Locality
+from weft.model.names import check_name, check_type
+
+
+class AgentProtocol(StrEnum):
+    """What the sidecar speaks to its agent."""
+
+    HTTP1 = "http1"
+    H2C = "h2c"
+    """HTTP/2 without TLS, as gRPC servers speak it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """Where a listener binds or an agent listens."""
+
+    host: str
+    port: int
+
+    def __str__(self) -> str:
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+
+@dataclass(frozen=True, slots=True)
+class Inbound:
+    """The receiving half of a sidecar; a sidecar that only calls has none."""
+
+    type: str
+    listen: Address
+    agent: Address
+    protocol: AgentProtocol = AgentProtocol.HTTP1
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """One sidecar: who it is, where it is, and which addresses its Envoy is to listen at."""
+
+    id: str
+    """The instance's id, or a caller's own name; a DNS label."""
+    outbound: Address
+    inbound: Inbound | None = None
+    locality: Locality = Locality()
+
+    @property
+    def key(self) -> str:
+        """Its xDS node id: the instance's key `<type>.<id>`, or `caller.<id>` (a reserved type)."""
+        return f"{self.inbound.type}.{self.id}" if self.inbound else f"caller.{self.id}"
+
+    def metadata(self) -> dict[str, Any]:
+        """This node as the metadata of an xDS node, JSON types only."""
+        inbound = self.inbound
+        return {
+            "id": self.id,
+            "outbound": str(self.outbound),
+            "region": self.locality.region,
+            "zone": self.locality.zone,
+            "inbound": None
+            if inbound is None
+            else {
+                "type": inbound.type,
+                "listen": str(inbound.listen),
+                "agent": str(inbound.agent),
+                "protocol": inbound.protocol.value,
+            },
+        }
+
+    @classmethod
+    def from_metadata(cls, metadata: Mapping[str, Any]) -> Node:
+        """The node that `metadata` describes. Raises InvalidRequest if it describes none."""
+        try:
+            inbound = metadata["inbound"]
+            return cls(
+                id=check_name(metadata["id"], "instance"),
+                outbound=parse_address(metadata["outbound"]),
+                locality=Locality(str(metadata["region"]), str(metadata["zone"])),
+                inbound=None
+                if inbound is None
+                else Inbound(
+                    type=check_type(inbound["type"]),
+                    listen=parse_address(inbound["listen"]),
+                    agent=parse_address(inbound["agent"]),
+                    protocol=AgentProtocol(inbound["protocol"]),
+                ),
+            )
+        except (KeyError, TypeError, ValueError) as error:
+            raise InvalidRequest(
+                f"the xDS node's metadata does not describe a Weft sidecar: {error!r}"
+            ) from error
+
+
+def parse_address(text: str) -> Address:
+    """The address in `host:port` or `[v6]:port`. Raises ValueError if it is none."""
+    host, separator, port = text.rpartition(":")
+    if not separator or not host or not port.isdecimal() or not 0 < int(port) < 65536:
+        raise ValueError(f"{text!r} is not host:port")
+    return Address(host.removeprefix("[").removesuffix("]"), int(port))

@@ -1,0 +1,1 @@
+"""Declared resources in the store: applied whole or not at all, with optimistic concurrency."""

@@ -1,0 +1,174 @@
+"""An agent: handlers by kind of request, served over HTTP."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import signal
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable, Mapping
+from contextlib import asynccontextmanager
+from functools import cached_property
+from typing import Any, TypeVar
+
+import uvloop
+
+from weft.errors import InvalidRequest
+from weft.sdk.app import AgentApp
+from weft.sdk.handler import Handler, handler_of
+from weft.sdk.health import HealthCheck
+from weft.sdk.mesh import Mesh
+from weft.sdk.server import bind, serving
+from weft.sdk.settings import AgentSettings
+from weft.sdk.wire import MAX_REQUEST_BYTES
+
+PORT_VARIABLES = ("WEFT_PORT", "PORT")
+"""Environment variables that say where to listen; the first that is set counts."""
+
+DEFAULT_PORT = 8080
+DEFAULT_HOST = "127.0.0.1"
+
+logger = logging.getLogger("weft.agent")
+
+Function = TypeVar("Function", bound=Callable[..., Any])
+StreamFunction = TypeVar(
+    "StreamFunction", bound=Callable[..., AsyncGenerator[Any, None] | AsyncIterator[Any]]
+)
+Check = TypeVar("Check", bound=Callable[[], Awaitable[object] | object])
+
+
+class Agent:
+    """A program that answers requests.
+
+        agent = Agent("summarizer", capabilities=["summarize"])
+
+        @agent.handles("summarize")
+        async def summarize(text: str, length: int = 100) -> str:
+            return text[:length]
+
+        agent.run()
+
+    A request's payload becomes the handler's keyword arguments, checked and converted by their annotations;
+    a parameter annotated `Mesh` gets the agent's own client. A handler that is not `async` runs in a
+    thread. When the caller goes away, an async handler is cancelled.
+
+    A request with an `Idempotency-Key` is answered once: see weft.sdk.deduplication. A stream is not
+    remembered; its handler can tell a repetition by `current().idempotency_key`.
+    """
+
+    def __init__(
+        self,
+        type: str,  # noqa: A002 - what it is called everywhere
+        *,
+        capabilities: Iterable[str] = (),
+        version: str = "",
+        concurrency: int = 8,
+        max_body_bytes: int = MAX_REQUEST_BYTES,
+        drain_timeout: float = 30.0,
+    ) -> None:
+        """`type` and `capabilities` are names by which others find the agent (DNS labels).
+
+        `concurrency` is how many requests it takes at once; those beyond are refused, so that the mesh tries
+        another instance. `max_body_bytes` limits a request's body (default 10 MiB). `drain_timeout` is how
+        many seconds requests in flight have to finish when the agent stops. Raises InvalidRequest.
+        """
+        self.settings = AgentSettings(
+            type, frozenset(capabilities), version, concurrency, max_body_bytes, drain_timeout
+        )
+        self._handlers: dict[str, Handler] = {}
+        self._checks: list[HealthCheck] = []
+
+    def handles(self, kind: str) -> Callable[[Function], Function]:
+        """Make the decorated function the handler of requests of `kind`.
+
+        Raises TypeError if requests cannot be checked against its signature, ValueError if `kind` has a
+        handler already.
+        """
+        return self._register(kind, streams=False)
+
+    def streams(self, kind: str) -> Callable[[StreamFunction], StreamFunction]:
+        """Make the decorated async generator the handler of requests of `kind`: its items become a stream.
+
+        Raises what `handles` raises.
+        """
+        return self._register(kind, streams=True)
+
+    def health(self, check: Check) -> Check:
+        """Have `check` asked whenever the agent's health is: it says no by raising, or by returning False."""
+        self._checks.append(check)
+        return check
+
+    @cached_property
+    def asgi(self) -> AgentApp:
+        """The agent as an ASGI application, for any ASGI server."""
+        return self.app(Mesh())
+
+    def app(self, mesh: Mesh) -> AgentApp:
+        """One more instance of this agent, whose handlers call others through `mesh`."""
+        return AgentApp(self.settings, self._handlers, self._checks, mesh)
+
+    def drain(self) -> None:
+        """Take no new requests; those in flight go on. The agent keeps answering, refusing each."""
+        self.asgi.drain()
+
+    def run(self, port: int | None = None, *, host: str = DEFAULT_HOST) -> None:
+        """Serve until SIGTERM or SIGINT, then finish what is in flight and return.
+
+        `port` is by default that of WEFT_PORT, else PORT, else 8080. Raises Conflict if it is taken.
+        """
+        logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+        if port is None:
+            port = port_from(os.environ)
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            runner.run(self._run(host, port))
+
+    @asynccontextmanager
+    async def serving(self, *, host: str = DEFAULT_HOST, port: int = 0) -> AsyncIterator[str]:
+        """Serve for the block, whose value is the agent's address (`http://127.0.0.1:49152`).
+
+        At its end, requests in flight are finished and the agent stops for good. Raises Conflict if `port`
+        is taken; 0 lets the system choose.
+        """
+        listener = bind(host, port)
+        address = _address(*listener.getsockname()[:2])
+        async with serving(self.asgi, listener):
+            yield address
+
+    async def _run(self, host: str, port: int) -> None:
+        stop = asyncio.Event()
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._stop, stop)
+        async with self.serving(host=host, port=port) as address:
+            logger.info("agent %r listens at %s", self.settings.type, address)
+            await stop.wait()
+            logger.info("agent %r stops once its requests in flight are done", self.settings.type)
+
+    def _stop(self, stop: asyncio.Event) -> None:
+        if stop.is_set():  # told twice: in a hurry
+            self.asgi.break_off()
+        stop.set()
+
+    def _register(self, kind: str, *, streams: bool) -> Callable[[Function], Function]:
+        def register(function: Function) -> Function:
+            if kind in self._handlers:
+                raise ValueError(f"agent {self.settings.type!r} has a handler of {kind!r} already")
+            self._handlers[kind] = handler_of(kind, function, streams=streams)
+            return function
+
+        return register
+
+
+def port_from(environ: Mapping[str, str]) -> int:
+    """Return the port that `environ` names, 8080 if it names none. Raises InvalidRequest if it is no port."""
+    for variable in PORT_VARIABLES:
+        text = environ.get(variable, "")
+        if text.isdecimal() and int(text) < 65536:
+            return int(text)
+        if text:
+            raise InvalidRequest(f"{variable} must be a port, not {text!r}")
+    return DEFAULT_PORT
+
+
+def _address(host: str, port: int) -> str:
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"

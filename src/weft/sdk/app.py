@@ -1,0 +1,213 @@
+"""One running instance of an agent, as an ASGI application: `POST /rpc` and `GET /health`."""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import hashlib
+import logging
+from collections.abc import AsyncIterator, Coroutine, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
+from functools import partial
+from typing import Any, TypeVar
+
+from pydantic_core import to_json
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response
+from starlette.routing import Route
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from weft.errors import Interrupted, InvalidRequest, MeshError, NotFound
+from weft.sdk.admission import Admission
+from weft.sdk.context import Context, handling, read_context
+from weft.sdk.deduplication import AnswerCache
+from weft.sdk.disconnect import ClientGone, while_connected
+from weft.sdk.event_stream import EventStream
+from weft.sdk.failure import failures_answered
+from weft.sdk.handler import Handler
+from weft.sdk.health import HealthCheck, failing_checks
+from weft.sdk.mesh import Mesh
+from weft.sdk.problem import Problem, Rejection
+from weft.sdk.request import check_accept, problem_response, read_body, read_kind
+from weft.sdk.settings import AgentSettings
+from weft.sdk.wire import HEALTH_PATH, JSON, RPC_PATH
+
+T = TypeVar("T")
+
+logger = logging.getLogger("weft.agent")
+
+
+class AgentApp:
+    """Answers requests by the handlers of an agent; holds what one running instance needs for it.
+
+    It is what `Agent.asgi` serves, and what the in-memory mesh runs several of.
+    """
+
+    def __init__(
+        self,
+        settings: AgentSettings,
+        handlers: Mapping[str, Handler],
+        checks: Sequence[HealthCheck],
+        mesh: Mesh,
+    ) -> None:
+        """`mesh` is passed to handlers that ask for one, and closed with this app."""
+        self.settings = settings
+        self.admission = Admission(settings.concurrency)
+        self._handlers = handlers
+        self._checks = checks
+        self._mesh = mesh
+        self._answers = AnswerCache()
+        self._calls: set[asyncio.Task[Any]] = set()
+        # Not the loop's default pool, whose size follows the number of processors.
+        self._threads = ThreadPoolExecutor(settings.concurrency, thread_name_prefix=settings.type)
+        self._app = Starlette(
+            routes=[
+                Route(RPC_PATH, _Endpoint(self._rpc), methods=["POST"]),
+                Route(HEALTH_PATH, self._health, methods=["GET"]),
+            ],
+            exception_handlers={HTTPException: _no_such_path},
+            lifespan=self._lifespan,
+        )
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await self._app(scope, receive, send)
+
+    def drain(self) -> None:
+        """Take no new requests; those in flight go on."""
+        self.admission.draining = True
+
+    async def drained(self, timeout: float) -> None:
+        """Wait until no request is in flight; after `timeout` seconds break off those that still are."""
+        try:
+            async with asyncio.timeout(timeout):
+                await self.admission.idle()
+        except TimeoutError:
+            logger.warning("%d requests are broken off, not done after %g s", len(self._calls), timeout)
+            self.break_off()
+
+    def break_off(self) -> None:
+        """Cancel every request in flight; its caller is told that it was interrupted."""
+        for call in self._calls:
+            call.cancel()
+
+    async def aclose(self) -> None:
+        """Let go of the mesh client and the threads. Blocking handlers still at work are not waited for."""
+        self._threads.shutdown(wait=False, cancel_futures=True)
+        await self._mesh.aclose()
+
+    @asynccontextmanager
+    async def _lifespan(self, _app: Starlette) -> AsyncIterator[None]:
+        try:
+            yield
+        finally:
+            await self.aclose()
+
+    async def _rpc(self, scope: Scope, receive: Receive, send: Send) -> None:
+        request = Request(scope, receive, send)
+        try:
+            # Before the body is read, so that what is refused certainly was not processed.
+            with self.admission.slot():
+                await self._handle(request, send)
+        except (ClientGone, ClientDisconnect):
+            logger.debug("a caller went away before its answer was ready")
+        except Rejection as rejection:
+            await problem_response(rejection.problem)(scope, receive, send)
+        except MeshError as error:
+            await problem_response(Problem.of(error))(scope, receive, send)
+
+    async def _handle(self, request: Request, send: Send) -> None:
+        body = await read_body(request, self.settings.max_body_bytes)
+        handler = self._handler_of(body)
+        check_accept(request, handler)
+        arguments = handler.read(body)
+        context = read_context(handler.kind, dict(request.headers))
+        if handler.streams:
+            await self._answer_stream(request, send, handler, context, arguments)
+        else:
+            answer = await self._run(request, self._answer(handler, context, arguments, body))
+            await Response(answer, media_type=JSON)(request.scope, request.receive, send)
+
+    def _handler_of(self, body: bytes) -> Handler:
+        kind = read_kind(body)
+        if kind in self._handlers:
+            return self._handlers[kind]
+        known = sorted(self._handlers)
+        detail = f"agent {self.settings.type!r} knows no request kind {kind!r}, only: {', '.join(known)}"
+        raise Rejection(Problem(404, NotFound, detail, {"kinds": known}))
+
+    async def _run(self, request: Request, work: Coroutine[Any, Any, T]) -> T:
+        task = asyncio.create_task(work, name="call")
+        self._calls.add(task)
+        try:
+            return await while_connected(request.receive, task)
+        finally:
+            self._calls.discard(task)
+
+    async def _answer(
+        self, handler: Handler, context: Context, arguments: Mapping[str, Any], body: bytes
+    ) -> bytes:
+        compute = partial(self._compute, handler, context, arguments)
+        key = context.idempotency_key
+        if key is None:
+            return await compute()
+        return await self._answers.answer(key, hashlib.sha256(body).digest(), compute)
+
+    async def _compute(self, handler: Handler, context: Context, arguments: Mapping[str, Any]) -> bytes:
+        with handling(context), failures_answered(handler.kind):
+            result = await self._call(handler, arguments)
+            return to_json({"result": result}, by_alias=True)
+
+    async def _call(self, handler: Handler, arguments: Mapping[str, Any]) -> Any:
+        if not handler.blocking:
+            return await handler.call(arguments, self._mesh)
+        call = partial(contextvars.copy_context().run, handler.call, arguments, self._mesh)
+        return await asyncio.get_running_loop().run_in_executor(self._threads, call)
+
+    async def _answer_stream(
+        self, request: Request, send: Send, handler: Handler, context: Context, arguments: Mapping[str, Any]
+    ) -> None:
+        stream = EventStream(send)
+        try:
+            await self._run(request, self._stream(stream, handler, context, arguments))
+        except Interrupted as error:
+            await stream.fail(Problem.of(error))
+
+    async def _stream(
+        self, stream: EventStream, handler: Handler, context: Context, arguments: Mapping[str, Any]
+    ) -> None:
+        with handling(context):
+            await stream.serve(handler.kind, handler.call(arguments, self._mesh))
+
+    async def _health(self, _request: Request) -> Response:
+        reason = await failing_checks(self._checks)
+        status = "draining" if self.admission.draining else "unhealthy" if reason else "healthy"
+        report = {
+            "status": status,
+            "reason": reason,
+            "type": self.settings.type,
+            "version": self.settings.version,
+            "capabilities": sorted(self.settings.capabilities),
+            "in_flight": self.admission.in_flight,
+        }
+        return Response(to_json(report), 200 if status == "healthy" else 503, media_type=JSON)
+
+
+class _Endpoint:
+    """Keeps Starlette from wrapping an ASGI function: it wraps functions and methods, not objects."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await self._app(scope, receive, send)
+
+
+async def _no_such_path(request: Request, error: Exception) -> Response:
+    status = error.status_code if isinstance(error, HTTPException) else 404
+    detail = (
+        f"there is no {request.method} {request.url.path} here, only POST {RPC_PATH} and GET {HEALTH_PATH}"
+    )
+    return problem_response(Problem(status, InvalidRequest, detail))

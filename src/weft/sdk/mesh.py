@@ -1,0 +1,345 @@
+"""The client: requests and streams to agents by name, and who is there."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+from collections.abc import AsyncGenerator, Iterable, Mapping
+from contextlib import aclosing
+from dataclasses import replace
+from functools import lru_cache
+from typing import Any, Self, TypeVar, overload
+from urllib.parse import urlencode
+
+from pydantic import BaseModel, TypeAdapter, ValidationError
+from pydantic_core import PydanticSerializationError, from_json, to_json
+
+from weft.errors import AgentFailed, Interrupted, InvalidRequest, TimedOut, Unavailable
+from weft.model.agent import Instance, Query, Status
+from weft.sdk.calls import events_of, fetch, pauses
+from weft.sdk.connection import check_proxy, find_proxy
+from weft.sdk.context import inherited_headers, inherited_time
+from weft.sdk.destination import CONTROL_HOST, host_of
+from weft.sdk.directory import Change, ChangeKind, InstanceRecord, Roster, parameters_of, query_of, read_page
+from weft.sdk.problem import read_event_error
+from weft.sdk.sse import Event
+from weft.sdk.transport import Call, HttpTransport, Transport
+from weft.sdk.wire import AGENTS_PATH, EVENT_STREAM, IDEMPOTENCY_HEADER, JSON, MAX_KEY_LENGTH, RPC_PATH
+
+logger = logging.getLogger("weft.mesh")
+
+T = TypeVar("T")
+
+Payload = Mapping[str, Any] | BaseModel
+"""What a request carries: names and values, as a mapping or a Pydantic model."""
+
+DEFAULT_TIMEOUT = 30.0
+"""Seconds a request may take, all its attempts included."""
+
+DEFAULT_IDLE_TIMEOUT = 60.0
+"""Seconds a stream may be silent; agents send a heartbeat every 15."""
+
+DIRECTORY_TIMEOUT = 10.0
+"""Seconds the control plane has to answer."""
+
+PAGE_SIZE = 100
+"""Instances per page of `discover`."""
+
+
+class Mesh:
+    """A client of the mesh, through the sidecar of this program.
+
+    Use it as `async with Mesh() as mesh:`, one for the whole program: it holds a pool of connections. Inside
+    an agent, take it as a handler's parameter instead: `async def summarize(text: str, mesh: Mesh)`.
+    Calls made inside a handler pass on its conversation, deadline and trace.
+    """
+
+    def __init__(self, *, proxy: str | None = None, transport: Transport | None = None) -> None:
+        """Without arguments the sidecar is found through the environment variable WEFT_PROXY.
+
+        `proxy` is the address of a sidecar's outbound listener (`http://127.0.0.1:15001`); `transport`
+        another way into the mesh, as `weft.testing` has one. Raises InvalidRequest if `proxy` is no address.
+        """
+        self._proxy = check_proxy(proxy, "proxy") if proxy is not None else None
+        self._transport = transport
+
+    async def __aenter__(self) -> Self:
+        """Find the sidecar. Raises Unavailable, with the ways out, if this program has none."""
+        self._way()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.aclose()
+
+    async def aclose(self) -> None:
+        """Close all connections. Streams that are still open break."""
+        if self._transport is not None:
+            await self._transport.aclose()
+
+    @overload
+    async def request(
+        self,
+        to: str | Instance,
+        kind: str,
+        payload: Payload | None = None,
+        /,
+        *,
+        result_type: type[T] | TypeAdapter[T],
+        timeout: float = DEFAULT_TIMEOUT,
+        idempotency_key: str | None = None,
+        headers: Mapping[str, str] | None = None,
+        **arguments: Any,
+    ) -> T: ...
+
+    @overload
+    async def request(
+        self,
+        to: str | Instance,
+        kind: str,
+        payload: Payload | None = None,
+        /,
+        *,
+        result_type: None = None,
+        timeout: float = DEFAULT_TIMEOUT,
+        idempotency_key: str | None = None,
+        headers: Mapping[str, str] | None = None,
+        **arguments: Any,
+    ) -> Any: ...
+
+    async def request(
+        self,
+        to: str | Instance,
+        kind: str,
+        payload: Payload | None = None,
+        /,
+        *,
+        result_type: Any = None,
+        timeout: float = DEFAULT_TIMEOUT,
+        idempotency_key: str | None = None,
+        headers: Mapping[str, str] | None = None,
+        **arguments: Any,
+    ) -> Any:
+        """Have an agent handle a request of `kind` and return its result.
+
+        `to` is a type (`"summarizer"`), a capability (`"summarize.cap"`), or one instance
+        (`"summarizer-1.summarizer"`, or an Instance from `discover`). The payload is given as `payload`, as
+        keyword `arguments`, or both. `result_type` (a type, or a TypeAdapter for what is not one, as in
+        `TypeAdapter(int | None)`) checks and converts the result; without it, it comes as plain JSON values.
+        `timeout` is in seconds and covers all attempts; the deadline of the request being handled, if
+        there is one, shortens it.
+
+        A request is sent again only if it certainly was not processed; with an `idempotency_key` also if it
+        may have been. Raises the MeshError that fits: NoSuchAgent, NoHealthyAgent, Refused, TimedOut,
+        Interrupted, NotFound (the agent knows no such kind), InvalidRequest (it does not like the
+        arguments), AgentFailed (its own error), Unavailable (no sidecar).
+        """
+        call = _rpc(to, kind, {**_fields(payload), **arguments}, JSON, headers)
+        if idempotency_key is not None:
+            call = replace(call, headers={**call.headers, IDEMPOTENCY_HEADER: _check_key(idempotency_key)})
+        body = await fetch(self._way(), call, _time_left(timeout), repeatable=idempotency_key is not None)
+        return _result(call.host, body, result_type)
+
+    @overload
+    def stream(
+        self,
+        to: str | Instance,
+        kind: str,
+        payload: Payload | None = None,
+        /,
+        *,
+        item_type: type[T] | TypeAdapter[T],
+        idle_timeout: float = DEFAULT_IDLE_TIMEOUT,
+        headers: Mapping[str, str] | None = None,
+        **arguments: Any,
+    ) -> AsyncGenerator[T, None]: ...
+
+    @overload
+    def stream(
+        self,
+        to: str | Instance,
+        kind: str,
+        payload: Payload | None = None,
+        /,
+        *,
+        item_type: None = None,
+        idle_timeout: float = DEFAULT_IDLE_TIMEOUT,
+        headers: Mapping[str, str] | None = None,
+        **arguments: Any,
+    ) -> AsyncGenerator[Any, None]: ...
+
+    async def stream(
+        self,
+        to: str | Instance,
+        kind: str,
+        payload: Payload | None = None,
+        /,
+        *,
+        item_type: Any = None,
+        idle_timeout: float = DEFAULT_IDLE_TIMEOUT,
+        headers: Mapping[str, str] | None = None,
+        **arguments: Any,
+    ) -> AsyncGenerator[Any, None]:
+        """Have an agent handle a request of `kind` and yield its items as they come.
+
+        `async for item in mesh.stream("writer", "chat", prompt="..."):`; to stop before the end, wrap it in
+        `contextlib.aclosing`, so that the agent is told at once. The arguments are those of `request`.
+        `idle_timeout` is how many seconds the stream may be silent. Raises what `request` raises, at the
+        beginning or midway; a stream that breaks off without saying that it is complete raises Interrupted.
+        """
+        call = _rpc(to, kind, {**_fields(payload), **arguments}, EVENT_STREAM, headers)
+        adapter = _adapter(Any if item_type is None else item_type)
+        async with aclosing(events_of(self._way(), call, idle_timeout)) as events:
+            async for event in events:
+                if event.name == "end":
+                    return
+                if event.name == "error":
+                    raise read_event_error(call.host, event.data)
+                yield _checked(call.host, adapter, event.data)
+        raise Interrupted(f"the stream of {call.host} broke off before its end")
+
+    async def discover(
+        self,
+        type: str | None = None,  # noqa: A002 - what it is called everywhere
+        *,
+        capability: str | Iterable[str] = (),
+        version: str | None = None,
+        labels: Mapping[str, str] | None = None,
+        status: Status | Iterable[Status] | None = Status.HEALTHY,
+        limit: int | None = None,
+    ) -> list[Instance]:
+        """Return the instances for which all that is given holds, sorted by type and id.
+
+        `capability` may be several: an instance must have all of them. `status` None means any, `limit`
+        None all. Raises Unavailable if the control plane cannot be asked.
+        """
+        query = query_of(type, capability, version, labels, status)
+        way = self._way()
+        found: list[Instance] = []
+        after = ""
+        while limit is None or len(found) < limit:
+            size = PAGE_SIZE if limit is None else min(PAGE_SIZE, limit - len(found))
+            page = read_page(await fetch(way, _listing(query, size, after), DIRECTORY_TIMEOUT))
+            found += [record.instance() for record in page.items]
+            if not page.next:
+                break
+            after = page.next
+        return found
+
+    async def watch(
+        self,
+        type: str | None = None,  # noqa: A002 - what it is called everywhere
+        *,
+        capability: str | Iterable[str] = (),
+        version: str | None = None,
+        labels: Mapping[str, str] | None = None,
+        status: Status | Iterable[Status] | None = Status.HEALTHY,
+    ) -> AsyncGenerator[Change, None]:
+        """Yield each instance that `discover` would return, as added, and then every change, without end.
+
+        An instance that no longer matches is removed. Goes on by itself after a lost connection, repeating
+        nothing. Raises InvalidRequest if the query makes no sense.
+        """
+        call = _watching(query_of(type, capability, version, labels, status))
+        roster = Roster()
+        delays = pauses()
+        while True:
+            roster.reconnecting()
+            try:
+                async with aclosing(events_of(self._way(), call, DEFAULT_IDLE_TIMEOUT)) as events:
+                    async for event in events:
+                        delays = pauses()
+                        for change in _changes(roster, event):
+                            yield change
+            except (Unavailable, Interrupted, TimedOut) as error:
+                logger.warning("the watch of agents broke off (%s); it begins anew", error)
+            await asyncio.sleep(next(delays))
+
+    def _way(self) -> Transport:
+        if self._transport is None:
+            self._transport = HttpTransport(self._proxy or find_proxy(os.environ))
+        return self._transport
+
+
+def _rpc(
+    to: str | Instance, kind: str, payload: Mapping[str, Any], accept: str, headers: Mapping[str, str] | None
+) -> Call:
+    try:
+        body = to_json({"kind": kind, "payload": payload}, by_alias=True)
+    except PydanticSerializationError as error:
+        raise InvalidRequest(f"the payload of {kind!r} cannot be written as JSON: {error}") from error
+    given = {name.lower(): value for name, value in (headers or {}).items()}
+    fixed = {"accept": accept, "content-type": JSON}
+    return Call("POST", host_of(to), RPC_PATH, {**inherited_headers(), **given, **fixed}, body)
+
+
+def _fields(payload: Payload | None) -> Mapping[str, Any]:
+    if payload is None:
+        return {}
+    return payload if isinstance(payload, Mapping) else payload.model_dump(mode="json", by_alias=True)
+
+
+def _check_key(key: str) -> str:
+    if 0 < len(key) <= MAX_KEY_LENGTH and key.isascii() and key.isprintable():
+        return key
+    raise InvalidRequest(f"an idempotency key is 1 to {MAX_KEY_LENGTH} printable ASCII characters")
+
+
+def _time_left(timeout: float) -> float:
+    inherited = inherited_time()
+    return timeout if inherited is None else max(0.0, min(timeout, inherited))
+
+
+def _result(host: str, body: bytes, result_type: Any) -> Any:
+    try:
+        result = from_json(body)["result"]
+    except (ValueError, TypeError, KeyError) as error:
+        raise AgentFailed(
+            f'{host} answered 200, but not with {{"result": ...}}', agent_status=200, body=body[:1024]
+        ) from error
+    return result if result_type is None else _checked(host, _adapter(result_type), to_json(result))
+
+
+def _checked(host: str, adapter: TypeAdapter[Any], data: str | bytes) -> Any:
+    try:
+        return adapter.validate_json(data)
+    except ValidationError as error:
+        raise AgentFailed(f"{host} answered something unexpected: {error}", agent_status=200) from error
+
+
+def _adapter(expected: Any) -> TypeAdapter[Any]:
+    if isinstance(expected, TypeAdapter):
+        return expected
+    try:
+        return _cached_adapter(expected)
+    except TypeError:  # an annotation that cannot be hashed
+        return TypeAdapter(expected)
+
+
+@lru_cache(maxsize=256)
+def _cached_adapter(expected: Any) -> TypeAdapter[Any]:
+    return TypeAdapter(expected)
+
+
+def _listing(query: Query, size: int, after: str) -> Call:
+    parameters = [*parameters_of(query), ("limit", str(size))]
+    if after:
+        parameters.append(("after", after))
+    return Call("GET", CONTROL_HOST, f"{AGENTS_PATH}?{urlencode(parameters)}", {"accept": JSON})
+
+
+def _watching(query: Query) -> Call:
+    parameters = [*parameters_of(query), ("watch", "true")]
+    return Call("GET", CONTROL_HOST, f"{AGENTS_PATH}?{urlencode(parameters)}", {"accept": EVENT_STREAM})
+
+
+def _changes(roster: Roster, event: Event) -> list[Change]:
+    if event.name == "synced":
+        return roster.synced()
+    if event.name == "error":
+        raise read_event_error(CONTROL_HOST, event.data)
+    try:
+        instance = InstanceRecord.model_validate_json(event.data).instance()
+    except ValidationError as error:
+        raise Unavailable(f"the control plane's watch of agents makes no sense: {error}") from error
+    return roster.remove(instance.key) if event.name == ChangeKind.REMOVED else roster.put(instance)

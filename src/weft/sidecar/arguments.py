@@ -1,0 +1,146 @@
+"""The command line of `python -m weft.sidecar`.
+
+argparse, since anything more comfortable costs every sidecar its memory and its start-up time.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from weft.errors import InvalidRequest
+from weft.model.agent import Locality
+from weft.model.node import Address, AgentProtocol, parse_address
+from weft.sidecar.settings import DEFAULT_NATS, DEFAULT_XDS, HealthSettings, SidecarSettings
+
+NATS_VARIABLE = "WEFT_NATS"
+"""Environment variable: URLs of NATS servers, separated by commas."""
+XDS_VARIABLE = "WEFT_XDS"
+"""Environment variable: `host:port` of the control plane's replicas, separated by commas."""
+
+
+def parse_arguments(arguments: Sequence[str], environ: Mapping[str, str]) -> SidecarSettings:
+    """The settings that the command line asks for. Raises InvalidRequest.
+
+    Prints help or a usage error and raises SystemExit (0 or 2), as argparse does.
+    """
+    options, command = _split(arguments)
+    given = vars(argument_parser(environ).parse_args(options))
+    health = {
+        name.removeprefix("health_"): given.pop(name) for name in tuple(given) if name.startswith("health_")
+    }
+    return SidecarSettings(
+        environ=environ,
+        capabilities=frozenset(given.pop("capability")),
+        labels=dict(_label(text) for text in given.pop("label")),
+        locality=Locality(given.pop("region"), given.pop("zone")),
+        protocol=AgentProtocol(given.pop("protocol")),
+        nats_servers=tuple(_list(given.pop("nats"))),
+        xds_addresses=tuple(_address(text) for text in _list(given.pop("xds"))),
+        command=command,
+        health=HealthSettings(**health),
+        **given,
+    )
+
+
+def argument_parser(environ: Mapping[str, str]) -> argparse.ArgumentParser:
+    """The options of `python -m weft.sidecar`, whose defaults `environ` can change."""
+    parser = argparse.ArgumentParser(
+        prog="python -m weft.sidecar",
+        usage="%(prog)s [options] [-- COMMAND ARGUMENT...]",
+        description="An Envoy beside one agent, and the agent's program if a command is given.",
+        epilog="All times are in seconds.",
+        allow_abbrev=False,
+    )
+    _add_agent(parser)
+    _add_addresses(parser, environ)
+    _add_health(parser)
+    _add_times(parser)
+    return parser
+
+
+def _add_agent(parser: argparse.ArgumentParser) -> None:
+    _add(parser, "type", help="what kind of agent it is; without it the program only calls others")
+    _add(parser, "id", help="name of the instance (default: <type>-<five random characters>)")
+    _add(parser, "incarnation", help="the same at every restart: the name is taken over without a wait")
+    parser.add_argument("--capability", action="append", default=[], help="may be repeated")
+    _add(parser, "version")
+    parser.add_argument("--label", action="append", default=[], help="NAME=VALUE; may be repeated")
+    _add(parser, "weight", type=int)
+    parser.add_argument("--region", default="")
+    parser.add_argument("--zone", default="")
+    parser.add_argument(
+        "--protocol", choices=[each.value for each in AgentProtocol], default=AgentProtocol.HTTP1.value
+    )
+
+
+def _add_addresses(parser: argparse.ArgumentParser, environ: Mapping[str, str]) -> None:
+    _add(parser, "agent_port", "--port", type=int, help="the agent's own port (default: chosen, as PORT)")
+    _add(parser, "bind_host", "--bind", help="IP address for calls from other sidecars")
+    _add(parser, "advertise_host", "--advertise", help="host at which other sidecars reach this one")
+    _add(parser, "inbound_port", type=int)
+    _add(parser, "outbound_port", type=int)
+    nats = environ.get(NATS_VARIABLE) or DEFAULT_NATS
+    xds = environ.get(XDS_VARIABLE) or str(DEFAULT_XDS)
+    parser.add_argument("--nats", default=nats, help=f"URL,... (default: ${NATS_VARIABLE} or {DEFAULT_NATS})")
+    parser.add_argument(
+        "--xds", default=xds, help=f"HOST:PORT,... (default: ${XDS_VARIABLE} or {DEFAULT_XDS})"
+    )
+    _add(parser, "runtime_parent", "--runtime-dir", type=Path)
+    _add(parser, "envoy_concurrency", type=int)
+    _add(parser, "max_connections", type=int)
+    _add(parser, "log_level")
+
+
+def _add_health(parser: argparse.ArgumentParser) -> None:
+    _add(parser, "health_path", help="empty: a connection is enough")
+    _add(parser, "health_interval", type=float)
+    _add(parser, "health_timeout", type=float)
+    _add(parser, "health_healthy_threshold", "--healthy-threshold", type=int)
+    _add(parser, "health_unhealthy_threshold", "--unhealthy-threshold", type=int)
+
+
+def _add_times(parser: argparse.ArgumentParser) -> None:
+    for name in (
+        "lease_ttl",
+        "renew_interval",
+        "drain_grace",
+        "drain_timeout",
+        "stop_timeout",
+        "start_timeout",
+    ):
+        _add(parser, name, type=float)
+
+
+def _add(parser: argparse.ArgumentParser, name: str, flag: str = "", **options: Any) -> None:
+    """An option for the setting `name`, left to the setting's own default where it is not given."""
+    flag = flag or "--" + name.replace("_", "-")
+    parser.add_argument(flag, dest=name, default=argparse.SUPPRESS, **options)
+
+
+def _list(text: str) -> list[str]:
+    return [part.strip() for part in text.split(",") if part.strip()]
+
+
+def _label(text: str) -> tuple[str, str]:
+    name, separator, value = text.partition("=")
+    if not separator or not name:
+        raise InvalidRequest(f"label {text!r} is not NAME=VALUE")
+    return name, value
+
+
+def _address(text: str) -> Address:
+    try:
+        return parse_address(text)
+    except ValueError as error:
+        raise InvalidRequest(f"control plane address: {error}") from error
+
+
+def _split(arguments: Sequence[str]) -> tuple[Sequence[str], tuple[str, ...]]:
+    """The sidecar's own options, and the command after `--`, which may have options of its own."""
+    if "--" not in arguments:
+        return arguments, ()
+    end = list(arguments).index("--")
+    return arguments[:end], tuple(arguments[end + 1 :])

@@ -1,0 +1,146 @@
+"""What Envoy is started with: who it is, and where it gets everything else from. Pure."""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from weft.model.node import Address, AgentProtocol, Inbound, Node
+
+XDS_CLUSTER = "xds"
+"""The control plane."""
+
+OUTBOUND_LISTENER = "outbound"
+INBOUND_LISTENER = "inbound"
+AGENT_CLUSTER = "agent"
+"""The agent on loopback: the inbound listener sends calls to it, its requests in flight are the load."""
+
+_SOCKET_MODE = 0o600
+_TYPE = "type.googleapis.com/"
+_HTTP_OPTIONS = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
+_CONNECT_TIMEOUT = "2s"
+
+# Common servers close idle connections after 2 s (gunicorn) or 5 s (uvicorn, Node). A call that is put on a
+# connection just as the server closes it is lost, so Envoy closes first; a new one on loopback costs little.
+_AGENT_IDLE_TIMEOUT = "1.5s"
+
+# Each worth a counter in every listener, cluster and connection: only those that somebody reads are kept.
+_STATS = (
+    {"prefix": f"cluster.{AGENT_CLUSTER}."},
+    {"prefix": "cluster_manager."},
+    {"prefix": "control_plane."},
+    {"prefix": "listener_manager."},
+    {"prefix": "server."},
+    {"safe_regex": {"regex": r"http\.(inbound|outbound)\.(downstream_rq|downstream_cx_active).*"}},
+    {"safe_regex": {"regex": r"cluster\..*\.(upstream_rq|upstream_cx_active|membership).*"}},
+)
+
+
+def bootstrap(
+    node: Node, *, xds: Sequence[Address], admin_socket: Path, max_connections: int
+) -> dict[str, Any]:
+    """Envoy's bootstrap configuration for `node`, JSON types only.
+
+    The control plane finds `node` again in `node.metadata.fields["weft"]` (`Node.from_metadata`).
+    `max_connections` is how many connections Envoy accepts at once, over all its listeners.
+    """
+    clusters = [_xds_cluster(xds)]
+    if node.inbound is not None:
+        clusters.append(_agent_cluster(node.inbound, max_connections))
+    return {
+        "node": _node(node),
+        "admin": {"address": {"pipe": {"path": str(admin_socket), "mode": _SOCKET_MODE}}},
+        "dynamic_resources": {
+            "ads_config": {
+                "api_type": "DELTA_GRPC",
+                "transport_api_version": "V3",
+                "set_node_on_first_message_only": True,
+                "grpc_services": [{"envoy_grpc": {"cluster_name": XDS_CLUSTER, "retry_policy": _RECONNECT}}],
+            },
+            "cds_config": _FROM_ADS,
+            "lds_config": _FROM_ADS,
+        },
+        "static_resources": {"clusters": clusters},
+        "stats_config": {"stats_matcher": {"inclusion_list": {"patterns": list(_STATS)}}},
+        "overload_manager": _overload_manager(max_connections),
+    }
+
+
+# Without a timeout Envoy is not ready before it has its configuration: with one it would claim to be ready
+# while it knows nothing, if the control plane happens to be down.
+_FROM_ADS: dict[str, Any] = {"ads": {}, "resource_api_version": "V3", "initial_fetch_timeout": "0s"}
+
+_RECONNECT: dict[str, Any] = {"retry_back_off": {"base_interval": "0.2s", "max_interval": "2s"}}
+
+
+def _node(node: Node) -> dict[str, Any]:
+    return {
+        "id": node.key,
+        "cluster": node.inbound.type if node.inbound else "caller",
+        "locality": {"region": node.locality.region, "zone": node.locality.zone},
+        "metadata": {"weft": node.metadata()},
+    }
+
+
+def _xds_cluster(addresses: Sequence[Address]) -> dict[str, Any]:
+    http2 = {
+        # A control plane whose machine is gone sends no reset: ask, and go to another.
+        "connection_keepalive": {"interval": "10s", "timeout": "5s"}
+    }
+    return _cluster(XDS_CLUSTER, addresses, {"explicit_http_config": {"http2_protocol_options": http2}})
+
+
+def _agent_cluster(inbound: Inbound, max_requests: int) -> dict[str, Any]:
+    version = "http2_protocol_options" if inbound.protocol is AgentProtocol.H2C else "http_protocol_options"
+    options = {
+        "explicit_http_config": {version: {}},
+        "common_http_protocol_options": {"idle_timeout": _AGENT_IDLE_TIMEOUT},
+    }
+    # How much an agent takes is for itself to say, and for its callers' policy: no limit of Envoy's own.
+    limits = ("max_connections", "max_pending_requests", "max_requests")
+    return {
+        **_cluster(AGENT_CLUSTER, [inbound.agent], options),
+        "circuit_breakers": {"thresholds": [dict.fromkeys(limits, max_requests)]},
+    }
+
+
+def _cluster(name: str, addresses: Sequence[Address], http_options: dict[str, Any]) -> dict[str, Any]:
+    endpoints = [
+        {"endpoint": {"address": {"socket_address": {"address": each.host, "port_value": each.port}}}}
+        for each in addresses
+    ]
+    return {
+        "name": name,
+        "type": "STATIC" if all(_is_ip(each.host) for each in addresses) else "STRICT_DNS",
+        "connect_timeout": _CONNECT_TIMEOUT,
+        "load_assignment": {"cluster_name": name, "endpoints": [{"lb_endpoints": endpoints}]},
+        "typed_extension_protocol_options": {
+            _HTTP_OPTIONS: {"@type": _TYPE + _HTTP_OPTIONS, **http_options},
+        },
+    }
+
+
+def _is_ip(host: str) -> bool:
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        return False
+    return True
+
+
+def _overload_manager(max_connections: int) -> dict[str, Any]:
+    monitor = "envoy.resource_monitors.global_downstream_max_connections"
+    config = "envoy.extensions.resource_monitors.downstream_connections.v3.DownstreamConnectionsConfig"
+    return {
+        "resource_monitors": [
+            {
+                "name": monitor,
+                "typed_config": {
+                    "@type": _TYPE + config,
+                    "max_active_downstream_connections": max_connections,
+                },
+            }
+        ]
+    }

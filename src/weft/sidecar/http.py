@@ -1,0 +1,85 @@
+"""One HTTP/1.1 request on a connection of its own, with a limit on what comes back.
+
+For the agent's health and for Envoy's admin socket. A full HTTP client costs more memory than the rest of the
+sidecar; h11 parses strictly and does no I/O.
+"""
+
+from __future__ import annotations
+
+import os
+from asyncio import StreamReader, StreamWriter
+from contextlib import suppress
+from dataclasses import dataclass
+
+import h11
+
+_CHUNK = 16 * 1024
+
+
+class BadAnswer(Exception):
+    """What came back is no HTTP answer, or a longer one than allowed."""
+
+
+def why(error: OSError) -> str:
+    """What the system says of a failed connection: asyncio's own text would be its address instead."""
+    return os.strerror(error.errno) if error.errno else str(error)
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """The answer to a request."""
+
+    status: int
+    body: bytes
+
+    @property
+    def ok(self) -> bool:
+        """Whether it says 2xx."""
+        return 200 <= self.status < 300
+
+
+async def exchange(
+    reader: StreamReader,
+    writer: StreamWriter,
+    target: str,
+    *,
+    method: str = "GET",
+    host: str = "localhost",
+    max_body: int,
+) -> Answer:
+    """Send a request without a body over a fresh connection, and close it.
+
+    `target` is the path with its query; `max_body` bytes are read at most. There is no time limit: wrap it in
+    `asyncio.timeout`. Raises BadAnswer, or OSError where the connection breaks.
+    """
+    connection = h11.Connection(h11.CLIENT)
+    request = h11.Request(
+        method=method, target=target, headers=[("Host", host), ("Connection", "close"), ("Accept", "*/*")]
+    )
+    try:
+        writer.write((connection.send(request) or b"") + (connection.send(h11.EndOfMessage()) or b""))
+        await writer.drain()
+        return await _answer(connection, reader, max_body)
+    except h11.RemoteProtocolError as error:
+        raise BadAnswer(f"not HTTP: {error}") from error
+    finally:
+        writer.close()
+        with suppress(OSError):
+            await writer.wait_closed()
+
+
+async def _answer(connection: h11.Connection, reader: StreamReader, max_body: int) -> Answer:
+    status = 0
+    body = bytearray()
+    while True:
+        event = connection.next_event()
+        if event is h11.NEED_DATA:
+            connection.receive_data(await reader.read(_CHUNK))
+        elif isinstance(event, h11.Response):
+            status = event.status_code
+        elif isinstance(event, h11.Data):
+            body += event.data
+            if len(body) > max_body:
+                raise BadAnswer(f"the answer is longer than {max_body} bytes")
+        elif isinstance(event, (h11.EndOfMessage, h11.ConnectionClosed)) or event is h11.PAUSED:
+            return Answer(status, bytes(body))

@@ -1,0 +1,77 @@
+"""What a sidecar holds before it starts anything: its ports, its directory, its node."""
+
+from __future__ import annotations
+
+import tempfile
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+
+from weft.aio.guard import Guard
+from weft.aio.ports import SHARES_HELD_PORTS, PortUnavailable, ReservedPort, reserve_port
+from weft.errors import Unavailable
+from weft.model.node import Address, Inbound, Node
+from weft.sidecar.settings import LOOPBACK, SidecarSettings
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """Everything that was decided and reserved."""
+
+    node: Node
+    directory: Path
+    """For Envoy's configuration and admin socket; only this user may enter it."""
+    agent_port: ReservedPort | None
+    """Held for a program that is yet to be started: release it just before."""
+    envoy_ports: tuple[ReservedPort, ...]
+
+    def make_way_for_envoy(self) -> None:
+        """Release Envoy's ports where it cannot bind them while they are held."""
+        if not SHARES_HELD_PORTS:
+            for port in self.envoy_ports:
+                port.release()
+
+
+def make_plan(settings: SidecarSettings, guard: Guard, resources: ExitStack) -> Plan:
+    """Reserve the ports and make the runtime directory; `resources` lets go of the ports in the end.
+
+    The guard removes the directory. Raises Unavailable if a port is in use or no directory can be made.
+    """
+    try:
+        outbound = resources.enter_context(reserve_port(LOOPBACK, settings.outbound_port))
+        inbound, agent_port, held = _inbound(settings, resources)
+    except PortUnavailable as error:
+        raise Unavailable(str(error)) from error
+    return Plan(
+        node=Node(settings.id, Address(LOOPBACK, outbound.port), inbound, settings.locality),
+        directory=_runtime_directory(settings.runtime_parent, guard),
+        agent_port=agent_port,
+        envoy_ports=(outbound, *held),
+    )
+
+
+def _inbound(
+    settings: SidecarSettings, resources: ExitStack
+) -> tuple[Inbound | None, ReservedPort | None, tuple[ReservedPort, ...]]:
+    if settings.type is None:
+        return None, None, ()
+    listen = resources.enter_context(reserve_port(settings.bind_host, settings.inbound_port))
+    # Where somebody else starts the agent, it may listen already.
+    agent_port = (
+        resources.enter_context(reserve_port(LOOPBACK, settings.agent_port)) if settings.command else None
+    )
+    port = agent_port.port if agent_port else settings.agent_port
+    assert port is not None, "the settings insist on a port or a command"  # noqa: S101
+    inbound = Inbound(
+        settings.type, Address(settings.bind_host, listen.port), Address(LOOPBACK, port), settings.protocol
+    )
+    return inbound, agent_port, (listen,)
+
+
+def _runtime_directory(parent: Path | None, guard: Guard) -> Path:
+    try:
+        directory = Path(tempfile.mkdtemp(prefix="weft-", dir=parent)).absolute()
+    except OSError as error:
+        raise Unavailable(f"no directory for temporary files can be made: {error}") from error
+    guard.add_directory(directory)
+    return directory

@@ -1,0 +1,68 @@
+"""The agent's program: found before anything starts, and told what it needs through its environment."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from weft.aio.children import Child, spawn
+from weft.aio.guard import Guard
+from weft.model.node import Address, Node
+from weft.sidecar.exit_codes import CannotRun, ExitCode
+
+CONTROL_URL = "http://control.mesh"
+_BESIDE_THE_PROXY = ("localhost", "127.0.0.1", "::1")
+
+
+def check_command(command: Sequence[str], environ: Mapping[str, str]) -> None:
+    """Raise CannotRun unless the program can be found, along PATH or where its path says, and executed."""
+    name = command[0]
+    if shutil.which(name, path=environ.get("PATH")) is not None:
+        return
+    if "/" in name and Path(name).exists():
+        raise CannotRun(f"{name!r} is not an executable program", ExitCode.CANNOT_EXECUTE)
+    place = "" if "/" in name else " along PATH"
+    raise CannotRun(f"program {name!r} was not found{place}", ExitCode.NOT_FOUND)
+
+
+async def start_program(
+    command: Sequence[str], environ: Mapping[str, str], *, node: Node, guard: Guard
+) -> Child:
+    """Start `command` beside `node`'s sidecar. Raises CannotRun if the system refuses to."""
+    try:
+        return await spawn(command, guard=guard, environ=environment(environ, node))
+    except OSError as error:
+        detail = f"program {command[0]!r} cannot be started: {error.strerror or error}"
+        raise CannotRun(detail, ExitCode.CANNOT_EXECUTE) from error
+
+
+def environment(base: Mapping[str, str], node: Node) -> dict[str, str]:
+    """`base` with what a program beside `node`'s sidecar needs to be called and to call.
+
+    An ordinary HTTP client finds the mesh through HTTP_PROXY. The names that NO_PROXY had are kept.
+    """
+    proxy = f"http://{node.outbound}"
+    no_proxy = _no_proxy(base)
+    variables = {
+        "HTTP_PROXY": proxy,
+        "http_proxy": proxy,
+        "NO_PROXY": no_proxy,
+        "no_proxy": no_proxy,
+        "WEFT_PROXY": proxy,
+        "WEFT_INSTANCE": node.id,
+        "WEFT_CONTROL": CONTROL_URL,
+    }
+    if node.inbound is not None:
+        variables |= _served(node.inbound.type, node.inbound.agent)
+    return {**base, **variables}
+
+
+def _served(agent_type: str, agent: Address) -> dict[str, str]:
+    return {"PORT": str(agent.port), "WEFT_PORT": str(agent.port), "WEFT_TYPE": agent_type}
+
+
+def _no_proxy(base: Mapping[str, str]) -> str:
+    given = base.get("no_proxy") or base.get("NO_PROXY") or ""
+    names = [name.strip() for name in given.split(",") if name.strip()]
+    return ",".join(names + [name for name in _BESIDE_THE_PROXY if name not in names])

@@ -1,0 +1,183 @@
+"""What a sidecar is told, checked whole before the first side effect."""
+
+from __future__ import annotations
+
+import ipaddress
+import secrets
+import string
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from weft.errors import InvalidRequest
+from weft.model.agent import Locality
+from weft.model.names import MAX_NAME_LENGTH, check_name, check_type
+from weft.model.node import Address, AgentProtocol
+
+DEFAULT_NATS = "nats://127.0.0.1:7402"
+DEFAULT_XDS = Address("127.0.0.1", 7401)
+LOOPBACK = "127.0.0.1"
+
+MAX_WEIGHT = 1000
+_MAX_SECONDS = 24 * 3600.0
+_MAX_PORT = 65_535
+_ID_ALPHABET = string.ascii_lowercase + string.digits
+_ID_SUFFIX_LENGTH = 5
+_CALLER_ID_PREFIX = "client"
+_LOG_LEVELS = ("debug", "info", "warning", "error")
+
+
+@dataclass(frozen=True, slots=True)
+class HealthSettings:
+    """How an agent's health is checked."""
+
+    path: str = "/health"
+    """Where a GET must be answered with 2xx; empty: it is enough that the port accepts a connection."""
+    interval: float = 10.0
+    """Seconds between checks, give or take a tenth; while the agent starts they follow more quickly."""
+    timeout: float = 2.0
+    """Seconds a whole check may take."""
+    healthy_threshold: int = 1
+    """Passed checks in a row that make an agent healthy."""
+    unhealthy_threshold: int = 3
+    """Failed checks in a row that make a healthy agent unhealthy."""
+
+    def __post_init__(self) -> None:
+        """Raise InvalidRequest where a value makes no sense."""
+        if self.path and not (self.path.startswith("/") and self.path.isascii() and self.path.isprintable()):
+            raise InvalidRequest(f"health path {self.path!r} must begin with / and be printable ASCII")
+        if " " in self.path:
+            raise InvalidRequest(f"health path {self.path!r} must not contain a space")
+        _check_range("health interval", self.interval, 0.05, _MAX_SECONDS, "seconds")
+        _check_range("health timeout", self.timeout, 0.01, 300.0, "seconds")
+        _check_range("healthy threshold", self.healthy_threshold, 1, 100, "checks")
+        _check_range("unhealthy threshold", self.unhealthy_threshold, 1, 100, "checks")
+
+
+@dataclass(frozen=True, slots=True)
+class SidecarSettings:
+    """One sidecar. Making it raises InvalidRequest where a value makes no sense."""
+
+    environ: Mapping[str, str] = field(kw_only=True, repr=False)
+    """The environment that the program's own is made from: `os.environ`, as a rule."""
+    type: str | None = None
+    """What kind of agent it stands beside; None: it only calls others, and nothing is registered."""
+    id: str = ""
+    """The instance's name, unique within its type; empty: `<type>-<five random characters>`."""
+    incarnation: str = ""
+    """Whoever comes with the incarnation that is registered takes the name over at once, rather than wait
+    whether its lease lapses: for a supervisor that sees to it that no two run at a time. Empty: drawn."""
+    capabilities: frozenset[str] = frozenset()
+    version: str = ""
+    labels: Mapping[str, str] = field(default_factory=dict)
+    weight: int = 1
+    """Share of the calls under the `weighted` policy, 1 to 1000."""
+    locality: Locality = Locality()
+    protocol: AgentProtocol = AgentProtocol.HTTP1
+    """What the agent speaks."""
+    command: tuple[str, ...] = ()
+    """The program beside it, and its arguments; empty: that is started by somebody else."""
+
+    agent_port: int | None = None
+    """The agent's port on loopback; None: one is chosen and passed to the program as PORT."""
+    bind_host: str = LOOPBACK
+    """IP address at which other sidecars' calls are taken."""
+    inbound_port: int | None = None
+    """Port at which other sidecars' calls are taken; None: chosen."""
+    advertise_host: str = ""
+    """Host at which other sidecars reach this one; empty: `bind_host`."""
+    outbound_port: int | None = None
+    """Port on loopback of the agent's way out, an HTTP proxy; None: chosen."""
+
+    nats_servers: tuple[str, ...] = (DEFAULT_NATS,)
+    xds_addresses: tuple[Address, ...] = (DEFAULT_XDS,)
+    """Where the control plane's replicas serve xDS; any of them will do."""
+
+    health: HealthSettings = field(default_factory=HealthSettings)
+    lease_ttl: float = 10.0
+    """Seconds after which a registration that is not renewed lapses."""
+    renew_interval: float = 3.0
+    """Seconds between renewals, give or take a tenth; each carries the calls in flight."""
+    drain_grace: float = 1.0
+    """Seconds for which calls are still expected after the drain was announced."""
+    drain_timeout: float = 30.0
+    """Seconds that calls in flight have to end before the program is stopped."""
+    stop_timeout: float = 10.0
+    """Seconds between the program's SIGTERM and its SIGKILL."""
+    start_timeout: float = 60.0
+    """Seconds after which a sidecar that cannot reach NATS gives up."""
+
+    runtime_parent: Path | None = None
+    """Directory in which a runtime directory is made; None: the system's for temporary files."""
+    envoy_concurrency: int = 1
+    """Worker threads of Envoy."""
+    max_connections: int = 10_000
+    """Connections that Envoy accepts at once, from agent and callers together."""
+    log_level: str = "info"
+    """What is logged of this process and of Envoy: debug, info, warning or error."""
+
+    def __post_init__(self) -> None:
+        """Fill in the names that were left out, and raise InvalidRequest where a value makes no sense."""
+        if self.type is not None:
+            check_type(self.type)
+        object.__setattr__(self, "id", check_name(self.id or _random_id(self.type), "instance"))
+        object.__setattr__(self, "advertise_host", self.advertise_host or self.bind_host)
+        for capability in self.capabilities:
+            check_name(capability, "capability")
+        self._check_agent()
+        self._check_hosts()
+        self._check_servers()
+        self._check_numbers()
+
+    def _check_agent(self) -> None:
+        if self.type is not None and not self.command and self.agent_port is None:
+            raise InvalidRequest(
+                f"agent {self.type!r} has neither a command nor a port: say at which port it listens, "
+                f"or give the command that starts it"
+            )
+
+    def _check_hosts(self) -> None:
+        try:
+            bind = ipaddress.ip_address(self.bind_host)
+        except ValueError as error:
+            raise InvalidRequest(f"bind host {self.bind_host!r} is not an IP address") from error
+        if bind.is_unspecified and self.advertise_host == self.bind_host:
+            raise InvalidRequest(
+                f"bound to every address ({self.bind_host}), the sidecar cannot know which one others reach "
+                f"it at: give an advertise host as well"
+            )
+
+    def _check_servers(self) -> None:
+        if not self.nats_servers or not all(self.nats_servers):
+            raise InvalidRequest("give the URL of at least one NATS server")
+        if not self.xds_addresses:
+            raise InvalidRequest("give the address of at least one control plane")
+        if self.log_level not in _LOG_LEVELS:
+            raise InvalidRequest(f"log level {self.log_level!r} is none of {', '.join(_LOG_LEVELS)}")
+
+    def _check_numbers(self) -> None:
+        _check_range("weight", self.weight, 1, MAX_WEIGHT, "")
+        _check_range("envoy concurrency", self.envoy_concurrency, 1, 128, "threads")
+        _check_range("max connections", self.max_connections, 1, 1_000_000, "")
+        ports = {"agent": self.agent_port, "inbound": self.inbound_port, "outbound": self.outbound_port}
+        for name, port in ports.items():
+            if port is not None:
+                _check_range(f"{name} port", port, 1, _MAX_PORT, "")
+        _check_range("lease ttl", self.lease_ttl, 1, 3600.0, "seconds")
+        _check_range("renew interval", self.renew_interval, 0.1, self.lease_ttl / 2, "seconds")
+        _check_range("drain grace", self.drain_grace, 0, _MAX_SECONDS, "seconds")
+        _check_range("drain timeout", self.drain_timeout, 0, _MAX_SECONDS, "seconds")
+        _check_range("stop timeout", self.stop_timeout, 0, _MAX_SECONDS, "seconds")
+        _check_range("start timeout", self.start_timeout, 0.1, _MAX_SECONDS, "seconds")
+
+
+def _random_id(agent_type: str | None) -> str:
+    suffix = "".join(secrets.choice(_ID_ALPHABET) for _ in range(_ID_SUFFIX_LENGTH))
+    # A type may be as long as a name may be: make room for the suffix.
+    prefix = (agent_type or _CALLER_ID_PREFIX)[: MAX_NAME_LENGTH - _ID_SUFFIX_LENGTH - 1]
+    return f"{prefix}-{suffix}"
+
+
+def _check_range(what: str, value: float, low: float, high: float, unit: str) -> None:
+    if not low <= value <= high:
+        raise InvalidRequest(f"{what} {value:g} is not between {low:g} and {high:g} {unit}".rstrip())

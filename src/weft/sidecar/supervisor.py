@@ -1,0 +1,281 @@
+"""One sidecar from start to end: Envoy, registration, the agent's program, its health, and back."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import signal
+import time
+import uuid
+from contextlib import AsyncExitStack, ExitStack
+from dataclasses import replace
+from functools import partial
+
+from weft.aio.children import Child
+from weft.aio.guard import Guard
+from weft.errors import MeshError
+from weft.model.agent import Instance, Status
+from weft.model.node import Inbound
+from weft.registry.registry import Registry
+from weft.sidecar.bootstrap import INBOUND_LISTENER, OUTBOUND_LISTENER, bootstrap
+from weft.sidecar.drain import drain
+from weft.sidecar.envoy import Envoy, admin_socket
+from weft.sidecar.exit_codes import ExitCode, exit_code
+from weft.sidecar.health import Health, HealthMonitor, check_agent
+from weft.sidecar.plan import Plan, make_plan
+from weft.sidecar.program import check_command, start_program
+from weft.sidecar.registration import Registration
+from weft.sidecar.settings import SidecarSettings
+from weft.sidecar.shutdown import Shutdown, ShutdownRequested, Urgency, signals
+from weft.sidecar.store_connection import persistently
+from weft.store.nats import DEFAULT_TIMEOUT, NatsStore
+
+logger = logging.getLogger(__name__)
+
+_RELEASE_TIMEOUT = 3.0
+_ENVOY_DOWN = "its Envoy is not ready"
+
+
+async def run_sidecar(settings: SidecarSettings) -> int:
+    """Run one sidecar until its program ends or a signal stops it; return the exit code (see `ExitCode`).
+
+    The first SIGTERM or SIGINT drains, the second does not wait for calls, the third kills the program.
+    SIGHUP, SIGUSR1 and SIGUSR2 go to the program; without one SIGHUP asks to stop. Must be called in the main
+    thread. Nothing that was started outlives it. What is wrong with the mesh is logged, and told by the exit
+    code.
+    """
+    try:
+        if settings.command:
+            check_command(settings.command, settings.environ)
+        async with Guard() as guard:
+            with ExitStack() as ports:
+                return await Sidecar(settings, make_plan(settings, guard, ports), guard).run()
+    except (MeshError, ExceptionGroup) as error:
+        cause = _mesh_error(error)
+        if cause is None:
+            raise
+        logger.error("%s", cause.detail)  # noqa: TRY400  # the text says it all; a traceback would hide it
+        return exit_code(cause)
+
+
+def _mesh_error(error: BaseException) -> MeshError | None:
+    """The first MeshError in an exception or group of them, if there is nothing else in it."""
+    if isinstance(error, BaseExceptionGroup):
+        causes = [_mesh_error(each) for each in error.exceptions]
+        return causes[0] if all(causes) else None
+    return error if isinstance(error, MeshError) else None
+
+
+class Sidecar:
+    """One sidecar that has its ports and its directory."""
+
+    def __init__(self, settings: SidecarSettings, plan: Plan, guard: Guard) -> None:
+        self._settings = settings
+        self._plan = plan
+        self._guard = guard
+        self._shutdown = Shutdown()
+        self._envoy = self._new_envoy()
+        self._envoy_ready = False
+        self._health = Health()
+        self._draining = False
+        self._registration: Registration | None = None
+        self._program: Child | None = None
+        self._background: list[asyncio.Task[None]] = []
+
+    async def run(self) -> int:
+        """Start everything, wait for the end, stop everything in reverse; return the exit code.
+
+        Raises MeshError, alone or in a group, where it could not start or go on.
+        """
+        self._plan.make_way_for_envoy()
+        async with AsyncExitStack() as stack:
+            stack.enter_context(signals(self._shutdown.request, self._forward))
+            tasks = await stack.enter_async_context(asyncio.TaskGroup())
+            tasks.create_task(self._envoy.run(), name="envoy")
+            try:
+                return await self._live(tasks, stack)
+            finally:
+                await self._end()
+
+    async def _live(self, tasks: asyncio.TaskGroup, stack: AsyncExitStack) -> int:
+        try:
+            await self._shutdown.unless(Urgency.DRAIN, self._start(tasks, stack))
+            return await self._shutdown.unless(Urgency.DRAIN, self._program_end())
+        except ShutdownRequested:
+            await self._drain()
+            return await self._stop_program()
+
+    # Starting
+
+    async def _start(self, tasks: asyncio.TaskGroup, stack: AsyncExitStack) -> None:
+        await self._envoy.wait_until_ready()
+        inbound = self._plan.node.inbound
+        if inbound is not None:
+            self._registration = await self._register(inbound, stack)
+            self._background.append(tasks.create_task(self._registration.run(), name="registration"))
+        await self._start_program()
+        if inbound is not None:
+            self._background.append(tasks.create_task(self._monitor(inbound).run(), name="health"))
+
+    def _new_envoy(self) -> Envoy:
+        settings, plan = self._settings, self._plan
+        config = bootstrap(
+            plan.node,
+            xds=settings.xds_addresses,
+            admin_socket=admin_socket(plan.directory),
+            max_connections=settings.max_connections,
+        )
+        listeners = {OUTBOUND_LISTENER} | ({INBOUND_LISTENER} if plan.node.inbound else set())
+        return Envoy(
+            config,
+            plan.directory,
+            listeners=frozenset(listeners),
+            guard=self._guard,
+            settings=settings,
+            changed=self._envoy_changed,
+        )
+
+    async def _register(self, inbound: Inbound, stack: AsyncExitStack) -> Registration:
+        settings = self._settings
+        registration = Registration(
+            await self._open_registry(stack),
+            _instance(settings, inbound),
+            in_flight=self._envoy.in_flight,
+            renew_interval=settings.renew_interval,
+        )
+        await persistently(registration.register, what="registering", timeout=settings.start_timeout)
+        return registration
+
+    async def _open_registry(self, stack: AsyncExitStack) -> Registry:
+        settings = self._settings
+        limit = settings.start_timeout
+        connect = partial(
+            NatsStore.connect,
+            settings.nats_servers,
+            name=f"sidecar {self._plan.node.key}",
+            timeout=min(DEFAULT_TIMEOUT, limit),
+        )
+        store = await persistently(connect, what="connecting to NATS", timeout=limit)
+        stack.push_async_callback(store.close)
+        open_registry = partial(Registry.open, store, lease_ttl=settings.lease_ttl)
+        return await persistently(open_registry, what="opening the registry", timeout=limit)
+
+    async def _start_program(self) -> None:
+        settings = self._settings
+        if not settings.command:
+            return
+        if self._plan.agent_port is not None:
+            self._plan.agent_port.release()
+        self._program = await start_program(
+            settings.command, settings.environ, node=self._plan.node, guard=self._guard
+        )
+
+    def _monitor(self, inbound: Inbound) -> HealthMonitor:
+        health = self._settings.health
+        check = partial(check_agent, inbound.agent, inbound.protocol, health)
+        return HealthMonitor(check, health, changed=self._health_changed)
+
+    # Running
+
+    async def _program_end(self) -> int:
+        if self._program is None:
+            await asyncio.Event().wait()  # which nobody sets: only a signal ends it
+            return ExitCode.OK
+        code = await self._program.exited()
+        logger.info("the program ended with exit code %d", code)
+        return code
+
+    def _forward(self, number: int) -> None:
+        if self._program is not None:
+            self._program.send(number)
+        elif number == signal.SIGHUP:  # the terminal is gone, and with it whoever wanted this sidecar
+            self._shutdown.request(number)
+
+    def _envoy_changed(self, ready: bool) -> None:
+        self._envoy_ready = ready
+        self._report()
+
+    def _health_changed(self, health: Health) -> None:
+        if health.status is not self._health.status:
+            _log_status(self._plan.node.key, health)
+        self._health = health
+        self._report()
+
+    def _report(self) -> None:
+        """Publish what callers must know: an agent behind a dead Envoy is of no use to them."""
+        if self._registration is None or self._draining:
+            return
+        if self._health.status is Status.HEALTHY and not self._envoy_ready:
+            self._registration.report(Status.UNHEALTHY, _ENVOY_DOWN)
+        else:
+            self._registration.report(self._health.status, self._health.reason)
+
+    # Stopping
+
+    async def _drain(self) -> None:
+        if self._registration is None:
+            return
+        self._draining = True
+        work = drain(
+            self._registration,
+            self._envoy,
+            grace=self._settings.drain_grace,
+            timeout=self._settings.drain_timeout,
+        )
+        try:
+            await self._shutdown.unless(Urgency.HURRY, work)
+        except ShutdownRequested:
+            logger.warning("asked again to stop: not waiting for the calls in flight")
+
+    async def _stop_program(self) -> int:
+        if self._program is None:
+            return 128 + self._shutdown.signal if self._settings.command else ExitCode.OK
+        # A program that only calls gets the signal that was meant for it.
+        number = self._shutdown.signal if self._plan.node.inbound is None else signal.SIGTERM
+        stop = self._program.stop(self._settings.stop_timeout, number)
+        try:
+            return await self._shutdown.unless(Urgency.NOW, stop)
+        except ShutdownRequested:
+            return await self._program.stop(0)
+
+    async def _end(self) -> None:
+        """Leave the registry before anything else, so that no more calls come."""
+        for task in self._background:
+            task.cancel()
+        if self._registration is not None:
+            await _release(self._registration)
+        if self._program is not None:
+            await self._program.stop(self._settings.stop_timeout)
+        await self._envoy.stop()
+
+
+def _log_status(name: str, health: Health) -> None:
+    if health.status is Status.HEALTHY:
+        logger.info("%s is healthy", name)
+    else:
+        logger.warning("%s is %s: %s", name, health.status, health.reason)
+
+
+async def _release(registration: Registration) -> None:
+    try:
+        async with asyncio.timeout(_RELEASE_TIMEOUT):
+            await registration.release()
+    except (MeshError, TimeoutError) as error:
+        logger.warning("the registration could not be withdrawn and will lapse: %s", error)
+
+
+def _instance(settings: SidecarSettings, inbound: Inbound) -> Instance:
+    return Instance(
+        id=settings.id,
+        type=inbound.type,
+        endpoint=str(replace(inbound.listen, host=settings.advertise_host)),
+        status=Status.STARTING,
+        capabilities=settings.capabilities,
+        version=settings.version,
+        labels=settings.labels,
+        locality=settings.locality,
+        weight=settings.weight,
+        started_at=time.time(),
+        reason=Health().reason,
+        incarnation=settings.incarnation or uuid.uuid4().hex,
+    )

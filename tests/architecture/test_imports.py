@@ -1,0 +1,116 @@
+"""What importing Weft does: nothing but define things, and only along the contracted directions."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import weft
+import weft.testing
+
+ROOT = Path(__file__).parents[2]
+
+PUBLIC_NAMES = [
+    "Agent",
+    "AgentError",
+    "AgentFailed",
+    "Change",
+    "ChangeKind",
+    "Conflict",
+    "Context",
+    "Instance",
+    "Interrupted",
+    "InvalidRequest",
+    "Mesh",
+    "MeshError",
+    "NoHealthyAgent",
+    "NoSuchAgent",
+    "NotFound",
+    "Refused",
+    "Status",
+    "TimedOut",
+    "Unavailable",
+    "current",
+]
+
+# Run in a process of its own, since there each module is imported for the first time. What is started counts,
+# whoever starts it; what libraries read of the environment is theirs to answer for.
+_WATCH = """
+import json, os, pkgutil, sys, threading
+
+seen = []
+PASSIVE = {"os", "posixpath", "collections.abc", "_collections_abc", "__main__"}
+
+def note(what):
+    frame = sys._getframe(1)
+    while frame is not None:
+        name = frame.f_globals.get("__name__", "")
+        if name == "weft" or name.startswith("weft."):
+            seen.append(f"{name}: {what}")
+            return
+        if name not in PASSIVE:
+            return
+        frame = frame.f_back
+
+class Watched(type(os.environ)):
+    def __getitem__(self, key):
+        note(f"reads {key}")
+        return super().__getitem__(key)
+
+os.environ.__class__ = Watched
+
+STARTS = {"subprocess.Popen", "os.fork", "os.posix_spawn", "os.exec", "os.system", "os.kill", "os.mkdir",
+          "os.remove", "socket.bind", "socket.connect", "socket.getaddrinfo"}
+started = []
+
+def audit(event, arguments):
+    if event in STARTS:
+        started.append(event)
+
+sys.addaudithook(audit)
+threads = threading.active_count()
+import weft
+names = [each.name for each in pkgutil.walk_packages(weft.__path__, "weft.")]
+for name in names:
+    __import__(name)
+print(json.dumps({"modules": len(names), "read": seen, "started": started,
+                  "threads": threading.active_count() - threads}))
+"""
+
+
+def test_the_import_contracts_hold() -> None:
+    done = subprocess.run(
+        [Path(sys.executable).parent / "lint-imports", "--no-cache"],
+        capture_output=True,
+        text=True,
+        timeout=100,
+        check=False,
+        cwd=ROOT,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "0 broken" in done.stdout
+
+
+def test_importing_every_module_starts_nothing_and_reads_no_environment() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", _WATCH], capture_output=True, text=True, timeout=100, check=False, cwd=ROOT
+    )
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert found.pop("modules") > 100
+    assert found == {"read": [], "started": [], "threads": 0}
+
+
+def test_the_public_names_are_these() -> None:
+    assert weft.__all__ == PUBLIC_NAMES
+    assert [name for name in PUBLIC_NAMES if getattr(weft, name).__name__ != name] == []
+    assert weft.testing.__all__ == ["InMemoryMesh"]
+
+
+def test_the_public_errors_are_one_tree() -> None:
+    errors = [each for name in PUBLIC_NAMES if isinstance(each := getattr(weft, name), type)]
+    outside = {each.__name__ for each in errors if issubclass(each, Exception)} - {"AgentError"}
+    assert all(issubclass(getattr(weft, name), weft.MeshError) for name in outside)
+    assert len(outside) > 8

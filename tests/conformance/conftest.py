@@ -1,0 +1,53 @@
+"""What each implementation of a contract is tested with."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import AsyncIterator, Iterator
+from functools import partial
+from pathlib import Path
+
+import pytest
+from tests.conformance.meshes import FACTORIES, MeshFactory
+from tests.conformance.real_mesh import through_envoy
+from tests.processes import Core, core
+from tests.servers import nats_server
+
+from weft.store.bucket import Store
+from weft.store.memory import MemoryStore
+from weft.store.nats import NatsStore
+
+
+@pytest.fixture(params=["memory", "nats"])
+async def store(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Store]:
+    """An empty store of each kind."""
+    if request.param == "memory":
+        memory = MemoryStore()
+        yield memory
+        await memory.close()
+        return
+    async with nats_server(tmp_path) as server:
+        nats = await NatsStore.connect([server.url], name="conformance")
+        yield nats
+        await nats.close()
+
+
+THROUGH_ENVOY = "through Envoy"
+
+
+@pytest.fixture(params=[*FACTORIES, THROUGH_ENVOY])
+def factory(request: pytest.FixtureRequest) -> MeshFactory:
+    """Each implementation of a mesh."""
+    if request.param == THROUGH_ENVOY:
+        return partial(through_envoy, request.getfixturevalue("processes"))
+    return FACTORIES[request.param]
+
+
+@pytest.fixture(scope="session")
+def processes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Core]:
+    """The processes of a mesh without agents, which all tests share."""
+    with core(tmp_path_factory.mktemp("mesh"), os.environ, lease_ttl=3.0) as running:
+        with asyncio.Runner() as runner:
+            runner.run(running.start())
+        yield running

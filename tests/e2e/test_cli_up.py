@@ -1,0 +1,202 @@
+"""How `weft up` starts, fails and ends; nothing is ever left of it."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+
+import pytest
+from tests.e2e.weft_cli import EXAMPLES, TIMEOUT, Weft, agent_manifest, interrupt, wait_for_line, weft_user
+
+from weft.local.ports import free_ports
+
+FOREIGN = EXAMPLES / "foreign_agent.py"
+
+
+@pytest.fixture
+def weft() -> Iterator[Weft]:
+    """A user, of whom nothing may be left after the test."""
+    with weft_user() as user:
+        yield user
+
+
+def test_ctrl_c_stops_everything_cleanly(weft: Weft) -> None:
+    weft.write("mesh.yaml", agent_manifest("counter", FOREIGN))
+    up = weft.start("up", "--port-base", "0")
+    said = "".join(wait_for_line(up, "Ctrl-C stops"))
+    assert re.search(r"counter-1 +ready", said)
+    assert "Try next" in said
+    assert weft.ok("call", "counter", "count", "text=a b c") == "3\n"
+    code, rest = interrupt(up)
+    assert code == 0, rest
+    assert "stopping" in rest
+    weft.assert_nothing_left()
+    assert weft.run("status").returncode == 3
+
+
+SLOW_AGENT = """
+import os, time
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+class Slow(BaseHTTPRequestHandler):
+    def do_GET(self):
+        self.send_response(200)
+        self.end_headers()
+    def do_POST(self):
+        time.sleep(600)
+ThreadingHTTPServer(("127.0.0.1", int(os.environ["PORT"])), Slow).serve_forever()
+"""
+
+
+def test_a_second_ctrl_c_does_not_wait_for_calls_in_flight(weft: Weft) -> None:
+    script = weft.write("slow.py", SLOW_AGENT)
+    weft.write(
+        "mesh.yaml", agent_manifest("slow", script).replace('"drainTimeout": "5s"', '"drainTimeout": "1h"')
+    )
+    up = weft.start("up", "--port-base", "0")
+    wait_for_line(up, "Ctrl-C stops")
+    call = weft.start("call", "slow", "work", "--timeout", "600")
+    while weft.json("agents", "slow")[0]["inFlight"] == 0:
+        assert call.poll() is None
+    os.killpg(up.pid, signal.SIGINT)
+    wait_for_line(up, "stopping")
+    with pytest.raises(subprocess.TimeoutExpired):
+        up.wait(timeout=4)
+    code, rest = interrupt(up)
+    assert code == 0, rest
+    assert call.wait(timeout=TIMEOUT) != 0
+    call.communicate()
+
+
+def test_ctrl_c_while_it_starts_leaves_nothing(weft: Weft) -> None:
+    up = weft.start("up", "--port-base", "0")
+    wait_for_line(up, "control")
+    interrupt(up)
+    weft.assert_nothing_left()
+
+
+def test_sigkill_leaves_no_process_and_no_temporary_file(weft: Weft) -> None:
+    weft.write("mesh.yaml", agent_manifest("counter", FOREIGN, replicas=2))
+    up = weft.start("up", "--port-base", "0")
+    wait_for_line(up, "Ctrl-C stops")
+    assert len(weft.processes()) > 8, "a mesh, two sidecars, their Envoys, programs and guards"
+    os.kill(up.pid, signal.SIGKILL)
+    up.communicate(timeout=TIMEOUT)
+    weft.assert_nothing_left()
+    assert weft.run("status").returncode == 3
+
+
+def test_what_was_declared_is_there_after_a_restart_unless_it_is_to_be_forgotten(weft: Weft) -> None:
+    weft.write("one.yaml", agent_manifest("counter", FOREIGN))
+    weft.ok("up", "one.yaml", "-d", "--port-base", "0")
+    weft.ok("down")
+    weft.ok("up", "-d", "--port-base", "0")
+    assert weft.ok("call", "counter", "count", "text=a b") == "2\n"
+    weft.ok("down")
+    weft.ok("up", "-d", "--port-base", "0", "--fresh")
+    assert weft.json("get", "agents") == []
+    weft.ok("down")
+
+
+def test_up_tells_what_it_started_as_json(weft: Weft) -> None:
+    state = weft.json("up", "-d", "--port-base", "0")
+    assert state["ports"] == weft.json("status")["ports"]
+    assert weft.json("down") == {"name": "default", "stopped": True}
+
+
+def test_meshes_of_different_names_run_side_by_side(weft: Weft) -> None:
+    weft.ok("up", "-d", "--port-base", "0")
+    weft.ok("up", "-d", "--port-base", "0", "--mesh", "lab")
+    ports = [weft.json("status", "--mesh", name)["ports"]["api"] for name in ("default", "lab")]
+    assert len(set(ports)) == 2
+    weft.ok("down", "--mesh", "lab")
+    assert weft.run("status", "--mesh", "lab").returncode == 3
+    weft.ok("down")
+
+
+@pytest.mark.parametrize("detach", [[], ["-d"]], ids=["foreground", "detached"])
+def test_a_port_in_use_is_named_with_the_way_out(weft: Weft, detach: list[str]) -> None:
+    base = free_ports().api
+    with socket.create_server(("127.0.0.1", base)):
+        done = weft.run("up", "--port-base", str(base), *detach)
+    assert done.returncode == 1
+    assert f"port {base}, meant for the control plane's API, is in use" in done.stderr
+    assert "--port-base" in done.stderr
+    weft.assert_nothing_left()
+
+
+@pytest.mark.parametrize("detach", [[], ["-d"]], ids=["foreground", "detached"])
+def test_a_wrong_manifest_starts_nothing(weft: Weft, detach: list[str]) -> None:
+    wrong = agent_manifest("counter", FOREIGN).replace('"version"', '"versoin"')
+    weft.write("mesh.yaml", wrong)
+    done = weft.run("up", "--port-base", "0", *detach)
+    assert done.returncode == 2
+    assert "mesh.yaml:1: spec.versoin:" in done.stderr
+    weft.assert_nothing_left()
+
+
+def test_an_agent_whose_program_does_not_exist_fails_the_start_soon_and_leaves_nothing(weft: Weft) -> None:
+    manifest = agent_manifest("counter", FOREIGN).replace(json.dumps(sys.executable), '"/does/not/exist"')
+    weft.write("mesh.yaml", manifest)
+    done = weft.run("up", "-d", "--port-base", "0", "--timeout", "60")
+    assert done.returncode == 1
+    assert "counter-1 does not start: it ended with exit code 127" in done.stderr
+    assert "/does/not/exist" in done.stderr
+    weft.assert_nothing_left()
+
+
+def test_an_agent_that_never_becomes_healthy_fails_a_detached_start_with_the_reason(weft: Weft) -> None:
+    weft.write(
+        "mesh.yaml", agent_manifest("counter", FOREIGN).replace('"interval"', '"path": "/nope", "interval"')
+    )
+    done = weft.run("up", "-d", "--port-base", "0", "--timeout", "12")
+    assert done.returncode == 1
+    assert "counter-1 is starting" in done.stderr
+    assert "404" in done.stderr
+    weft.assert_nothing_left()
+
+
+def test_in_the_foreground_it_goes_on_without_an_agent_that_is_not_healthy(weft: Weft) -> None:
+    weft.write(
+        "mesh.yaml", agent_manifest("counter", FOREIGN).replace('"interval"', '"path": "/nope", "interval"')
+    )
+    up = weft.start("up", "--port-base", "0", "--timeout", "4")
+    said = "".join(wait_for_line(up, "Ctrl-C stops"))
+    assert "warning: not healthy after 4 s: counter-1 is starting" in said
+    assert weft.json("agents")[0]["status"] != "healthy"
+    assert interrupt(up)[0] == 0
+
+
+def test_a_home_that_cannot_be_written_is_told(weft: Weft) -> None:
+    (weft.directory / "home").write_text("not a directory")
+    done = weft.run("up", "--port-base", "0")
+    assert done.returncode == 1
+    assert "WEFT_HOME" in done.stderr
+
+
+def test_an_unreachable_nats_is_named(weft: Weft) -> None:
+    ports = free_ports()
+    nats = f"nats://127.0.0.1:{ports.nats}"
+    done = weft.run("control", "--nats", nats, "--api-port", str(ports.api), "--xds-port", str(ports.xds))
+    assert done.returncode == 3
+    assert f"127.0.0.1:{ports.nats}" in done.stderr
+
+
+def test_the_processes_take_their_own_options(weft: Weft) -> None:
+    assert "--xds-port" in weft.ok("control", "--help")
+    assert "--health-path" in weft.ok("sidecar", "--help")
+
+
+def test_check_tells_what_the_machine_lacks(weft: Weft) -> None:
+    findings = weft.json("check")
+    levels = {each["what"]: each["level"] for each in findings}
+    assert levels["Envoy"] == levels["NATS server"] == levels["Python"] == "ok"
+    weft.environ["TMPDIR"] = str(weft.directory / "missing")
+    weft.environ["http_proxy"] = "http://proxy:3128"
+    shown = weft.ok("check")
+    assert "http_proxy" in shown

@@ -1,0 +1,64 @@
+"""The benchmarks run: real processes, short rounds, and nothing left behind."""
+
+from __future__ import annotations
+
+import json
+import signal
+import sys
+from asyncio import create_subprocess_exec, subprocess, timeout
+from pathlib import Path
+from typing import Any
+
+from tests.e2e.leftovers import Scope, scope
+
+LIMIT = 90.0
+
+
+async def _bench(space: Scope, output: Path, *arguments: str) -> subprocess.Process:
+    return await create_subprocess_exec(
+        *(sys.executable, "-m", "benchmarks", "--quick", "--output", str(output), *arguments),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env=space.environ,
+        process_group=0,
+    )
+
+
+def _kept(output: Path) -> Any:
+    """What the only file says that was kept."""
+    (file,) = output.iterdir()
+    return json.loads(file.read_text(encoding="utf-8"))
+
+
+async def test_a_benchmark_prints_its_figures_beside_their_baselines_and_keeps_them(tmp_path: Path) -> None:
+    with scope() as space:
+        bench = await _bench(space, tmp_path, "--only", "sdk")
+        async with timeout(LIMIT):
+            told, progress = (each.decode() for each in await bench.communicate())
+        assert bench.returncode == 0, progress
+        assert "cores" in told
+        assert "Calls by the SDK" in told
+        figures = _kept(tmp_path)["results"]["sdk"]["figures"]
+        assert [each["name"] for each in figures if each["value"] > 0 and each["ratio"] > 0] == [
+            "rate, 1 in flight",
+            "p50, 1 in flight",
+            "p50, 1 in flight, SDK alone",
+            "rate, 32 in flight",
+            "p50, 32 in flight",
+            "p50, 32 in flight, SDK alone",
+        ]
+        await space.check_empty()
+
+
+async def test_an_interrupted_benchmark_ends_everything_it_started(tmp_path: Path) -> None:
+    with scope() as space:
+        bench = await _bench(space, tmp_path, "--only", "sdk")
+        async with timeout(LIMIT):
+            assert bench.stderr is not None
+            while b"calls in flight" not in await bench.stderr.readline():
+                assert bench.returncode is None
+            space.note_ports()
+            bench.send_signal(signal.SIGINT)
+            await bench.communicate()
+        assert bench.returncode == 130
+        await space.check_empty()

@@ -1,0 +1,147 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from weft.errors import InvalidRequest
+from weft.model.agent import Locality
+from weft.model.node import Address, AgentProtocol
+from weft.sidecar.arguments import parse_arguments
+from weft.sidecar.settings import HealthSettings, SidecarSettings
+
+
+def settings(**changes: Any) -> SidecarSettings:
+    return SidecarSettings(**{"environ": {}, "type": "summarizer", "agent_port": 8001, **changes})
+
+
+def test_an_instance_without_a_name_gets_one_of_its_type_and_five_characters() -> None:
+    first, second = settings(), settings()
+    assert first.id.startswith("summarizer-")
+    assert len(first.id) == len("summarizer-") + 5
+    assert first.id != second.id
+
+
+def test_the_longest_type_leaves_room_for_a_chosen_name() -> None:
+    assert len(settings(type="t" * 63).id) == 63
+
+
+def test_others_are_told_the_address_it_binds_unless_another_is_given() -> None:
+    assert settings(bind_host="10.1.2.3").advertise_host == "10.1.2.3"
+    assert settings(bind_host="0.0.0.0", advertise_host="agents.example").advertise_host == "agents.example"
+
+
+def test_a_sidecar_without_a_type_only_calls() -> None:
+    caller = SidecarSettings(environ={})
+    assert caller.type is None
+    assert caller.id.startswith("client-")
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"type": "Not_A_Label"}, "Not_A_Label"),
+        ({"type": "control"}, "reserved"),
+        ({"id": "a.b"}, "a.b"),
+        ({"capabilities": frozenset({"with space"})}, "with space"),
+        ({"agent_port": None}, "neither a command nor a port"),
+        ({"agent_port": 70000}, "agent port 70000"),
+        ({"inbound_port": 0}, "inbound port 0"),
+        ({"bind_host": "localhost"}, "not an IP address"),
+        ({"bind_host": "0.0.0.0"}, "advertise host"),
+        ({"weight": 0}, "weight 0"),
+        ({"weight": 1001}, "weight 1001"),
+        ({"nats_servers": ()}, "NATS"),
+        ({"xds_addresses": ()}, "control plane"),
+        ({"renew_interval": 6.0}, "renew interval 6"),
+        ({"lease_ttl": 0.5}, "lease ttl"),
+        ({"drain_timeout": -1.0}, "drain timeout -1"),
+        ({"drain_timeout": float("nan")}, "drain timeout nan"),
+        ({"log_level": "loud"}, "loud"),
+    ],
+)
+def test_settings_that_make_no_sense_are_refused_by_name(changes: dict[str, Any], words: str) -> None:
+    with pytest.raises(InvalidRequest, match=words):
+        settings(**changes)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"path": "health"},
+        {"path": "/a b"},
+        {"path": "/a\r\nX: y"},
+        {"interval": 0.0},
+        {"timeout": 0.0},
+        {"healthy_threshold": 0},
+        {"unhealthy_threshold": 101},
+    ],
+)
+def test_health_settings_that_make_no_sense_are_refused(changes: dict[str, Any]) -> None:
+    with pytest.raises(InvalidRequest):
+        HealthSettings(**changes)
+
+
+def test_the_environment_of_the_program_does_not_show_in_logs() -> None:
+    assert "hunter2" not in repr(settings(environ={"PASSWORD": "hunter2"}))
+
+
+def test_the_command_line_gives_every_setting() -> None:
+    parsed = parse_arguments(
+        [
+            *("--type", "summarizer", "--id", "s1", "--capability", "summarize", "--capability", "translate"),
+            *("--version", "2", "--label", "tier=gold", "--weight", "5", "--region", "eu", "--zone", "a"),
+            *("--protocol", "h2c", "--port", "8001", "--bind", "0.0.0.0", "--advertise", "10.0.0.1"),
+            *("--nats", "nats://one:4222, nats://two:4222", "--xds", "10.0.0.2:18000,[::1]:18001"),
+            *("--health-path", "", "--health-interval", "5", "--unhealthy-threshold", "2"),
+            *("--drain-timeout", "7", "--log-level", "debug", "--", "python", "--", "-u", "agent.py"),
+        ],
+        {"PATH": "/bin"},
+    )
+    assert parsed == SidecarSettings(
+        environ={"PATH": "/bin"},
+        type="summarizer",
+        id="s1",
+        capabilities=frozenset({"summarize", "translate"}),
+        version="2",
+        labels={"tier": "gold"},
+        weight=5,
+        locality=Locality("eu", "a"),
+        protocol=AgentProtocol.H2C,
+        agent_port=8001,
+        bind_host="0.0.0.0",
+        advertise_host="10.0.0.1",
+        nats_servers=("nats://one:4222", "nats://two:4222"),
+        xds_addresses=(Address("10.0.0.2", 18000), Address("::1", 18001)),
+        health=HealthSettings(path="", interval=5.0, unhealthy_threshold=2),
+        drain_timeout=7.0,
+        log_level="debug",
+        command=("python", "--", "-u", "agent.py"),
+    )
+
+
+def test_servers_come_from_the_environment_unless_given() -> None:
+    environ = {"WEFT_NATS": "nats://n:1", "WEFT_XDS": "x:2"}
+    from_environ = parse_arguments(["--", "true"], environ)
+    assert from_environ.nats_servers == ("nats://n:1",)
+    assert from_environ.xds_addresses == (Address("x", 2),)
+    assert parse_arguments(["--nats", "nats://m:3", "--", "true"], environ).nats_servers == ("nats://m:3",)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [["--label", "nonsense"], ["--xds", "no-port"], ["--xds", ""], ["--type", "t"]],
+)
+def test_arguments_that_make_no_sense_are_refused(arguments: list[str]) -> None:
+    with pytest.raises(InvalidRequest):
+        parse_arguments(arguments, {})
+
+
+@pytest.mark.parametrize("arguments", [["--bogus"], ["agent.py"], ["--weight", "many"]])
+def test_unknown_arguments_end_with_a_usage_error(
+    arguments: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        parse_arguments(arguments, {})
+    assert ended.value.code == 2
+    assert "usage:" in capsys.readouterr().err

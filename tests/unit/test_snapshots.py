@@ -1,0 +1,158 @@
+"""What sidecars are to know follows what is declared and running, and nothing more moves than must."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import replace
+
+from envoy.config.endpoint.v3.endpoint_pb2 import ClusterLoadAssignment
+from envoy.service.discovery.v3.discovery_pb2 import Resource
+
+from weft.controlplane.snapshots import DESTINATION_RETENTION, Snapshots
+from weft.controlplane.xds.snapshot import Snapshot
+from weft.model.agent import Instance, Locality, Status
+from weft.model.manifest import parse_manifest
+from weft.model.node import Address, Node
+from weft.model.resource import AnyResource
+
+API = Address("127.0.0.1", 7400)
+DOOR = Node("door", outbound=Address("127.0.0.1", 20001))
+ONE = Instance("s-1", "summarizer", "127.0.0.1:9001", Status.HEALTHY, frozenset({"summarize"}), "1")
+TWO = Instance("s-2", "summarizer", "127.0.0.1:9002", Status.HEALTHY, frozenset({"summarize"}), "2")
+
+SPLIT = """
+apiVersion: weft.dev/v1alpha1
+kind: Route
+metadata: {name: summarizer}
+spec:
+  destination: {type: summarizer}
+  rules:
+  - split: [{version: "1", weight: 90}, {version: "2", weight: 10}]
+"""
+
+
+class Clock:
+    """A clock that stands still until it is moved."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def snapshots(*instances: Instance, resources: list[AnyResource] | None = None) -> Snapshots:
+    result = Snapshots([API])
+    result.update(instances, resources or [])
+    return result
+
+
+def addresses(snapshot: Snapshot, cluster: str) -> dict[int, list[int]]:
+    """The ports of a cluster's endpoints, by their priority."""
+    assignment = ClusterLoadAssignment()
+    Resource.FromString(snapshot.endpoints[cluster].wire).resource.Unpack(assignment)
+    found: dict[int, list[int]] = {}
+    for group in assignment.endpoints:
+        ports = [each.endpoint.address.socket_address.port_value for each in group.lb_endpoints]
+        found.setdefault(group.priority, []).extend(ports)
+    return found
+
+
+def test_a_change_of_instances_changes_endpoints_only() -> None:
+    source = snapshots(ONE)
+    before = source.snapshot(DOOR)
+    source.update([ONE, TWO], [])
+    after = source.snapshot(DOOR)
+    assert after.clusters is before.clusters
+    assert after.routes is before.routes
+    assert after.listeners is before.listeners
+    assert addresses(before, "type/summarizer") == {0: [9001]}
+    assert addresses(after, "type/summarizer") == {0: [9001, 9002]}
+    assert addresses(after, "capability/summarize") == {0: [9001, 9002]}
+
+
+def test_endpoints_of_other_destinations_are_not_encoded_again() -> None:
+    other = Instance("t-1", "translator", "127.0.0.1:9003", Status.HEALTHY)
+    source = snapshots(ONE, other)
+    before = source.snapshot(DOOR).endpoints["type/translator"]
+    source.update([ONE, TWO, other], [])
+    assert source.snapshot(DOOR).endpoints["type/translator"] is before
+
+
+def test_load_alone_changes_nothing() -> None:
+    source = snapshots(ONE)
+    generation = source.generation
+    source.update([replace(ONE, in_flight=7, reason="busy")], [])
+    assert source.generation == generation
+
+
+async def test_waiters_hear_of_a_change() -> None:
+    source = snapshots(ONE)
+    waiting = asyncio.create_task(source.changed_since(source.generation))
+    await asyncio.sleep(0)
+    source.update([TWO], [])
+    async with asyncio.timeout(30):
+        assert await waiting == source.generation
+
+
+def test_only_healthy_instances_get_calls() -> None:
+    for status in (Status.STARTING, Status.UNHEALTHY, Status.DRAINING):
+        source = snapshots(ONE, replace(TWO, status=status))
+        assert addresses(source.snapshot(DOOR), "type/summarizer") == {0: [9001]}
+
+
+def test_a_destination_stays_known_for_a_while_after_its_last_instance() -> None:
+    clock = Clock()
+    source = Snapshots([API], clock=clock)
+    source.update([ONE], [])
+    clock.now += DESTINATION_RETENTION - 1
+    source.update([], [])
+    assert addresses(source.snapshot(DOOR), "type/summarizer") == {}
+    clock.now += 2
+    source.update([], [])
+    assert "type/summarizer" not in source.snapshot(DOOR).clusters
+    assert "type/summarizer" not in source.snapshot(DOOR).endpoints
+
+
+def test_versions_that_a_route_names_have_clusters_of_their_own() -> None:
+    source = snapshots(ONE, TWO, resources=list(parse_manifest(SPLIT)))
+    snapshot = source.snapshot(DOOR)
+    assert addresses(snapshot, "type/summarizer/1") == {0: [9001]}
+    assert addresses(snapshot, "type/summarizer/2") == {0: [9002]}
+    assert addresses(snapshot, "type/summarizer") == {0: [9001, 9002]}
+
+
+def test_every_cluster_by_eds_has_endpoints_even_if_none() -> None:
+    source = snapshots(resources=list(parse_manifest(SPLIT)))
+    snapshot = source.snapshot(DOOR)
+    fixed = {"control", "forward"}
+    assert set(snapshot.clusters) - fixed == set(snapshot.endpoints)
+
+
+def test_callers_prefer_their_zone_then_their_region_then_any() -> None:
+    near = replace(ONE, locality=Locality("eu", "a"))
+    region = replace(TWO, locality=Locality("eu", "b"))
+    far = Instance("s-3", "summarizer", "127.0.0.1:9003", Status.HEALTHY, locality=Locality("us", "c"))
+    source = snapshots(near, region, far)
+
+    def seen_from(locality: Locality) -> dict[int, list[int]]:
+        return addresses(source.snapshot(replace(DOOR, locality=locality)), "type/summarizer")
+
+    assert seen_from(Locality("eu", "a")) == {0: [9001], 1: [9002], 2: [9003]}
+    assert seen_from(Locality("us", "x")) == {0: [9003], 1: [9001, 9002]}
+    assert seen_from(Locality()) == {0: [9001, 9002, 9003]}
+
+
+def test_priorities_have_no_gaps() -> None:
+    far = replace(ONE, locality=Locality("us", "c"))
+    near = replace(TWO, locality=Locality("eu", "a"))
+    source = snapshots(far, near)
+    caller = replace(DOOR, locality=Locality("eu", "a"))
+    assert addresses(source.snapshot(caller), "type/summarizer") == {0: [9002], 1: [9001]}
+
+
+def test_callers_of_one_locality_share_what_is_encoded() -> None:
+    source = snapshots(ONE)
+    one, other = source.snapshot(DOOR), source.snapshot(replace(DOOR, id="another"))
+    assert one.endpoints is other.endpoints
+    assert one.clusters is other.clusters
