@@ -62,7 +62,7 @@ async def eventually(condition: Callable[[], bool]) -> None:
     async def holds() -> bool:
         return condition()
 
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         await until(holds)
 
 
@@ -103,6 +103,29 @@ async def test_children_grandchildren_and_directories_go_with_their_supervisor(
     supervisor.send_signal(death)
     await gone(*pids)
     await eventually(lambda: not directory.exists())
+
+
+KILLED_WHILE_IT_STARTS_A_CHILD = SUPERVISOR.replace(
+    "async def supervise",
+    "start = asyncio.create_subprocess_exec\n"
+    "async def start_and_die(*args, **kwargs):\n"
+    "    await start(*args, **kwargs)\n"
+    "    os.kill(os.getpid(), 9)\n"
+    "asyncio.create_subprocess_exec = start_and_die\n"
+    "async def supervise",
+)
+
+
+async def test_a_child_goes_whose_supervisor_died_while_it_was_started(tmp_path: Path) -> None:
+    child = tmp_path / "child"
+    script = f"echo $$ > {child}; sleep 300; true"
+    command = [sys.executable, "-c", KILLED_WHILE_IT_STARTS_A_CHILD, str(tmp_path / "directory"), script]
+    supervisor = await asyncio.create_subprocess_exec(*command)
+    assert await asyncio.wait_for(supervisor.wait(), 30) == -signal.SIGKILL
+    # The guard ends last of all: by then a child that was to be is no more.
+    await eventually(lambda: not (tmp_path / "directory").exists())
+    if child.exists():
+        await gone(await written(child))
 
 
 async def test_a_child_that_ignores_sigterm_or_is_stopped_goes_too(
@@ -172,7 +195,7 @@ async def sh(script: str, guard: Guard) -> Child:
 @pytest.mark.parametrize(("script", "code"), [("exit 0", 0), ("exit 7", 7), ("kill -s KILL $$", 137)])
 async def test_exit_codes_are_told_as_a_shell_does(guard: Guard, script: str, code: int) -> None:
     child = await sh(script, guard)
-    assert await asyncio.wait_for(child.wait(), 10) == code
+    assert await asyncio.wait_for(child.wait(), 30) == code
     assert not child.running
 
 
@@ -180,7 +203,7 @@ async def test_what_a_child_leaves_in_its_group_ends_after_it(guard: Guard, tmp_
     orphan = tmp_path / "orphan"
     child = await sh(f"sh -c 'echo $$ > {orphan}; sleep 300; true' & exit 3", guard)
     pid = await written(orphan)
-    assert await asyncio.wait_for(child.wait(), 10) == 3
+    assert await asyncio.wait_for(child.wait(), 30) == 3
     await gone(pid)
 
 
@@ -188,14 +211,14 @@ async def test_stop_ends_a_child_that_ignores_sigterm(guard: Guard, tmp_path: Pa
     pid_file = tmp_path / "pid"
     child = await sh(f"trap '' TERM; echo $$ > {pid_file}; while true; do sleep 1; done", guard)
     await written(pid_file)
-    assert await asyncio.wait_for(child.stop(grace=0.2), 10) == 128 + signal.SIGKILL
+    assert await asyncio.wait_for(child.stop(grace=0.2), 30) == 128 + signal.SIGKILL
 
 
 async def test_stop_lets_a_child_end_in_its_own_way(guard: Guard, tmp_path: Path) -> None:
     pid_file = tmp_path / "pid"
     child = await sh(f"trap 'exit 5' INT; echo $$ > {pid_file}; while true; do sleep 0.05; done", guard)
     await written(pid_file)
-    assert await asyncio.wait_for(child.stop(10, signal.SIGINT), 10) == 5
+    assert await asyncio.wait_for(child.stop(10, signal.SIGINT), 30) == 5
 
 
 async def test_signals_to_a_child_that_has_ended_do_nothing(guard: Guard) -> None:

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
+import shutil
 import signal
+import sys
 from asyncio.subprocess import Process
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -14,6 +17,18 @@ from weft.aio.guard import Guard
 from weft.aio.poll import until
 
 _ORPHANS_GRACE = 1.0
+
+# What a child does before it becomes the command: it tells the guard of its group, so that it has been told
+# of it whenever the supervisor dies. Python ignores SIGPIPE and SIGXFSZ, which a command would inherit.
+_ENLIST = """
+import os, signal, sys
+guard, program, *command = sys.argv[1:]
+os.write(int(guard), b"+g %d\\n" % os.getpid())
+os.close(int(guard))
+for number in (signal.SIGPIPE, signal.SIGXFSZ):
+    signal.signal(number, signal.SIG_DFL)
+os.execv(program, command)
+"""
 
 
 class Child:
@@ -109,10 +124,29 @@ async def spawn(
     """Start `command` as the leader of a new process group that `guard` ends if this process dies.
 
     Standard streams are inherited unless given as for `subprocess.Popen`; `directory` is where it starts.
-    Raises OSError (FileNotFoundError, PermissionError, ...) if it cannot be started.
+    Raises OSError (FileNotFoundError, PermissionError) if it cannot be started.
     """
+    program = _program(command[0], environ, directory or Path())
+    pipe = guard.fileno()
     process = await asyncio.create_subprocess_exec(
-        *command, env=environ, stdin=stdin, stdout=stdout, stderr=stderr, cwd=directory, process_group=0
+        *(sys.executable, "-I", "-S", "-c", _ENLIST, str(pipe), program, *command),
+        env=environ,
+        stdin=stdin,
+        stdout=stdout,
+        stderr=stderr,
+        cwd=directory,
+        pass_fds=(pipe,),
+        process_group=0,
     )
-    guard.add_group(process.pid)
     return Child(process, guard)
+
+
+def _program(name: str, environ: Mapping[str, str], directory: Path) -> str:
+    """The program that a shell in `directory` would start for `name`."""
+    place = str(directory / name) if os.sep in name else name
+    path = environ.get("PATH", os.defpath)
+    found = shutil.which(place, path=path)
+    if found is None:
+        code = errno.EACCES if shutil.which(place, os.F_OK, path) else errno.ENOENT
+        raise OSError(code, os.strerror(code), name)
+    return str(Path(found).absolute())

@@ -11,7 +11,7 @@ import asyncio
 import subprocess
 from contextlib import suppress
 from pathlib import Path
-from typing import Self
+from typing import IO, Self
 
 _SHELL = "/bin/sh"
 
@@ -33,6 +33,10 @@ class Guard:
         """Have the process group `group` ended if this process ends first."""
         self._tell(f"+g {group}")
 
+    def fileno(self) -> int:
+        """The pipe to the guard, for a child that tells of its group itself."""
+        return self._pipe.fileno()
+
     def forget_group(self, group: int) -> None:
         """Leave the process group `group` alone from now on: it has ended."""
         self._tell(f"-g {group}")
@@ -44,11 +48,15 @@ class Guard:
         self._tell(f"+d {directory}")
 
     def _tell(self, line: str) -> None:
-        if self._process is None or self._process.stdin is None:
-            raise RuntimeError("the guard has not been started")
         # A guard that somebody killed protects no longer, but harms nothing either.
         with suppress(BrokenPipeError):
-            self._process.stdin.write(f"{line}\n".encode())
+            self._pipe.write(f"{line}\n".encode())
+
+    @property
+    def _pipe(self) -> IO[bytes]:
+        if self._process is None or self._process.stdin is None:
+            raise RuntimeError("the guard has not been started")
+        return self._process.stdin
 
     async def __aenter__(self) -> Self:
         self._process = await asyncio.to_thread(_start, self._grace)
