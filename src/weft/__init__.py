@@ -13,6 +13,7 @@ if TYPE_CHECKING:  # what __getattr__ does, in the form that type checkers read
     from weft.errors import (
         AgentFailed,
         Conflict,
+        Denied,
         Interrupted,
         InvalidRequest,
         MeshError,
@@ -21,6 +22,7 @@ if TYPE_CHECKING:  # what __getattr__ does, in the form that type checkers read
         NotFound,
         Refused,
         TimedOut,
+        Unauthenticated,
         Unavailable,
     )
     from weft.model.agent import Instance, Status
@@ -38,6 +40,7 @@ __all__ = [
     "ChangeKind",
     "Conflict",
     "Context",
+    "Denied",
     "Instance",
     "Interrupted",
     "InvalidRequest",
@@ -49,6 +52,7 @@ __all__ = [
     "Refused",
     "Status",
     "TimedOut",
+    "Unauthenticated",
     "Unavailable",
     "current",
 ]

@@ -3,6 +3,8 @@
 MeshError
 ├── InvalidRequest            400  what was asked for makes no sense
 │   └── InvalidResource       422  a declared resource is wrong: file, line and field of every problem
+├── Unauthenticated           401  who asks has not proved who it is, or not well enough
+├── Denied                    403  who asks is known, and may not
 ├── NotFound                  404
 │   └── NoSuchAgent           404  no agent of that type or capability is known to the mesh
 ├── Conflict                  409  somebody else was there first (revision, name)
@@ -93,6 +95,20 @@ class InvalidResource(InvalidRequest):
             for each in self.problems
         ]
         return {**super().problem(), "errors": errors}
+
+
+class Unauthenticated(MeshError):
+    """Who asks has not proved who it is: no credential, or one that is wrong, expired, revoked or used up."""
+
+    code = "unauthenticated"
+    status = 401
+
+
+class Denied(MeshError):
+    """Who asks is known, and may not do this."""
+
+    code = "denied"
+    status = 403
 
 
 class NotFound(MeshError):

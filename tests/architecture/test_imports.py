@@ -20,6 +20,7 @@ PUBLIC_NAMES = [
     "ChangeKind",
     "Conflict",
     "Context",
+    "Denied",
     "Instance",
     "Interrupted",
     "InvalidRequest",
@@ -31,6 +32,7 @@ PUBLIC_NAMES = [
     "Refused",
     "Status",
     "TimedOut",
+    "Unauthenticated",
     "Unavailable",
     "current",
 ]

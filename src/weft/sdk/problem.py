@@ -13,6 +13,7 @@ from weft.errors import (
     PROBLEM_TYPE_PREFIX,
     AgentFailed,
     Conflict,
+    Denied,
     Interrupted,
     InvalidRequest,
     InvalidResource,
@@ -22,6 +23,7 @@ from weft.errors import (
     NotFound,
     Refused,
     TimedOut,
+    Unauthenticated,
     Unavailable,
 )
 from weft.sdk.wire import ERROR_HEADER, REFUSED_HEADER
@@ -34,6 +36,8 @@ _RAISED: dict[str, type[MeshError]] = {
     for error in (
         MeshError,
         InvalidRequest,
+        Unauthenticated,
+        Denied,
         NotFound,
         NoSuchAgent,
         Conflict,

@@ -1,0 +1,1 @@
+"""Who a process is: X509-SVIDs, trust bundles, and TLS with them."""

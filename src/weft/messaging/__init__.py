@@ -1,0 +1,1 @@
+"""Topics and queues: what protects their messages."""
