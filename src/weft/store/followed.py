@@ -1,0 +1,67 @@
+"""A bucket's content as it stands now, followed in the background."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from typing import Generic, TypeVar
+
+from weft.aio.generation import Generation
+from weft.aio.tasks import TaskOwner
+from weft.store.bucket import Bucket, Change, Put, Removed, Snapshot
+
+T = TypeVar("T")
+
+
+class Followed(Generic[T]):
+    """A live copy of a bucket. Open it with `follow`."""
+
+    def __init__(self) -> None:
+        self._current: Mapping[str, T] = {}
+        self._generation = Generation()
+
+    @classmethod
+    @asynccontextmanager
+    async def follow(cls, bucket: Bucket[T], *, name: str) -> AsyncIterator[Followed[T]]:
+        """Within the context, a copy that is complete and kept up to date; `name` says in logs of what."""
+        followed = cls()
+        async with TaskOwner(name) as tasks:
+            tasks.start(followed._follow(bucket), name="follow the store", endless=True)
+            await followed.changed_since(0)
+            yield followed
+
+    @property
+    def values(self) -> Mapping[str, T]:
+        """All values by their keys. A change makes a new mapping."""
+        return self._current
+
+    @property
+    def generation(self) -> int:
+        """Grows with every change; 0 until the first snapshot."""
+        return self._generation.number
+
+    async def changed_since(self, generation: int) -> int:
+        """Wait until `generation` is no longer the current one; return the current one."""
+        return await self._generation.later_than(generation)
+
+    async def _follow(self, bucket: Bucket[T]) -> None:
+        async with bucket.watch() as changes:
+            async for change in changes:
+                self._take(change)
+
+    def _take(self, change: Change[T]) -> None:
+        current = _after(self._current, change)
+        if current == self._current and self._generation.number:
+            return  # a lost connection begins with a snapshot again, which may say nothing new
+        self._current = current
+        self._generation.advance()
+
+
+def _after(current: Mapping[str, T], change: Change[T]) -> Mapping[str, T]:
+    match change:
+        case Snapshot(entries):
+            return {entry.key: entry.value for entry in entries}
+        case Put(entry):
+            return {**current, entry.key: entry.value}
+        case Removed(key):
+            return {name: each for name, each in current.items() if name != key}
