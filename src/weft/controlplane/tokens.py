@@ -1,0 +1,201 @@
+"""Operators' tokens: made, checked, revoked. Kept in the store, and known to every replica at once."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import asdict
+from typing import Any
+
+from weft.aio.generation import Generation
+from weft.aio.tasks import TaskOwner
+from weft.errors import Conflict, InvalidRequest, NotFound, Unauthenticated, Unavailable
+from weft.model.names import check_name
+from weft.model.operator import (
+    DAY,
+    DEFAULT_LIFETIME,
+    MAX_LIFETIME,
+    Scope,
+    TokenRecord,
+    check_lifetime,
+    is_token,
+    new_token,
+    token_hash,
+)
+from weft.store.bucket import Bucket, Change, Put, Removed, Snapshot, Store
+
+BUCKET = "tokens"
+
+MAX_TOKENS = 10_000
+"""More are not kept: each is in the memory of every replica."""
+
+_KEPT_AFTER_EXPIRY = 7 * DAY  # so that its holder is told that it has expired, and when
+
+
+class TokenCodec:
+    """Token records as JSON."""
+
+    def encode(self, value: TokenRecord) -> bytes:
+        """Return the JSON of `value`."""
+        return json.dumps(asdict(value), separators=(",", ":")).encode()
+
+    def decode(self, data: bytes) -> TokenRecord:
+        """Return the record in `data`; raise ValueError if it holds none."""
+        try:
+            fields: dict[str, Any] = json.loads(data)
+            return TokenRecord(
+                name=check_name(fields["name"], "token"),
+                scope=Scope(fields["scope"]),
+                created=float(fields["created"]),
+                expires=float(fields["expires"]),
+                created_by=str(fields["created_by"]),
+            )
+        except (KeyError, TypeError, AttributeError, InvalidRequest) as error:
+            raise ValueError(f"not the record of a token: {error!r}") from error
+
+
+class Tokens:
+    """The tokens of a mesh, followed in the background. Open it with `follow`.
+
+    What `check` says is as new as the last word from the store. While the store cannot be reached, the tokens
+    known before go on being good: none can be revoked then either.
+    """
+
+    def __init__(self, bucket: Bucket[TokenRecord], clock: Callable[[], float] = time.time) -> None:
+        """`clock` tells the seconds since 1970."""
+        self._bucket = bucket
+        self._clock = clock
+        self._known: Mapping[str, TokenRecord] = {}
+        # Until the store has confirmed it: word of an older write must not bring a revoked token back.
+        self._revoked: set[str] = set()
+        self._generation = Generation()
+
+    @classmethod
+    @asynccontextmanager
+    async def follow(cls, store: Store, clock: Callable[[], float] = time.time) -> AsyncIterator[Tokens]:
+        """Within the context, the tokens in `store`, complete and kept up to date."""
+        tokens = cls(await store.bucket(BUCKET, TokenCodec()), clock)
+        async with TaskOwner("tokens") as tasks:
+            tasks.start(tokens._follow(), name="follow the store", endless=True)
+            await tokens._generation.later_than(0)
+            yield tokens
+
+    def check(self, token: str) -> TokenRecord:
+        """The record of `token`. Raises Unauthenticated if it is unknown, revoked or expired.
+
+        Raises Unavailable as long as nothing is known of any token.
+        """
+        if not self._generation.number:
+            raise Unavailable("this replica does not know the tokens yet: try again in a moment")
+        key = token_hash(token) if is_token(token) else ""
+        record = self._known.get(key)
+        if record is None or key in self._revoked:
+            raise Unauthenticated(
+                "the token is not known: it was revoked, has expired long ago, or is another mesh's"
+            )
+        if record.expires <= self._clock():
+            raise Unauthenticated(f"token {record.name!r} has expired: make another with `weft token create`")
+        return record
+
+    @property
+    def records(self) -> list[TokenRecord]:
+        """All that are kept, by name; some may have expired."""
+        kept = (each for key, each in self._known.items() if key not in self._revoked)
+        return sorted(kept, key=lambda each: each.name)
+
+    async def create(
+        self, name: str, scope: Scope, *, created_by: str, lifetime: float = DEFAULT_LIFETIME
+    ) -> tuple[str, TokenRecord]:
+        """A new token, which is told here and nowhere again, and its record. It is good when this returns.
+
+        `lifetime` is in seconds. Raises InvalidRequest if that or the name is out of limits, Conflict if the
+        name is taken.
+        """
+        token = new_token()
+        return token, await self._keep(token, name, scope, created_by, lifetime)
+
+    async def adopt(
+        self,
+        token: str,
+        name: str,
+        scope: Scope,
+        *,
+        created_by: str = "bootstrap",
+        lifetime: float = MAX_LIFETIME,
+    ) -> TokenRecord:
+        """Take a token that was made elsewhere: the one with which a mesh begins.
+
+        One that is known already stays as it is; what else had the name is revoked. Raises InvalidRequest if
+        it has not the form of a token.
+        """
+        if not is_token(token):
+            raise InvalidRequest("what is to be adopted is no token: tokens are made by `weft token create`")
+        known = self._known.get(token_hash(token))
+        if (
+            known is not None
+            and known.name == name
+            and known.scope is scope
+            and known.expires > self._clock()
+        ):
+            return known
+        await self._remove(each.key for each in await self._bucket.entries() if each.value.name == name)
+        return await self._keep(token, name, scope, created_by, lifetime)
+
+    async def revoke(self, name: str) -> None:
+        """Make the token `name` worthless: here when this returns, on other replicas a moment later.
+
+        Raises NotFound.
+        """
+        keys = [each.key for each in await self._bucket.entries() if each.value.name == name]
+        if not keys:
+            raise NotFound(f"there is no token {name[:100]!r}; see which there are with `weft token list`")
+        await self._remove(keys)
+
+    async def _keep(
+        self, token: str, name: str, scope: Scope, created_by: str, lifetime: float
+    ) -> TokenRecord:
+        now = self._clock()
+        record = TokenRecord(
+            check_name(name, "token"), scope, now, now + check_lifetime(lifetime), created_by
+        )
+        entries = await self._bucket.entries()
+        namesakes = [each for each in entries if each.value.name == name]
+        if any(each.value.expires > now for each in namesakes):
+            raise Conflict(f"there is a token {name!r} already: revoke it first, or choose another name")
+        if len(entries) >= MAX_TOKENS:
+            raise Conflict(f"there are {MAX_TOKENS} tokens already: revoke some")
+        await self._remove(each.key for each in namesakes)
+        key = token_hash(token)
+        await self._bucket.put(key, record, ttl=lifetime + _KEPT_AFTER_EXPIRY)
+        self._revoked.discard(key)
+        self._known = {**self._known, key: record}
+        return record
+
+    async def _remove(self, keys: Iterable[str]) -> None:
+        for key in keys:
+            await self._bucket.delete(key)
+            self._revoked.add(key)
+            self._known = _without(self._known, key)
+
+    async def _follow(self) -> None:
+        async with self._bucket.watch() as changes:
+            async for change in changes:
+                self._take(change)
+
+    def _take(self, change: Change[TokenRecord]) -> None:
+        match change:
+            case Snapshot(entries):
+                self._known = {each.key: each.value for each in entries}
+                self._revoked &= self._known.keys()
+            case Put(entry):
+                self._known = {**self._known, entry.key: entry.value}
+            case Removed(key):
+                self._known = _without(self._known, key)
+                self._revoked.discard(key)
+        self._generation.advance()
+
+
+def _without(records: Mapping[str, TokenRecord], key: str) -> Mapping[str, TokenRecord]:
+    return {name: each for name, each in records.items() if name != key}
