@@ -20,7 +20,7 @@ from weft.model.manifest import (
     parse_documents,
     parse_manifest,
 )
-from weft.model.resource import canonical_kind
+from weft.model.resource import KINDS, canonical_kind
 from weft.model.route import RouteSpec
 from weft.model.traffic import BalancingPolicy, TrafficPolicySpec
 
@@ -90,11 +90,11 @@ WRONG = {
     ),
     "a kind like no other": (
         "apiVersion: weft.dev/v1alpha1\nkind: Pod\nmetadata: {name: a}\nspec: {}\n",
-        "m.yaml:2: kind: there is no kind 'Pod'; there are Agent, Route, TrafficPolicy",
+        f"m.yaml:2: kind: there is no kind 'Pod'; there are {', '.join(KINDS)}",
     ),
     "no kind": (
         "metadata: {name: a}\n",
-        "m.yaml:1: kind: a resource needs a kind: one of Agent, Route, TrafficPolicy",
+        f"m.yaml:1: kind: a resource needs a kind: one of {', '.join(KINDS)}",
     ),
     "a list for a resource": (
         "- 1\n",

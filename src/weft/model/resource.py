@@ -8,14 +8,18 @@ from typing import Annotated, Any, Final, Generic, Literal, TypeVar
 from pydantic import Field
 
 from weft.model.agent_spec import AgentSpec, Labels
+from weft.model.queue import QueueSpec
 from weft.model.route import RouteSpec
 from weft.model.spec import Name, ShortText, Spec, Text
+from weft.model.topic import TopicSpec
 from weft.model.traffic import TrafficPolicySpec
 
 KINDS: Final[Mapping[str, type[Spec]]] = {
     "Agent": AgentSpec,
     "Route": RouteSpec,
     "TrafficPolicy": TrafficPolicySpec,
+    "Topic": TopicSpec,
+    "Queue": QueueSpec,
 }
 """The spec of each kind of resource."""
 
