@@ -19,12 +19,15 @@ from envoy.extensions.filters.network.http_connection_manager.v3.http_connection
 from envoy.service.discovery.v3.discovery_pb2 import Resource
 from google.protobuf.json_format import MessageToDict
 from tests.binaries import ENVOY
+from tests.pki import Pki
+from tests.sds import write_secrets
 
 from weft.controlplane.snapshots import Snapshots
 from weft.controlplane.xds.snapshot import EncodedResource
 from weft.model.agent import Instance, Locality, Status
 from weft.model.manifest import parse_manifest
 from weft.model.node import Address, Inbound, Node
+from weft.model.spiffe import DEFAULT_TRUST_DOMAIN
 
 MANIFESTS = sorted((Path(__file__).parents[1] / "fixtures" / "manifests").glob("*.yaml"))
 
@@ -57,12 +60,14 @@ NODES = [
 def test_envoy_accepts_the_translation_of(manifest: Path, node: Node, tmp_path: Path) -> None:
     snapshots = Snapshots([Address("127.0.0.1", 7400)])
     snapshots.update(INSTANCES, parse_manifest(manifest.read_text(), manifest.name))
+    write_secrets(tmp_path, Pki(), f"spiffe://{DEFAULT_TRUST_DOMAIN}/agent/summarizer/s-1")
     config = tmp_path / "envoy.json"
     config.write_text(json.dumps(_static_bootstrap(snapshots, node)))
     result = subprocess.run(
         [ENVOY, "--mode", "validate", "-c", config, "--log-level", "error"],
         capture_output=True,
         text=True,
+        cwd=tmp_path,
         timeout=60,
         check=False,
     )
@@ -85,7 +90,8 @@ def _static_bootstrap(snapshots: Snapshots, node: Node) -> dict[str, Any]:
     for listener in _unpack(snapshot.listeners.values(), Listener):
         for http in listener.filter_chains[0].filters:
             manager = HttpConnectionManager()
-            http.typed_config.Unpack(manager)
+            if not http.typed_config.Unpack(manager):
+                continue
             if manager.HasField("rds"):
                 manager.route_config.CopyFrom(routes)
             http.typed_config.Pack(manager)

@@ -10,8 +10,11 @@ import pytest
 from envoy.config.bootstrap.v3.bootstrap_pb2 import Bootstrap
 from envoy.config.cluster.v3.cluster_pb2 import Cluster
 from envoy.extensions.resource_monitors.downstream_connections.v3 import downstream_connections_pb2
+from envoy.extensions.transport_sockets.tls.v3.tls_pb2 import UpstreamTlsContext
 from envoy.extensions.upstreams.http.v3 import http_protocol_options_pb2
 from google.protobuf.json_format import MessageToDict, Parse
+from tests.pki import Pki
+from tests.sds import write_secrets
 
 from weft.model.agent import Locality
 from weft.model.node import Address, AgentProtocol, Inbound, Node
@@ -63,6 +66,15 @@ def test_control_planes_given_by_name_are_looked_up() -> None:
     assert len(clusters[1].load_assignment.endpoints[0].lb_endpoints) == 2
 
 
+def test_the_control_plane_must_prove_that_it_is_one_of_the_trust_domain() -> None:
+    (cluster, _) = Parse(made_for(AGENT), Bootstrap()).static_resources.clusters
+    context = UpstreamTlsContext()
+    assert cluster.transport_socket.typed_config.Unpack(context)
+    validation = context.common_tls_context.combined_validation_context
+    (name,) = validation.default_validation_context.match_typed_subject_alt_names
+    assert name.matcher.prefix == "spiffe://weft.local/control/"
+
+
 def test_the_agent_is_a_cluster_of_its_protocol() -> None:
     for node, field in ((AGENT, "http_protocol_options"), (GRPC_AGENT, "http2_protocol_options")):
         clusters = {each.name: each for each in Parse(made_for(node), Bootstrap()).static_resources.clusters}
@@ -82,12 +94,14 @@ def test_a_sidecar_that_only_calls_has_no_agent() -> None:
 
 @pytest.mark.parametrize("node", [CALLER, AGENT, GRPC_AGENT], ids=["caller", "agent", "grpc"])
 async def test_envoy_accepts_the_bootstrap(node: Node, tmp_path: Path) -> None:
+    write_secrets(tmp_path, Pki(), "spiffe://weft.local/agent/summarizer/s1")
     file = tmp_path / "bootstrap.json"
     file.write_text(made_for(node))
     process = await asyncio.create_subprocess_exec(
         *(envoy_program(), "--mode", "validate", "--config-path", str(file), "--log-level", "warning"),
         stderr=asyncio.subprocess.PIPE,
         stdout=asyncio.subprocess.DEVNULL,
+        cwd=tmp_path,
     )
     _, complaints = await asyncio.wait_for(process.communicate(), 30)
     assert (process.returncode, complaints.decode()) == (0, "")

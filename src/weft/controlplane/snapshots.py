@@ -27,6 +27,7 @@ from weft.model.agent import Instance, Locality
 from weft.model.node import Address, Node
 from weft.model.resource import AnyResource
 from weft.model.route import RouteSpec
+from weft.model.spiffe import DEFAULT_TRUST_DOMAIN
 from weft.model.traffic import BalancingPolicy, TrafficPolicySpec
 
 DESTINATION_RETENTION = 600.0
@@ -43,10 +44,20 @@ Policies = Mapping[Destination, TrafficPolicySpec]
 class Snapshots:
     """A SnapshotSource over the resources and instances last given to `update`."""
 
-    def __init__(self, apis: Iterable[Address], *, clock: Callable[[], float] = time.monotonic) -> None:
-        """`apis`: where the control plane's API listens, which is what `control.mesh` leads to."""
+    def __init__(
+        self,
+        apis: Iterable[Address],
+        *,
+        trust_domain: str = DEFAULT_TRUST_DOMAIN,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """`apis`: where the control plane's API listens, which is what `control.mesh` leads to.
+
+        `trust_domain`: the mesh's own; servers of no other are believed.
+        """
         self._clock = clock
-        fixed = (control_cluster(apis), forward_cluster())
+        self._trust_domain = trust_domain
+        fixed = (control_cluster(apis, trust_domain=trust_domain), forward_cluster())
         self._fixed_clusters = {each.name: encode(each.name, each) for each in fixed}
         self._last_seen: dict[Destination, float] = {}
         self._policies: Policies = {}
@@ -104,7 +115,10 @@ class Snapshots:
         clusters = {
             destination.cluster: self._clusters[destination.cluster]
             if self._policies.get(destination) == policy
-            else encode(destination.cluster, destination_cluster(destination, policy))
+            else encode(
+                destination.cluster,
+                destination_cluster(destination, policy, trust_domain=self._trust_domain),
+            )
             for destination, policy in policies.items()
         }
         self._clusters = {**self._fixed_clusters, **clusters}

@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from weft.model.node import Address, AgentProtocol, Inbound, Node
+from weft.model.sds import IDENTITY, OWN_TRUST, secret_path
+from weft.model.spiffe import DEFAULT_TRUST_DOMAIN, SCHEME, Role
 
 XDS_CLUSTER = "xds"
 """The control plane."""
@@ -20,6 +22,7 @@ AGENT_CLUSTER = "agent"
 _SOCKET_MODE = 0o600
 _TYPE = "type.googleapis.com/"
 _HTTP_OPTIONS = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
+_UPSTREAM_TLS = "envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext"
 _CONNECT_TIMEOUT = "2s"
 
 # Common servers close idle connections after 2 s (gunicorn) or 5 s (uvicorn, Node). A call that is put on a
@@ -39,14 +42,21 @@ _STATS = (
 
 
 def bootstrap(
-    node: Node, *, xds: Sequence[Address], admin_socket: Path, max_connections: int
+    node: Node,
+    *,
+    xds: Sequence[Address],
+    admin_socket: Path,
+    max_connections: int,
+    trust_domain: str = DEFAULT_TRUST_DOMAIN,
 ) -> dict[str, Any]:
     """Envoy's bootstrap configuration for `node`, JSON types only.
 
     The control plane finds `node` again in `node.metadata.fields["weft"]` (`Node.from_metadata`).
-    `max_connections` is how many connections Envoy accepts at once, over all its listeners.
+    `max_connections` is how many connections Envoy accepts at once, over all its listeners. Envoy takes the
+    control plane for genuine if its SPIFFE ID is that of one in `trust_domain`. It must be started in the
+    directory with the files of `weft.sidecar.sds`.
     """
-    clusters = [_xds_cluster(xds)]
+    clusters = [_xds_cluster(xds, trust_domain)]
     if node.inbound is not None:
         clusters.append(_agent_cluster(node.inbound, max_connections))
     return {
@@ -84,12 +94,42 @@ def _node(node: Node) -> dict[str, Any]:
     }
 
 
-def _xds_cluster(addresses: Sequence[Address]) -> dict[str, Any]:
+def _xds_cluster(addresses: Sequence[Address], trust_domain: str) -> dict[str, Any]:
     http2 = {
         # A control plane whose machine is gone sends no reset: ask, and go to another.
         "connection_keepalive": {"interval": "10s", "timeout": "5s"}
     }
-    return _cluster(XDS_CLUSTER, addresses, {"explicit_http_config": {"http2_protocol_options": http2}})
+    return {
+        **_cluster(XDS_CLUSTER, addresses, {"explicit_http_config": {"http2_protocol_options": http2}}),
+        "transport_socket": _control_plane_tls(trust_domain),
+    }
+
+
+def _control_plane_tls(trust_domain: str) -> dict[str, Any]:
+    control = {"san_type": "URI", "matcher": {"prefix": f"{SCHEME}{trust_domain}/{Role.CONTROL}/"}}
+    context = {
+        "tls_params": {"tls_minimum_protocol_version": "TLSv1_3", "tls_maximum_protocol_version": "TLSv1_3"},
+        "alpn_protocols": ["h2"],
+        "tls_certificate_sds_secret_configs": [_secret(IDENTITY)],
+        "combined_validation_context": {
+            "default_validation_context": {"match_typed_subject_alt_names": [control]},
+            "validation_context_sds_secret_config": _secret(OWN_TRUST),
+        },
+    }
+    return {
+        "name": "envoy.transport_sockets.tls",
+        # A resumed session is not verified again: none is.
+        "typed_config": {
+            "@type": _TYPE + _UPSTREAM_TLS,
+            "common_tls_context": context,
+            "max_session_keys": 0,
+        },
+    }
+
+
+def _secret(name: str) -> dict[str, Any]:
+    source = {"path_config_source": {"path": secret_path(name)}, "resource_api_version": "V3"}
+    return {"name": name, "sds_config": source}
 
 
 def _agent_cluster(inbound: Inbound, max_requests: int) -> dict[str, Any]:

@@ -157,6 +157,8 @@ class Envoy:
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=asyncio.subprocess.DEVNULL,
                 stderr=asyncio.subprocess.PIPE,
+                # The secrets in it are referred to by relative paths.
+                directory=self._bootstrap_file.parent,
             )
         except OSError as error:
             raise Unavailable(f"Envoy cannot be started: {error}") from error

@@ -27,7 +27,9 @@ from weft.controlplane.translate.durations import duration
 from weft.controlplane.translate.endpoints import INSTANCE_KEY
 from weft.controlplane.translate.forward import dns_cache
 from weft.controlplane.translate.replies import REFUSED_HEADER, UNREACHABLE
+from weft.controlplane.translate.tls import control_prefix, secure_cluster, server_prefix
 from weft.model.node import Address
+from weft.model.spiffe import DEFAULT_TRUST_DOMAIN
 from weft.model.traffic import BalancingPolicy, LoadBalancing, OutlierDetectionSettings, TrafficPolicySpec
 from weft.model.traffic import CircuitBreaker as CircuitBreakerSettings
 
@@ -44,10 +46,15 @@ KEEPALIVE_INTERVAL = 10.0
 KEEPALIVE_TIMEOUT = 5.0
 """Seconds between HTTP/2 pings, and for their answer: how a peer that is frozen or cut off is noticed."""
 
+IDLE_TIMEOUT = 300.0
+"""Seconds for which a connection to another sidecar is kept unused: less than that one keeps it for."""
+
 HTTP_OPTIONS = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
 
 
-def destination_cluster(destination: Destination, policy: TrafficPolicySpec) -> Cluster:
+def destination_cluster(
+    destination: Destination, policy: TrafficPolicySpec, *, trust_domain: str = DEFAULT_TRUST_DOMAIN
+) -> Cluster:
     """The cluster of `destination` under the traffic policy in force for it."""
     cluster = Cluster(
         name=destination.cluster,
@@ -63,11 +70,12 @@ def destination_cluster(destination: Destination, policy: TrafficPolicySpec) -> 
     if policy.outlier_detection.enabled:
         cluster.outlier_detection.CopyFrom(_outlier_detection(policy.outlier_detection))
     cluster.typed_extension_protocol_options[HTTP_OPTIONS].Pack(_http2_options())
+    secure_cluster(cluster, server_prefix(destination, trust_domain))
     return cluster
 
 
-def control_cluster(apis: Iterable[Address]) -> Cluster:
-    """The cluster of the control plane's own API."""
+def control_cluster(apis: Iterable[Address], *, trust_domain: str = DEFAULT_TRUST_DOMAIN) -> Cluster:
+    """The cluster of the control plane's own API, which speaks HTTP/1.1."""
     cluster = Cluster(
         name=CONTROL_CLUSTER, type=Cluster.STRICT_DNS, connect_timeout=duration(CONNECT_TIMEOUT)
     )
@@ -75,6 +83,7 @@ def control_cluster(apis: Iterable[Address]) -> Cluster:
     cluster.load_assignment.endpoints.append(
         LocalityLbEndpoints(lb_endpoints=[_static_endpoint(each) for each in apis])
     )
+    secure_cluster(cluster, control_prefix(trust_domain), http2=False)
     return cluster
 
 
@@ -96,6 +105,7 @@ def _static_endpoint(address: Address) -> LbEndpoint:
 def _http2_options() -> HttpProtocolOptions:
     options = HttpProtocolOptions()
     options.outlier_detection.error_matcher.CopyFrom(_failures())
+    options.common_http_protocol_options.idle_timeout.CopyFrom(duration(IDLE_TIMEOUT))
     http2 = options.explicit_http_config.http2_protocol_options
     http2.connection_keepalive.interval.CopyFrom(duration(KEEPALIVE_INTERVAL))
     http2.connection_keepalive.timeout.CopyFrom(duration(KEEPALIVE_TIMEOUT))

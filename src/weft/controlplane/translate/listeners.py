@@ -6,6 +6,7 @@ from envoy.config.core.v3.address_pb2 import Address as EnvoyAddress
 from envoy.config.core.v3.address_pb2 import SocketAddress
 from envoy.config.core.v3.base_pb2 import TrafficDirection
 from envoy.config.core.v3.config_source_pb2 import ApiVersion
+from envoy.config.core.v3.protocol_pb2 import HttpProtocolOptions
 from envoy.config.listener.v3.listener_pb2 import Listener
 from envoy.config.route.v3.route_components_pb2 import Route, RouteAction, RouteMatch, VirtualHost
 from envoy.config.route.v3.route_pb2 import RouteConfiguration
@@ -25,13 +26,20 @@ from google.protobuf.message import Message
 
 from weft.controlplane.translate.durations import duration
 from weft.controlplane.translate.forward import dns_cache
-from weft.controlplane.translate.replies import DESTINATION_HEADER, header, inbound_replies, outbound_replies
+from weft.controlplane.translate.replies import (
+    CALLER_HEADER,
+    DESTINATION_HEADER,
+    header,
+    inbound_replies,
+    outbound_replies,
+)
 from weft.controlplane.translate.routes import (
     FAULT_FILTER,
     FORWARD_FILTER,
     INSTANCE_FILTER,
     ROUTE_CONFIGURATION,
 )
+from weft.controlplane.translate.tls import secure_chain
 from weft.model.node import Address, Inbound, Node
 
 OUTBOUND_LISTENER = "outbound"
@@ -46,7 +54,18 @@ MAX_REQUEST_HEADERS_KB = 60
 HEADERS_TIMEOUT = 10.0
 """Seconds a client may take to send its request headers: bounds what slow or idle ones can hold."""
 
+MAX_REQUEST_HEADERS = 100
+"""A request with more header fields is answered with 431."""
+
+IDLE_TIMEOUT = 600.0
+"""Seconds for which a client's connection is kept without a call."""
+
+CONNECTION_LIFETIME = 1800.0
+"""Seconds after which a caller must connect anew, calls in flight aside: with the identity it has then."""
+
 _UNTRUSTED_HEADERS = (
+    CALLER_HEADER,
+    "x-forwarded-client-cert",
     "x-envoy-hedge-on-per-try-timeout",
     "x-envoy-ip-tags",
     "x-envoy-max-retries",
@@ -63,7 +82,7 @@ _UNTRUSTED_HEADERS = (
     "x-envoy-force-trace",
     "x-envoy-decorator-operation",
 )
-"""Headers by which a caller could override the timeouts and the retry rule of its Envoy."""
+"""Headers by which a caller could pose as another, or override its Envoy's timeouts and retry rule."""
 
 
 def listeners(node: Node) -> list[Listener]:
@@ -88,13 +107,19 @@ def outbound_listener(address: Address) -> Listener:
     _add_filter(manager, INSTANCE_FILTER, HeaderToMetadata(), disabled=True)
     _add_filter(manager, FORWARD_FILTER, DynamicForwardProxy(dns_cache_config=dns_cache()), disabled=True)
     _add_filter(manager, "envoy.filters.http.router", Router(suppress_envoy_headers=True))
-    return _listener(OUTBOUND_LISTENER, TrafficDirection.OUTBOUND, address, manager)
+    listener = _listener(OUTBOUND_LISTENER, TrafficDirection.OUTBOUND, address)
+    _add_manager(listener, manager)
+    return listener
 
 
 def inbound_listener(inbound: Inbound) -> Listener:
     """Where other sidecars send the agent's calls. The caller's Envoy times them."""
     manager = _connection_manager(INBOUND_LISTENER)
     manager.local_reply_config.CopyFrom(inbound_replies())
+    lifetime = manager.common_http_protocol_options.max_connection_duration
+    lifetime.CopyFrom(duration(CONNECTION_LIFETIME))
+    mutation = manager.early_header_mutation_extensions.add(name="caller")
+    mutation.typed_config.Pack(_caller_from_certificate())
     action = RouteAction(cluster=AGENT_CLUSTER, timeout=duration(0), idle_timeout=duration(0))
     # The agent may have closed an idle connection just as a call was put on it: nothing was sent yet.
     action.retry_policy.retry_on = "reset-before-request"
@@ -109,7 +134,10 @@ def inbound_listener(inbound: Inbound) -> Listener:
         )
     )
     _add_filter(manager, "envoy.filters.http.router", Router(suppress_envoy_headers=True))
-    return _listener(INBOUND_LISTENER, TrafficDirection.INBOUND, inbound.listen, manager)
+    listener = _listener(INBOUND_LISTENER, TrafficDirection.INBOUND, inbound.listen)
+    secure_chain(listener.filter_chains[0])
+    _add_manager(listener, manager)
+    return listener
 
 
 def _connection_manager(name: str) -> HttpConnectionManager:
@@ -122,6 +150,14 @@ def _connection_manager(name: str) -> HttpConnectionManager:
     manager.use_remote_address.value = True
     manager.skip_xff_append = True
     manager.max_request_headers_kb.value = MAX_REQUEST_HEADERS_KB
+    manager.forward_client_cert_details = HttpConnectionManager.SANITIZE
+    # A chunked request with a content length is how requests are smuggled past a proxy.
+    manager.http_protocol_options.allow_chunked_length = False
+    options = manager.common_http_protocol_options
+    options.idle_timeout.CopyFrom(duration(IDLE_TIMEOUT))
+    options.max_headers_count.value = MAX_REQUEST_HEADERS
+    # Many programs take `x_weft_caller` for `x-weft-caller`.
+    options.headers_with_underscores_action = HttpProtocolOptions.DROP_HEADER
     return manager
 
 
@@ -135,16 +171,29 @@ def _destination_from_request() -> HeaderMutation:
     return mutation
 
 
+def _caller_from_certificate() -> HeaderMutation:
+    """Name the caller as its certificate does, whatever the request says."""
+    mutation = HeaderMutation()
+    for name in _UNTRUSTED_HEADERS:
+        mutation.mutations.add().remove = name
+    mutation.mutations.add().append.CopyFrom(header(CALLER_HEADER, "%DOWNSTREAM_PEER_URI_SAN%"))
+    return mutation
+
+
 def _add_filter(
     manager: HttpConnectionManager, name: str, config: Message, *, disabled: bool = False
 ) -> None:
     manager.http_filters.add(name=name, disabled=disabled).typed_config.Pack(config)
 
 
-def _listener(name: str, direction: int, address: Address, manager: HttpConnectionManager) -> Listener:
+def _listener(name: str, direction: int, address: Address) -> Listener:
+    """A listener whose one filter chain is yet empty."""
     socket = SocketAddress(address=address.host, port_value=address.port)
     # A drain closes listeners by their direction: agents that stop still call others.
     listener = Listener(name=name, address=EnvoyAddress(socket_address=socket), traffic_direction=direction)
-    chain = listener.filter_chains.add()
-    chain.filters.add(name="http").typed_config.Pack(manager)
+    listener.filter_chains.add()
     return listener
+
+
+def _add_manager(listener: Listener, manager: HttpConnectionManager) -> None:
+    listener.filter_chains[0].filters.add(name="http").typed_config.Pack(manager)

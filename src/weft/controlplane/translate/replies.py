@@ -37,6 +37,9 @@ UNREACHABLE = "unreachable"
 DESTINATION_HEADER = "x-weft-destination"
 """On a request inside the caller's Envoy: the name it is addressed to. Never trusted from outside."""
 
+CALLER_HEADER = "x-weft-caller"
+"""On a request to an agent: the caller's SPIFFE ID, as its certificate says. Never trusted from outside."""
+
 _DESTINATION = f"%REQ({DESTINATION_HEADER})%"
 
 
