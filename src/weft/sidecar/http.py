@@ -31,6 +31,8 @@ class Answer:
 
     status: int
     body: bytes
+    error: str = ""
+    """The value of `x-weft-error`: the code of a mesh error."""
 
     @property
     def ok(self) -> bool:
@@ -45,19 +47,19 @@ async def exchange(
     *,
     method: str = "GET",
     host: str = "localhost",
+    json: bytes | None = None,
     max_body: int,
 ) -> Answer:
-    """Send a request without a body over a fresh connection, and close it.
+    """Send a request over a fresh connection, and close it.
 
-    `target` is the path with its query; `max_body` bytes are read at most. There is no time limit: wrap it in
-    `asyncio.timeout`. Raises BadAnswer, or OSError where the connection breaks.
+    `target` is the path with its query; `json` its body, if it has one; `max_body` bytes are read at most.
+    There is no time limit: wrap it in `asyncio.timeout`. Raises BadAnswer, or OSError where the connection
+    breaks.
     """
     connection = h11.Connection(h11.CLIENT)
-    request = h11.Request(
-        method=method, target=target, headers=[("Host", host), ("Connection", "close"), ("Accept", "*/*")]
-    )
     try:
-        writer.write((connection.send(request) or b"") + (connection.send(h11.EndOfMessage()) or b""))
+        for event in _request(method, target, host, json):
+            writer.write(connection.send(event) or b"")
         await writer.drain()
         return await _answer(connection, reader, max_body)
     except h11.RemoteProtocolError as error:
@@ -68,8 +70,16 @@ async def exchange(
             await writer.wait_closed()
 
 
+def _request(method: str, target: str, host: str, json: bytes | None) -> list[h11.Event]:
+    headers = [("Host", host), ("Connection", "close"), ("Accept", "*/*")]
+    if json is not None:
+        headers += [("Content-Type", "application/json"), ("Content-Length", str(len(json)))]
+    body = [h11.Data(json)] if json else []
+    return [h11.Request(method=method, target=target, headers=headers), *body, h11.EndOfMessage()]
+
+
 async def _answer(connection: h11.Connection, reader: StreamReader, max_body: int) -> Answer:
-    status = 0
+    status, code = 0, ""
     body = bytearray()
     while True:
         event = connection.next_event()
@@ -77,9 +87,10 @@ async def _answer(connection: h11.Connection, reader: StreamReader, max_body: in
             connection.receive_data(await reader.read(_CHUNK))
         elif isinstance(event, h11.Response):
             status = event.status_code
+            code = dict(event.headers).get(b"x-weft-error", b"").decode("ascii", "replace")
         elif isinstance(event, h11.Data):
             body += event.data
             if len(body) > max_body:
                 raise BadAnswer(f"the answer is longer than {max_body} bytes")
         elif isinstance(event, (h11.EndOfMessage, h11.ConnectionClosed)) or event is h11.PAUSED:
-            return Answer(status, bytes(body))
+            return Answer(status, bytes(body), code)
