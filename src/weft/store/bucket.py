@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Generic, Protocol, TypeVar
 
+from weft.store.journal import DEFAULT_LIMITS, Journal, JournalLimits
+
 T = TypeVar("T")
 
 MAX_VALUE_BYTES = 1000 * 1024
@@ -121,6 +123,12 @@ class Store(Protocol):
 
     async def bucket(self, name: str, codec: Codec[T]) -> Bucket[T]:
         """Open the bucket `name`, making it if it is not there yet."""
+        ...
+
+    async def journal(
+        self, name: str, codec: Codec[T], *, limits: JournalLimits = DEFAULT_LIMITS
+    ) -> Journal[T]:
+        """Open the journal `name`, making it within `limits` if it is not there yet."""
         ...
 
     @property

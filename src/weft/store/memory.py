@@ -11,7 +11,9 @@ from typing import Generic, TypeVar
 
 from weft.errors import Conflict, Unavailable
 from weft.store.bucket import Bucket, Change, Codec, Entry, Put, Removal, Removed, Snapshot
+from weft.store.journal import DEFAULT_LIMITS, Journal, JournalLimits
 from weft.store.keys import check_bucket, check_key, check_prefix, check_write, covers, decoded
+from weft.store.memory_journal import JournalLines, MemoryJournal
 
 T = TypeVar("T")
 
@@ -187,6 +189,7 @@ class MemoryStore:
 
     def __init__(self) -> None:
         self._buckets: dict[str, _Records] = {}
+        self._journals: dict[str, JournalLines] = {}
         self._reachable = asyncio.Event()
         self._reachable.set()
 
@@ -201,6 +204,16 @@ class MemoryStore:
         if not self.connected:
             raise Unavailable(f"bucket {name!r}: the store in memory was interrupted; resume it")
         return _MemoryBucket(self._buckets.setdefault(name, _Records(name)), codec, self._reachable)
+
+    async def journal(
+        self, name: str, codec: Codec[T], *, limits: JournalLimits = DEFAULT_LIMITS
+    ) -> Journal[T]:
+        """Open the journal `name`, making it within `limits` if it is not there yet."""
+        check_bucket(name)
+        if not self.connected:
+            raise Unavailable(f"journal {name!r}: the store in memory was interrupted; resume it")
+        lines = self._journals.setdefault(name, JournalLines(name, limits))
+        return MemoryJournal(lines, codec, self._reachable)
 
     def interrupt(self) -> None:
         """Behave as if the connection were lost: operations raise Unavailable, watches fall silent.
@@ -220,3 +233,4 @@ class MemoryStore:
         for records in self._buckets.values():
             records.clear()
         self._buckets.clear()
+        self._journals.clear()

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import ssl
+from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import TypeVar
 
 from weft.store.bucket import Bucket, Codec
+from weft.store.journal import DEFAULT_LIMITS, Journal, JournalLimits
 from weft.store.keys import check_bucket
 from weft.store.nats_bucket import NatsBucket
-from weft.store.nats_connection import NatsConnection
+from weft.store.nats_connection import DEFAULT_INBOX_PREFIX, NatsConnection, NatsLogin
+from weft.store.nats_journal import NatsJournal, journal_config
 from weft.store.nats_wire import stream_config
 
 T = TypeVar("T")
@@ -26,16 +30,30 @@ class NatsStore:
 
     @classmethod
     async def connect(
-        cls, servers: Sequence[str], *, name: str, timeout: float = DEFAULT_TIMEOUT, replicas: int = 1
+        cls,
+        servers: Sequence[str],
+        *,
+        name: str,
+        timeout: float = DEFAULT_TIMEOUT,
+        replicas: int = 1,
+        tls: Callable[[], ssl.SSLContext] | None = None,
+        credentials: Path | None = None,
+        inbox_prefix: str = DEFAULT_INBOX_PREFIX,
     ) -> NatsStore:
         """Connect to a NATS server, or a cluster of them.
 
-        `servers` are URLs as `nats://host:port`: list all that may be connected to. `name` is what their
+        `servers` are URLs as `tls://host:port`: list all that may be connected to. `nats://`, in plain text,
+        is for servers on this machine only. With `tls://` goes `tls`, which is asked for a context at every
+        connection, so that new certificates are used; the server must begin with the handshake
+        (`handshake_first`). `credentials` is a file with the seed of a user nkey, for who has more rights
+        than its certificate says. Answers come in under `inbox_prefix`. `name` is what the servers'
         monitoring calls this client. `timeout`, in seconds, limits the connecting and then each operation.
         `replicas` is how many servers of a cluster keep each bucket that is new. A connection that is lost is
-        made again, for as long as it takes. Raises Unavailable if no server answers in time.
+        made again, for as long as it takes. Raises Unavailable if no server answers in time or all refuse
+        this identity, and InvalidRequest if URLs and `tls` do not fit together.
         """
-        connection = await NatsConnection.open(servers, name=name, timeout=timeout)
+        login = NatsLogin(tls, credentials, inbox_prefix)
+        connection = await NatsConnection.open(servers, login, name=name, timeout=timeout)
         return cls(connection, replicas=replicas)
 
     @property
@@ -44,10 +62,24 @@ class NatsStore:
         return self._connection.connected
 
     async def bucket(self, name: str, codec: Codec[T]) -> Bucket[T]:
-        """Open the bucket `name`, making it if it is not there yet. Raises InvalidRequest or Unavailable."""
+        """Open the bucket `name`, making it if it is not there yet.
+
+        Raises InvalidRequest, Unavailable, or Denied if it is not there and this identity may not make it.
+        """
         check_bucket(name)
         await self._connection.provide(stream_config(name, replicas=self._replicas))
         return NatsBucket(self._connection, name, codec)
+
+    async def journal(
+        self, name: str, codec: Codec[T], *, limits: JournalLimits = DEFAULT_LIMITS
+    ) -> Journal[T]:
+        """Open the journal `name`, making it within `limits` if it is not there yet.
+
+        Raises InvalidRequest or Unavailable.
+        """
+        check_bucket(name)
+        await self._connection.provide(journal_config(name, limits, replicas=self._replicas))
+        return NatsJournal(self._connection, name, codec)
 
     async def close(self) -> None:
         """Close the connection; what is written stays."""

@@ -9,9 +9,14 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+import re
+import ssl
+from collections.abc import Awaitable, Callable, Collection, Iterator, Sequence
 from contextlib import AsyncExitStack, contextmanager
-from typing import TypeVar
+from dataclasses import dataclass
+from ipaddress import ip_address
+from pathlib import Path
+from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 import nats.errors
@@ -23,7 +28,8 @@ from nats.js.api import StreamConfig
 from weft.aio.backoff import backoff
 from weft.aio.reminder import Reminder
 from weft.aio.tasks import TaskOwner
-from weft.errors import Conflict, MeshError, Unavailable
+from weft.errors import Conflict, Denied, InvalidRequest, MeshError, Unavailable
+from weft.store.nats_wire import API
 
 logger = logging.getLogger(__name__)
 
@@ -42,15 +48,47 @@ _FAILURES = (nats.errors.Error, OSError, EOFError, ValueError, TimeoutError)
 """What nats-py raises when a server is away, breaks off, answers garbage, or has a URL that is none."""
 
 
+DEFAULT_INBOX_PREFIX = "_INBOX"
+
+_REFUSED = "this identity is refused, or the control plane, which is asked about each connection, is away"
+
+_VIOLATION = re.compile(r'permissions violation for \w+ to "([^"\s]+)"', re.IGNORECASE)
+"""How the server says that a subject is closed to this connection."""
+
+
+@dataclass(frozen=True, slots=True)
+class NatsLogin:
+    """How a connection proves who it is, and where answers to it go."""
+
+    tls: Callable[[], ssl.SSLContext] | None = None
+    """Asked for a context at every connection, so that new certificates are used. It must verify servers."""
+    credentials: Path | None = None
+    """A file with the seed of a user nkey, read at every connection; None if the certificate says it all."""
+    inbox_prefix: str = DEFAULT_INBOX_PREFIX
+    """The subjects under which answers come in: those that the server permits this identity."""
+
+
 class WrongRevision(Conflict):
     """The key does not stand at the revision that was expected."""
+
+
+@dataclass(eq=False, slots=True)
+class _Operation:
+    """Something that waits for the server."""
+
+    subjects: set[str]
+    """What it publishes to, in lower case, as nats-py hands errors on."""
+    limit: asyncio.Timeout
+    denied: str = ""
+    """The subject that is closed to this identity."""
 
 
 class NatsConnection:
     """A connection to one of `servers` and its JetStream. Open it with `open`."""
 
-    def __init__(self, servers: Sequence[str], *, name: str, timeout: float) -> None:
+    def __init__(self, servers: Sequence[str], login: NatsLogin, *, name: str, timeout: float) -> None:
         self._servers = list(servers)
+        self._login = login
         self._name = name
         self._timeout = timeout
         self._where = ", ".join(_without_credentials(server) for server in servers)
@@ -59,14 +97,21 @@ class NatsConnection:
         self._up = asyncio.Event()
         self._down = asyncio.Event()
         self._streams: dict[str | None, StreamConfig] = {}
-        self._in_flight: set[asyncio.Timeout] = set()
+        self._in_flight: set[_Operation] = set()
         self._loss_listeners: set[Callable[[], None]] = set()
         self._tasks = TaskOwner("nats")
 
     @classmethod
-    async def open(cls, servers: Sequence[str], *, name: str, timeout: float) -> NatsConnection:
-        """Connect. Raises Unavailable if none of `servers` answers within `timeout` seconds."""
-        connection = cls(servers, name=name, timeout=timeout)
+    async def open(
+        cls, servers: Sequence[str], login: NatsLogin | None = None, *, name: str, timeout: float
+    ) -> NatsConnection:
+        """Connect. Raises Unavailable if none of `servers` answers within `timeout` seconds.
+
+        Raises InvalidRequest if the login would go over a network in plain text.
+        """
+        login = login or NatsLogin()
+        check_servers(servers, encrypted=login.tls is not None)
+        connection = cls(servers, login, name=name, timeout=timeout)
         await connection._connect()
         connection._tasks.start(connection._keep_connected(), name="stay connected", endless=True)
         return connection
@@ -81,15 +126,19 @@ class NatsConnection:
         """Seconds that an operation may take."""
         return self._timeout
 
-    async def call(self, what: str, operation: Callable[[JetStreamContext], Awaitable[T]]) -> T:
-        """Do `operation` within the time limit, waiting for the connection if it is lost.
+    async def call(
+        self, what: str, operation: Callable[[JetStreamContext], Awaitable[T]], *, subjects: Collection[str]
+    ) -> T:
+        """Do `operation`, which publishes to `subjects`, within the time limit; waits for a lost connection.
 
-        Raises Unavailable, saying that Weft cannot `what`; WrongRevision; or nats-py's NotFoundError.
+        Raises Unavailable, saying that Weft cannot `what`; Denied if the server does not permit it to this
+        identity; WrongRevision; or nats-py's NotFoundError.
         """
+        pending = _Operation({each.lower() for each in subjects}, asyncio.timeout(self._timeout))
         try:
-            async with asyncio.timeout(self._timeout) as limit:
+            async with pending.limit:
                 client = await self.client()
-                with self._in_flight_until(limit):
+                with self._in_flight_until(pending):
                     return await operation(client.jetstream(timeout=self._timeout))
         except nats.js.errors.NotFoundError:
             raise
@@ -98,6 +147,11 @@ class NatsConnection:
                 raise WrongRevision(f"cannot {what}: it was written by somebody else meanwhile") from error
             raise self.unavailable(what, error) from error
         except _FAILURES as error:
+            if pending.denied:
+                raise Denied(
+                    f"cannot {what}: NATS at {self._where} does not permit {pending.denied} to the identity "
+                    f"that {self._name!r} has"
+                ) from error
             raise self.unavailable(what, error) from error
 
     async def client(self) -> Client:
@@ -108,7 +162,11 @@ class NatsConnection:
 
     async def provide(self, config: StreamConfig) -> None:
         """Have a stream: now, and again should the server come back without it. Raises Unavailable."""
-        await self.call(f"open stream {config.name}", lambda jetstream: _have(jetstream, config))
+        await self.call(
+            f"open stream {config.name}",
+            lambda jetstream: _have(jetstream, config),
+            subjects=[f"{API}.STREAM.{each}.{config.name}" for each in ("INFO", "CREATE")],
+        )
         self._streams[config.name] = config
 
     @contextmanager
@@ -123,9 +181,10 @@ class NatsConnection:
     def unavailable(self, what: str, error: BaseException | None = None) -> Unavailable:
         """The error that tells that Weft could not do `what`."""
         reason = str(error or "") or self._reason or f"no answer within {self._timeout:g} s"
+        refused = "authorization violation" in reason.lower()
         return Unavailable(
             f"cannot {what}: NATS at {self._where} cannot be reached or cannot do it ({reason}); "
-            f"see that nats-server runs there with JetStream on"
+            + (_REFUSED if refused else "see that nats-server runs there with JetStream on")
         )
 
     async def close(self) -> None:
@@ -159,6 +218,7 @@ class NatsConnection:
                         ping_interval=_PING_INTERVAL,
                         error_cb=self._note_error,
                         closed_cb=lost,
+                        **self._login_options(),
                     )
                     for config in self._streams.values():
                         await _have(client.jetstream(timeout=self._timeout), config)
@@ -197,25 +257,84 @@ class NatsConnection:
         self._down.set()
         now = asyncio.get_running_loop().time()
         # Nobody will answer what is on its way: let it fail now rather than at its time limit.
-        for limit in self._in_flight:
-            limit.reschedule(now)
+        for each in self._in_flight:
+            each.limit.reschedule(now)
         for act in tuple(self._loss_listeners):
             act()
 
     async def _note_error(self, error: Exception) -> None:
         self._reason = str(error) or type(error).__name__
         logger.debug("NATS at %s: %s", self._where, self._reason)
+        violation = _VIOLATION.search(self._reason)
+        if violation is not None:
+            self._deny(violation[1].lower())
+
+    def _deny(self, subject: str) -> None:
+        """Let fail at once what will have no answer: the server drops what it does not permit."""
+        now = asyncio.get_running_loop().time()
+        for each in self._in_flight:
+            if subject in each.subjects:
+                each.denied = subject
+                each.limit.reschedule(now)
+
+    def _login_options(self) -> dict[str, Any]:
+        options: dict[str, Any] = {"inbox_prefix": self._login.inbox_prefix}
+        if self._login.tls is not None:
+            # The handshake comes first: a client that waits to be told that TLS is required can be told
+            # otherwise by whoever sits in between.
+            options |= {"tls": self._login.tls(), "tls_handshake_first": True}
+        if self._login.credentials is not None:
+            options["nkeys_seed"] = str(self._login.credentials)
+        return options
 
     @contextmanager
-    def _in_flight_until(self, limit: asyncio.Timeout) -> Iterator[None]:
-        self._in_flight.add(limit)
+    def _in_flight_until(self, operation: _Operation) -> Iterator[None]:
+        self._in_flight.add(operation)
         try:
             yield
         finally:
-            self._in_flight.discard(limit)
+            self._in_flight.discard(operation)
+
+
+def check_servers(servers: Sequence[str], *, encrypted: bool) -> None:
+    """Raise InvalidRequest unless what is said to `servers` is encrypted, or stays on this machine."""
+    for each in servers:
+        scheme, separator, _ = each.partition("://")
+        address = each if separator else f"nats://{each}"
+        where = _without_credentials(address)
+        if separator and scheme not in {"nats", "tls"}:
+            raise InvalidRequest(
+                f"{where} is no NATS server: write tls://host:port, or nats:// on this machine"
+            )
+        if encrypted != address.startswith("tls://"):
+            way_out = (
+                "write tls://" if encrypted else "give it a certificate, or write nats:// on this machine"
+            )
+            raise InvalidRequest(f"NATS at {where}: the URL and whether there is TLS do not agree; {way_out}")
+        if not encrypted and not _is_loopback(address):
+            raise InvalidRequest(
+                f"NATS at {where} would be spoken to in plain text over a network: write tls://, "
+                f"and give this process an identity of the mesh"
+            )
+
+
+def _is_loopback(address: str) -> bool:
+    try:
+        host = urlsplit(address).hostname or ""
+        return host == "localhost" or ip_address(host).is_loopback
+    except ValueError:
+        return False
 
 
 async def _have(jetstream: JetStreamContext, config: StreamConfig) -> None:
+    # Asked first: an agent's identity may use a stream, and may not make one.
+    try:
+        await jetstream.stream_info(config.name or "")
+    except nats.js.errors.NotFoundError:
+        await _make(jetstream, config)
+
+
+async def _make(jetstream: JetStreamContext, config: StreamConfig) -> None:
     try:
         await jetstream.add_stream(config)
     except nats.js.errors.BadRequestError as error:
