@@ -12,6 +12,7 @@ from weft.cli.api import control_api
 from weft.cli.options import ControlPlane
 from weft.cli.resources import as_manifest, read_resource
 from weft.cli.show import age, print_json, print_table
+from weft.model.access import AccessPolicySpec, Mode
 from weft.model.agent_spec import AgentSpec
 from weft.model.resource import AnyResource
 from weft.model.route import RouteSpec
@@ -64,7 +65,18 @@ def summary(resource: AnyResource) -> str:
         return f"{spec.destination}, {len(spec.rules)} rule{'s' if len(spec.rules) > 1 else ''}"
     if isinstance(spec, TrafficPolicySpec):
         return f"{spec.target or 'the whole mesh'}, {spec.load_balancing.policy.value}"
+    if isinstance(spec, AccessPolicySpec):
+        return _access(spec)
     return ""
+
+
+def _access(spec: AccessPolicySpec) -> str:
+    dry = " (dry run)" if spec.mode is Mode.DRY_RUN else ""
+    if spec.default is not None:
+        return f"default {spec.default.value}{dry}"
+    counts = (("callers", spec.callers), ("destinations", spec.destinations), ("rules", spec.rules))
+    parts = [f"{what}: {len(those) or 'any'}" for what, those in counts]
+    return f"{spec.effect.value if spec.effect else ''}{dry}, {', '.join(parts)}"
 
 
 def _agent(spec: AgentSpec) -> str:

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from graphlib import CycleError, TopologicalSorter
 
+from weft.model.access import AccessPolicySpec
 from weft.model.contradictions import contradictions
 from weft.model.duration import format_duration
 from weft.model.resource import AnyResource
@@ -39,6 +40,7 @@ def inconsistencies(resources: Iterable[AnyResource]) -> list[Inconsistency]:
         *_slow_tries_of_policies(policies, timeouts),
         *_slow_tries_of_routes(routes, timeouts),
         *_cycles(routes),
+        *_second_default(resources),
     ]
 
 
@@ -51,6 +53,21 @@ def _twice(resources: Iterable[AnyResource], field: str) -> Iterator[Inconsisten
             what = f"{field} {target}" if target is not None else "the mesh's default (it has no target)"
             message = f"{each.kind} {owner!r} is for {what} already: there can be one only, so merge them"
             yield Inconsistency(each.key, ("spec", field), message)
+
+
+def _second_default(resources: Iterable[AnyResource]) -> Iterator[Inconsistency]:
+    defaults = [
+        each
+        for each in resources
+        if isinstance(each.spec, AccessPolicySpec) and each.spec.default is not None
+    ]
+    for each in defaults[1:]:
+        first, second = defaults[0].metadata.name, each.metadata.name
+        message = (
+            f"AccessPolicy {first!r} sets the mesh-wide default already: there can be one only, "
+            f"so delete {first!r} or {second!r}"
+        )
+        yield Inconsistency(each.key, ("spec", "default"), message)
 
 
 def _timeouts(policies: Iterable[AnyResource]) -> Mapping[Target | None, float]:

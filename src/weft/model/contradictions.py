@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from weft.errors import InvalidRequest
+from weft.model.access import AccessPolicySpec, AccessRule, Action, Effect
 from weft.model.agent_spec import AgentSpec
+from weft.model.decision import RESERVED_POLICY_NAMES
 from weft.model.names import check_type
 from weft.model.resource import AnyResource
 from weft.model.route import Mirror, RouteRule, RouteSpec, SplitTarget
@@ -27,6 +29,8 @@ def contradictions(resource: AnyResource) -> Iterator[Contradiction]:
         yield from _of_route(resource.spec)
     elif isinstance(resource.spec, TrafficPolicySpec):
         yield from _of_policy(resource.spec)
+    elif isinstance(resource.spec, AccessPolicySpec):
+        yield from _of_access(resource.metadata.name, resource.spec)
 
 
 def _of_agent(name: str, spec: AgentSpec) -> Iterator[Contradiction]:
@@ -51,6 +55,30 @@ def _of_policy(spec: TrafficPolicySpec) -> Iterator[Contradiction]:
         yield ("spec", "loadBalancing", "hashOn"), message
     if balancing.slow_start and balancing.policy in _WITHOUT_SLOW_START:
         yield ("spec", "loadBalancing", "slowStart"), f"does not go with policy {balancing.policy.value}"
+
+
+def _of_access(name: str, spec: AccessPolicySpec) -> Iterator[Contradiction]:
+    if name in RESERVED_POLICY_NAMES:
+        yield ("metadata", "name"), f"{name!r} is what reports say where no policy decided: choose another"
+    possible = frozenset[Action]().union(*(each.actions for each in spec.destinations)) or frozenset(Action)
+    for index, rule in enumerate(spec.rules):
+        for field, message in _of_access_rule(rule, spec.effect, possible):
+            yield ("spec", "rules", index, field), message
+
+
+def _of_access_rule(
+    rule: AccessRule, effect: Effect | None, possible: frozenset[Action]
+) -> Iterator[tuple[str, str]]:
+    wanted = frozenset(rule.actions) or frozenset(Action)
+    if not wanted & possible:
+        yield "actions", f"cannot be done to what `to` names: {', '.join(sorted(possible))} can"
+    elif rule.is_of_http and Action.CALL not in wanted & possible:
+        field = next(each for each in ("methods", "paths", "mcp", "a2a") if getattr(rule, each))
+        yield field, "only calls of agents have that: this rule would never match"
+    if rule.reads_bodies and not rule.paths and effect is Effect.ALLOW:
+        field = "mcp" if rule.mcp else "a2a"
+        message = "goes with paths where it allows: elsewhere the agent may not read the body at all"
+        yield field, message
 
 
 def _of_route(spec: RouteSpec) -> Iterator[Contradiction]:

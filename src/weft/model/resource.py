@@ -7,6 +7,7 @@ from typing import Annotated, Any, Final, Generic, Literal, TypeVar
 
 from pydantic import Field
 
+from weft.model.access import AccessPolicySpec
 from weft.model.agent_spec import AgentSpec, Labels
 from weft.model.queue import QueueSpec
 from weft.model.route import RouteSpec
@@ -18,6 +19,7 @@ KINDS: Final[Mapping[str, type[Spec]]] = {
     "Agent": AgentSpec,
     "Route": RouteSpec,
     "TrafficPolicy": TrafficPolicySpec,
+    "AccessPolicy": AccessPolicySpec,
     "Topic": TopicSpec,
     "Queue": QueueSpec,
 }
