@@ -9,8 +9,10 @@ from graphlib import CycleError, TopologicalSorter
 from weft.model.access import AccessPolicySpec
 from weft.model.contradictions import contradictions
 from weft.model.duration import format_duration
+from weft.model.egress import EgressSpec
 from weft.model.resource import AnyResource
 from weft.model.route import RouteRule, RouteSpec
+from weft.model.secret import SecretSpec
 from weft.model.target import Target
 from weft.model.traffic import TrafficPolicySpec
 from weft.model.yaml_tree import Path
@@ -41,6 +43,8 @@ def inconsistencies(resources: Iterable[AnyResource]) -> list[Inconsistency]:
         *_slow_tries_of_routes(routes, timeouts),
         *_cycles(routes),
         *_second_default(resources),
+        *_injected_twice(each for each in resources if isinstance(each.spec, SecretSpec)),
+        *_egress_twice(each for each in resources if isinstance(each.spec, EgressSpec)),
     ]
 
 
@@ -125,3 +129,42 @@ def _circle(edges: Mapping[str, set[str]]) -> list[str]:
         nodes: list[str] = error.args[1]
         return nodes[:0:-1]
     return []
+
+
+def _injected_twice(secrets: Iterable[AnyResource]) -> Iterator[Inconsistency]:
+    """Two headers for the same caller and host: which of them a call gets must not be a matter of chance."""
+    owners: dict[tuple[str, str], str] = {}
+    for secret in secrets:
+        for index, injection in enumerate(secret.spec.inject):
+            for caller in injection.for_types or (_EVERYONE,):
+                others = [each for each in owners if each[0] == injection.host and _overlap(each[1], caller)]
+                if others:
+                    message = (
+                        f"Secret {owners[others[0]]!r} is injected into calls to {injection.host} by "
+                        f"{_callers(caller)} already"
+                    )
+                    yield Inconsistency(secret.key, ("spec", "inject", index, "host"), message)
+                owners.setdefault((injection.host, caller), secret.metadata.name)
+
+
+def _egress_twice(egresses: Iterable[AnyResource]) -> Iterator[Inconsistency]:
+    owners: dict[str, str] = {}
+    for egress in egresses:
+        for caller in egress.spec.for_types or (_EVERYONE,):
+            owner = owners.setdefault(caller, egress.metadata.name)
+            if owner != egress.metadata.name:
+                what = f"type {caller!r}" if caller else "the mesh's default (it has no for)"
+                message = f"Egress {owner!r} is for {what} already: there can be one only, so merge them"
+                yield Inconsistency(egress.key, ("spec", "for"), message)
+
+
+_EVERYONE = ""
+"""Stands for all types, where others are named one by one."""
+
+
+def _overlap(one: str, other: str) -> bool:
+    return one == other or _EVERYONE in {one, other}
+
+
+def _callers(caller: str) -> str:
+    return f"agents of type {caller!r}" if caller else "all agents"

@@ -8,9 +8,11 @@ from weft.errors import InvalidRequest
 from weft.model.access import AccessPolicySpec, AccessRule, Action, Effect
 from weft.model.agent_spec import AgentSpec
 from weft.model.decision import RESERVED_POLICY_NAMES
+from weft.model.egress import EgressMode, EgressSpec
 from weft.model.names import check_type
 from weft.model.resource import AnyResource
 from weft.model.route import Mirror, RouteRule, RouteSpec, SplitTarget
+from weft.model.secret import SecretSpec
 from weft.model.target import Target
 from weft.model.traffic import BalancingPolicy, TrafficPolicySpec
 from weft.model.yaml_tree import Path
@@ -31,6 +33,10 @@ def contradictions(resource: AnyResource) -> Iterator[Contradiction]:
         yield from _of_policy(resource.spec)
     elif isinstance(resource.spec, AccessPolicySpec):
         yield from _of_access(resource.metadata.name, resource.spec)
+    elif isinstance(resource.spec, SecretSpec):
+        yield from _of_secret(resource.spec)
+    elif isinstance(resource.spec, EgressSpec):
+        yield from _of_egress(resource.spec)
 
 
 def _of_agent(name: str, spec: AgentSpec) -> Iterator[Contradiction]:
@@ -55,6 +61,19 @@ def _of_policy(spec: TrafficPolicySpec) -> Iterator[Contradiction]:
         yield ("spec", "loadBalancing", "hashOn"), message
     if balancing.slow_start and balancing.policy in _WITHOUT_SLOW_START:
         yield ("spec", "loadBalancing", "slowStart"), f"does not go with policy {balancing.policy.value}"
+
+
+def _of_secret(spec: SecretSpec) -> Iterator[Contradiction]:
+    for index, injection in enumerate(spec.inject):
+        if injection.key not in spec.data:
+            yield ("spec", "inject", index, "key"), "names no value of data"
+        if injection.ca is not None and not injection.tls:
+            yield ("spec", "inject", index, "ca"), "goes with tls only"
+
+
+def _of_egress(spec: EgressSpec) -> Iterator[Contradiction]:
+    if spec.allow and spec.mode is not EgressMode.LIST:
+        yield ("spec", "allow"), f"goes with mode {EgressMode.LIST} only"
 
 
 def _of_access(name: str, spec: AccessPolicySpec) -> Iterator[Contradiction]:

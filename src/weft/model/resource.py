@@ -9,8 +9,10 @@ from pydantic import Field
 
 from weft.model.access import AccessPolicySpec
 from weft.model.agent_spec import AgentSpec, Labels
+from weft.model.egress import EgressSpec
 from weft.model.queue import QueueSpec
 from weft.model.route import RouteSpec
+from weft.model.secret import STORED, SecretSpec
 from weft.model.spec import Name, ShortText, Spec, Text
 from weft.model.topic import TopicSpec
 from weft.model.traffic import TrafficPolicySpec
@@ -19,6 +21,8 @@ KINDS: Final[Mapping[str, type[Spec]]] = {
     "Agent": AgentSpec,
     "Route": RouteSpec,
     "TrafficPolicy": TrafficPolicySpec,
+    "Secret": SecretSpec,
+    "Egress": EgressSpec,
     "AccessPolicy": AccessPolicySpec,
     "Topic": TopicSpec,
     "Queue": QueueSpec,
@@ -57,8 +61,20 @@ class Resource(Spec, Generic[SpecT]):
         return f"{self.kind.lower()}.{self.metadata.name}"
 
     def document(self) -> dict[str, Any]:
-        """This resource as JSON types, in the form in which it is declared, without what is not set."""
+        """This resource as JSON types, in the form in which it is declared, without what is not set.
+
+        The values of a Secret are not shown.
+        """
         return self.model_dump(mode="json", by_alias=True, exclude_unset=True, exclude_none=True)
+
+    def stored(self) -> dict[str, Any]:
+        """The same for the store, with a Secret's values as they were sealed.
+
+        Raises ValueError if they are not sealed.
+        """
+        return self.model_dump(
+            mode="json", by_alias=True, exclude_unset=True, exclude_none=True, context=STORED
+        )
 
 
 AnyResource = Resource[Any]
@@ -75,6 +91,6 @@ def canonical_kind(name: str) -> str | None:
     given = name.lower()
     for kind in KINDS:
         singular = kind.lower()
-        if given in {singular, f"{singular}s", f"{singular.removesuffix('y')}ies"}:
+        if given in {singular, f"{singular}s", f"{singular}es", f"{singular.removesuffix('y')}ies"}:
             return kind
     return None

@@ -23,6 +23,8 @@ class Spec(BaseModel):
         alias_generator=to_camel,
         populate_by_name=True,
         use_attribute_docstrings=True,
+        # What was given may be a secret: it has no place in the text of an error.
+        hide_input_in_errors=True,
     )
 
 

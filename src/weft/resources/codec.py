@@ -7,14 +7,18 @@ import json
 from pydantic_core import from_json
 
 from weft.model.resource import AnyResource, resource_model
+from weft.model.secret import STORED
 
 
 class ResourceCodec:
-    """Resources as JSON. The resourceVersion is the store's own revision, so it is not written."""
+    """Resources as JSON. The resourceVersion is the store's own revision, so it is not written.
+
+    The values of a Secret are written sealed, or not at all.
+    """
 
     def encode(self, value: AnyResource) -> bytes:
-        """Return the JSON of `value`."""
-        document = value.document()
+        """Return the JSON of `value`. Raises ValueError if it holds a secret that is not sealed."""
+        document = value.stored()
         document["metadata"].pop("resourceVersion", None)
         return json.dumps(document, separators=(",", ":")).encode()
 
@@ -24,4 +28,4 @@ class ResourceCodec:
         model = resource_model(str(document.get("kind"))) if isinstance(document, dict) else None
         if model is None:
             raise ValueError("not a resource of a known kind")
-        return model.model_validate_json(data, strict=True, by_alias=True, by_name=False)
+        return model.model_validate_json(data, strict=True, by_alias=True, by_name=False, context=STORED)

@@ -7,10 +7,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
+from typing import Protocol
 
-from weft.errors import Conflict, MeshError, NotFound, Unavailable
+from weft.errors import Conflict, InvalidResource, MeshError, NotFound, Unavailable
 from weft.model.manifest import Document, check_together, dump_manifest
 from weft.model.resource import AnyResource
+from weft.model.secret import SecretSpec
 from weft.resources.codec import ResourceCodec
 from weft.resources.turn import Turn
 from weft.store.bucket import Bucket, Entry, Store
@@ -44,17 +46,36 @@ class Difference:
     after: str
 
 
+class Preparation(Protocol):
+    """Makes of a resource what is to be stored: seals the values of Secrets."""
+
+    def __call__(self, document: Document, stored: AnyResource | None) -> AnyResource:
+        """The resource of `document`, where `stored` is what it replaces. Raises InvalidResource."""
+        ...
+
+
+def without_secrets(document: Document, stored: AnyResource | None) -> AnyResource:  # noqa: ARG001
+    """The Preparation where nothing can seal: raises InvalidResource for a Secret."""
+    if isinstance(document.resource.spec, SecretSpec):
+        message = "this control plane has no sealing key, so it keeps no secrets"
+        raise InvalidResource([document.problem(message, ("kind",))])
+    return document.resource
+
+
 class Resources:
     """The declared resources of a mesh."""
 
-    def __init__(self, bucket: Bucket[AnyResource], turn: Turn) -> None:
+    def __init__(
+        self, bucket: Bucket[AnyResource], turn: Turn, prepare: Preparation = without_secrets
+    ) -> None:
         self.bucket = bucket
         self._turn = turn
+        self._prepare = prepare
 
     @classmethod
-    async def open(cls, store: Store) -> Resources:
-        """Open the resources in `store`."""
-        return cls(await store.bucket(BUCKET, ResourceCodec()), await Turn.open(store))
+    async def open(cls, store: Store, prepare: Preparation = without_secrets) -> Resources:
+        """Open the resources in `store`. Whatever is applied goes through `prepare` first."""
+        return cls(await store.bucket(BUCKET, ResourceCodec()), await Turn.open(store), prepare)
 
     async def apply(self, documents: Sequence[Document], *, dry_run: bool = False) -> list[Applied]:
         """Write the resources of a manifest, after checking them together with what is declared already.
@@ -74,8 +95,9 @@ class Resources:
         stored = await self._stored()
         check_together(documents, (entry.value for entry in stored.values()))
         differences = []
-        for resource in (each.resource for each in documents):
-            current = stored.get(resource.key)
+        for document in documents:
+            current = stored.get(document.resource.key)
+            resource = self._prepare(document, current.value if current else None)
             if _plan(resource, current).outcome is not Outcome.UNCHANGED:
                 before = dump_manifest([_declared(current.value)]) if current else None
                 after = dump_manifest([_declared(resource)])
@@ -108,7 +130,10 @@ class Resources:
         check_together(documents, (entry.value for entry in stored.values()))
         for each in documents:
             _check_version(each.resource, stored.get(each.resource.key))
-        return [_plan(each.resource, stored.get(each.resource.key)) for each in documents]
+        return [self._planned(each, stored.get(each.resource.key)) for each in documents]
+
+    def _planned(self, document: Document, current: Entry[AnyResource] | None) -> Applied:
+        return _plan(self._prepare(document, current.value if current else None), current)
 
     async def _write(self, plans: Sequence[Applied], deadline: float) -> list[Applied]:
         """Do what was planned, until `deadline` (the event loop's time)."""
@@ -150,7 +175,7 @@ def _plan(resource: AnyResource, current: Entry[AnyResource] | None) -> Applied:
         now = datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
         return Applied(_stamped(resource, version=None, generation=1, created=now), Outcome.CREATED)
     # Compared as documents: a default that is written out is declared, and overrides the mesh's own.
-    before, after = _declared(current.value).document(), _declared(resource).document()
+    before, after = _declared(current.value).stored(), _declared(resource).stored()
     if before == after:
         return Applied(versioned(current), Outcome.UNCHANGED)
     stamped = _stamped(
