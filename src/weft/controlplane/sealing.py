@@ -1,7 +1,8 @@
 """Sealing what must not be read at rest: private keys, secrets. AES-256-GCM, under a key kept elsewhere.
 
 A sealed value is a header (`weft1`, and the sealing key's id of 8 bytes), a nonce of 12 bytes, and the
-ciphertext. Header and context are authenticated along: a value sealed as one thing cannot be passed off as another.
+ciphertext. Header and context are authenticated along: a value sealed as one thing cannot be passed off as
+another.
 
 The sealing keys come from a *source*, `<scheme>:<rest>`:
 
@@ -11,9 +12,9 @@ The sealing keys come from a *source*, `<scheme>:<rest>`:
 | `env:NAME` | in that environment variable |
 | `exec:/path/to/program` | what that program prints, run without arguments |
 
-One key or several, a line each: 32 random bytes in base64 (`head -c 32 /dev/urandom | base64`). The
-first one seals, all open. To change the key put the new one in front, have everything sealed anew, and take
-out the old.
+One key or several, a line each: 32 random bytes in base64 (`head -c 32 /dev/urandom | base64`). The first
+one seals, all open. To change the key: add the new one behind on every replica of the control plane, then
+move it to the front, and take out the old one once everything has been sealed anew.
 """
 
 from __future__ import annotations
