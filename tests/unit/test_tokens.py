@@ -11,6 +11,7 @@ from weft.aio.poll import until
 from weft.controlplane.tokens import BUCKET, TokenCodec, Tokens
 from weft.errors import Conflict, InvalidRequest, NotFound, Unauthenticated, Unavailable
 from weft.model.operator import DAY, MAX_LIFETIME, Scope, is_token, new_token, parse_lifetime, token_hash
+from weft.store.followed import Followed
 from weft.store.memory import MemoryStore
 
 
@@ -119,7 +120,7 @@ async def test_a_token_out_of_limits_is_not_made(tokens: Tokens, name: str, life
 async def test_before_the_tokens_are_known_nobody_gets_in(store: MemoryStore) -> None:
     bucket = await store.bucket(BUCKET, TokenCodec())
     with pytest.raises(Unavailable):
-        Tokens(bucket).check(new_token())
+        Tokens(bucket, Followed()).check(new_token())
 
 
 async def test_the_token_a_mesh_begins_with_is_adopted_by_every_replica(

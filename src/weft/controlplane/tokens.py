@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import time
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterable
+from contextlib import asynccontextmanager, suppress
 from dataclasses import asdict
 from typing import Any
 
-from weft.aio.generation import Generation
-from weft.aio.tasks import TaskOwner
 from weft.errors import Conflict, InvalidRequest, NotFound, Unauthenticated, Unavailable
 from weft.model.names import check_name
 from weft.model.operator import (
@@ -24,14 +23,16 @@ from weft.model.operator import (
     new_token,
     token_hash,
 )
-from weft.store.bucket import Bucket, Change, Put, Removed, Snapshot, Store
+from weft.store.bucket import Bucket, Store
+from weft.store.followed import Followed
 
 BUCKET = "tokens"
 
 MAX_TOKENS = 10_000
 """More are not kept: each is in the memory of every replica."""
 
-_KEPT_AFTER_EXPIRY = 7 * DAY  # so that its holder is told that it has expired, and when
+_KEPT_AFTER_EXPIRY = 7 * DAY  # so that its holder is told that it has expired
+_HEARING_LIMIT = 5.0  # seconds; word of a write comes in milliseconds
 
 
 class TokenCodec:
@@ -63,34 +64,36 @@ class Tokens:
     known before go on being good: none can be revoked then either.
     """
 
-    def __init__(self, bucket: Bucket[TokenRecord], clock: Callable[[], float] = time.time) -> None:
-        """`clock` tells the seconds since 1970."""
+    def __init__(
+        self,
+        bucket: Bucket[TokenRecord],
+        known: Followed[TokenRecord],
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        """`known` follows `bucket`; `clock` tells the seconds since 1970."""
         self._bucket = bucket
+        self._known = known
         self._clock = clock
-        self._known: Mapping[str, TokenRecord] = {}
-        # Until the store has confirmed it: word of an older write must not bring a revoked token back.
+        # Word of an older write, which may come after the revocation, must not bring a token back.
         self._revoked: set[str] = set()
-        self._generation = Generation()
 
     @classmethod
     @asynccontextmanager
     async def follow(cls, store: Store, clock: Callable[[], float] = time.time) -> AsyncIterator[Tokens]:
-        """Within the context, the tokens in `store`, complete and kept up to date."""
-        tokens = cls(await store.bucket(BUCKET, TokenCodec()), clock)
-        async with TaskOwner("tokens") as tasks:
-            tasks.start(tokens._follow(), name="follow the store", endless=True)
-            await tokens._generation.later_than(0)
-            yield tokens
+        """Within the context, the tokens in `store`, complete and kept up to date. Raises Unavailable."""
+        bucket = await store.bucket(BUCKET, TokenCodec())
+        async with Followed[TokenRecord].follow(bucket, name="tokens") as known:
+            yield cls(bucket, known, clock)
 
     def check(self, token: str) -> TokenRecord:
         """The record of `token`. Raises Unauthenticated if it is unknown, revoked or expired.
 
         Raises Unavailable as long as nothing is known of any token.
         """
-        if not self._generation.number:
+        if not self._known.generation:
             raise Unavailable("this replica does not know the tokens yet: try again in a moment")
         key = token_hash(token) if is_token(token) else ""
-        record = self._known.get(key)
+        record = self._known.values.get(key)
         if record is None or key in self._revoked:
             raise Unauthenticated(
                 "the token is not known: it was revoked, has expired long ago, or is another mesh's"
@@ -102,7 +105,7 @@ class Tokens:
     @property
     def records(self) -> list[TokenRecord]:
         """All that are kept, by name; some may have expired."""
-        kept = (each for key, each in self._known.items() if key not in self._revoked)
+        kept = (each for key, each in self._known.values.items() if key not in self._revoked)
         return sorted(kept, key=lambda each: each.name)
 
     async def create(
@@ -132,14 +135,10 @@ class Tokens:
         """
         if not is_token(token):
             raise InvalidRequest("what is to be adopted is no token: tokens are made by `weft token create`")
-        known = self._known.get(token_hash(token))
-        if (
-            known is not None
-            and known.name == name
-            and known.scope is scope
-            and known.expires > self._clock()
-        ):
-            return known
+        with suppress(Unauthenticated):
+            known = self.check(token)
+            if (known.name, known.scope) == (name, scope):
+                return known
         await self._remove(each.key for each in await self._bucket.entries() if each.value.name == name)
         return await self._keep(token, name, scope, created_by, lifetime)
 
@@ -170,32 +169,16 @@ class Tokens:
         key = token_hash(token)
         await self._bucket.put(key, record, ttl=lifetime + _KEPT_AFTER_EXPIRY)
         self._revoked.discard(key)
-        self._known = {**self._known, key: record}
+        await self._hear_of(key)
         return record
+
+    async def _hear_of(self, key: str) -> None:
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_HEARING_LIMIT):
+                while key not in self._known.values:
+                    await self._known.changed_since(self._known.generation)
 
     async def _remove(self, keys: Iterable[str]) -> None:
         for key in keys:
-            await self._bucket.delete(key)
             self._revoked.add(key)
-            self._known = _without(self._known, key)
-
-    async def _follow(self) -> None:
-        async with self._bucket.watch() as changes:
-            async for change in changes:
-                self._take(change)
-
-    def _take(self, change: Change[TokenRecord]) -> None:
-        match change:
-            case Snapshot(entries):
-                self._known = {each.key: each.value for each in entries}
-                self._revoked &= self._known.keys()
-            case Put(entry):
-                self._known = {**self._known, entry.key: entry.value}
-            case Removed(key):
-                self._known = _without(self._known, key)
-                self._revoked.discard(key)
-        self._generation.advance()
-
-
-def _without(records: Mapping[str, TokenRecord], key: str) -> Mapping[str, TokenRecord]:
-    return {name: each for name, each in records.items() if name != key}
+            await self._bucket.delete(key)

@@ -8,16 +8,22 @@ from typing import Annotated
 from fastapi import APIRouter, Depends, Query
 from fastapi.responses import Response
 
+from weft.controlplane.api.access import MEMBERS, requires
 from weft.controlplane.api.body import Body
-from weft.controlplane.api.context import Context
+from weft.controlplane.api.context import Admitted, Context
 from weft.controlplane.api.events import event, event_stream
 from weft.controlplane.api.sidecars import SidecarOut, sidecar_out
 from weft.errors import InvalidRequest, NotFound
 from weft.model import agent as model
+from weft.model.operator import Scope
 from weft.registry.discovery import discover
 from weft.registry.view import ChangeKind, InstanceChange, View
 
-router = APIRouter(prefix="/v1/agents", tags=["agents"])
+router = APIRouter(
+    prefix="/v1/agents",
+    tags=["agents"],
+    dependencies=[Depends(requires(Scope.VIEWER, peers=MEMBERS))],
+)
 
 ANY_STATUS = "any"
 MAX_PAGE = 1000
@@ -91,6 +97,7 @@ Conditions = Annotated[model.Query, Depends(instance_query)]
 async def list_agents(
     context: Context,
     query: Conditions,
+    admitted: Admitted,
     *,
     limit: Annotated[int, Query(ge=1, le=MAX_PAGE)] = 100,
     after: str = "",
@@ -102,7 +109,7 @@ async def list_agents(
     come; the data is the instance.
     """
     if watch:
-        return event_stream(_changes(context.instances, query))
+        return event_stream(_changes(context.instances, query), admitted)
     page = discover(context.instances.instances.values(), query, limit=limit, after=after)
     return InstancePage(items=[instance_out(each) for each in page.instances], next=page.next)
 

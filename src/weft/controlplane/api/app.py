@@ -5,10 +5,11 @@ from __future__ import annotations
 from fastapi import FastAPI, Request
 from fastapi.responses import Response
 from prometheus_client import CollectorRegistry
-from prometheus_client.openmetrics.exposition import CONTENT_TYPE_LATEST, generate_latest
 from starlette.middleware.base import RequestResponseEndpoint
 
-from weft.controlplane.api import agents, resources, sidecars
+from weft.controlplane.api import agents, audit, resources, sidecars, tokens
+from weft.controlplane.api.about import about_router
+from weft.controlplane.api.access import Gate, admit
 from weft.controlplane.api.context import ApiContext
 from weft.controlplane.api.problems import answer_with_problems, problem_response
 from weft.errors import InvalidRequest
@@ -20,28 +21,15 @@ MAX_BODY_BYTES = 4 * MAX_MANIFEST_BYTES
 
 def create_api(context: ApiContext, metrics: CollectorRegistry) -> FastAPI:
     """The API over `context`; `metrics` is what `/metrics` shows (OpenMetrics)."""
-    app = FastAPI(title="Weft control plane", version="v1", redoc_url=None)
+    app = FastAPI(title="Weft control plane", version="v1", openapi_url=None)
     app.state.context = context
     answer_with_problems(app)
     app.middleware("http")(_limit_body)
-    for each in (agents, resources, sidecars):
-        app.include_router(each.router)
-
-    @app.get("/livez", tags=["health"])
-    async def livez() -> dict[str, str]:
-        """Whether the process lives."""
-        return {"status": "ok"}
-
-    @app.get("/readyz", tags=["health"])
-    async def readyz() -> dict[str, str]:
-        """Whether this replica serves: it listens only once it knows what is declared and running."""
-        return {"status": "ok"}
-
-    @app.get("/metrics", tags=["health"])
-    async def show_metrics() -> Response:
-        """This replica's metrics (OpenMetrics)."""
-        return Response(generate_latest(metrics), media_type=CONTENT_TYPE_LATEST)  # type: ignore[no-untyped-call]
-
+    if context.access is not None:
+        app.add_middleware(Gate, access=context.access)
+    for router in (agents.router, resources.router, sidecars.router, tokens.router, audit.router):
+        admit(app, router)
+    admit(app, about_router(metrics))
     return app
 
 

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Annotated, cast
 
 from fastapi import Depends, Request
 
+from weft.controlplane.api.access import Access
+from weft.controlplane.api.authentication import Caller, Nobody
+from weft.controlplane.api.recorder import Recorder
 from weft.controlplane.sidecars import Sidecars
+from weft.errors import MeshError, Unavailable
 from weft.registry.view import View
 from weft.resources.store import Resources
 from weft.resources.view import ResourceView
@@ -21,6 +26,21 @@ class ApiContext:
     resources: Resources
     declared: ResourceView
     sidecars: Sidecars
+    access: Access | None = None
+    """Who may call what. None: everybody everything, on loopback, as before there were identities."""
+
+
+@dataclass(frozen=True, slots=True)
+class Changes:
+    """Writes down what one request's caller changes."""
+
+    caller: Caller
+    recorder: Recorder | None
+
+    def note(self, action: str, target: str, *, reason: str = "", **details: str) -> None:
+        """The caller did `action` (verb and noun) to `target`."""
+        if self.recorder is not None:
+            self.recorder.done(self.caller.who, action, target, reason=reason, **details)
 
 
 def _context(request: Request) -> ApiContext:
@@ -29,3 +49,39 @@ def _context(request: Request) -> ApiContext:
 
 Context = Annotated[ApiContext, Depends(_context)]
 """An endpoint's parameter of this type gets the ApiContext."""
+
+
+def _access(context: Context) -> Access:
+    if context.access is None:
+        raise Unavailable("this control plane was started without tokens and audit")
+    return context.access
+
+
+CurrentAccess = Annotated[Access, Depends(_access)]
+"""An endpoint's parameter of this type gets the Access."""
+
+
+def _changes(request: Request, context: Context) -> Changes:
+    caller = request.scope.get("state", {}).get("caller", Nobody())
+    return Changes(caller, None if context.access is None else context.access.recorder)
+
+
+Audited = Annotated[Changes, Depends(_changes)]
+"""An endpoint's parameter of this type writes down what the caller changes."""
+
+
+def _admitted(request: Request, context: Context) -> Callable[[], bool]:
+    def admitted() -> bool:
+        if context.access is None:
+            return True
+        try:
+            now: Caller = context.access.authentication.caller(request.scope)
+        except MeshError:
+            return False
+        return bool(now == request.scope["state"]["caller"])
+
+    return admitted
+
+
+Admitted = Annotated[Callable[[], bool], Depends(_admitted)]
+"""An endpoint's parameter of this type tells, while a long answer goes on, whether its caller is good yet."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 
 from fastapi.responses import StreamingResponse
 
@@ -17,18 +17,24 @@ def event(name: str, data: str) -> bytes:
     return f"event: {name}\ndata: {data}\n\n".encode()
 
 
-def event_stream(events: AsyncGenerator[bytes, None]) -> StreamingResponse:
-    """A response that sends `events` as they come, with heartbeats between."""
+def event_stream(events: AsyncGenerator[bytes, None], admitted: Callable[[], bool]) -> StreamingResponse:
+    """A response that sends `events` as they come, with heartbeats between, to whom is still `admitted`."""
     headers = {"cache-control": "no-store", "x-accel-buffering": "no"}
-    return StreamingResponse(_with_heartbeats(events), media_type="text/event-stream", headers=headers)
+    return StreamingResponse(
+        _with_heartbeats(events, admitted), media_type="text/event-stream", headers=headers
+    )
 
 
-async def _with_heartbeats(events: AsyncGenerator[bytes, None]) -> AsyncIterator[bytes]:
+async def _with_heartbeats(
+    events: AsyncGenerator[bytes, None], admitted: Callable[[], bool]
+) -> AsyncIterator[bytes]:
     upcoming: asyncio.Future[bytes] | None = None
     try:
         while True:
             upcoming = upcoming or asyncio.ensure_future(anext(events))
             done, _ = await asyncio.wait([upcoming], timeout=HEARTBEAT_INTERVAL)
+            if not admitted():
+                return
             if not done:
                 yield b": still here\n\n"
                 continue

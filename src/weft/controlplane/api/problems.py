@@ -11,11 +11,13 @@ from starlette.exceptions import HTTPException
 
 from weft.errors import (
     PROBLEM_MEDIA_TYPE,
+    Denied,
     FieldProblem,
     InvalidRequest,
     InvalidResource,
     MeshError,
     NotFound,
+    Unauthenticated,
 )
 
 
@@ -32,6 +34,8 @@ def problem_response(error: MeshError, status: int | None = None) -> JSONRespons
     if status is not None:
         problem["status"] = status
     headers = {"x-weft-error": error.code}
+    if isinstance(error, Unauthenticated | Denied):
+        headers["www-authenticate"] = "Bearer"
     return JSONResponse(
         problem, status_code=problem["status"], headers=headers, media_type=PROBLEM_MEDIA_TYPE
     )

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Depends
 
 from weft.controlplane import sidecars as records
+from weft.controlplane.api.access import requires
 from weft.controlplane.api.body import Body
 from weft.controlplane.api.context import Context
+from weft.model.operator import Scope
 
-router = APIRouter(prefix="/v1/sidecars", tags=["sidecars"])
+router = APIRouter(prefix="/v1/sidecars", tags=["sidecars"], dependencies=[Depends(requires(Scope.VIEWER))])
 
 
 class RejectionOut(Body):

@@ -1,0 +1,141 @@
+"""Who may call what of the API: a rule at every endpoint, and a gate before all of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection
+from dataclasses import dataclass, field
+
+from fastapi import APIRouter, FastAPI, Request
+from fastapi.routing import APIRoute
+from starlette.types import ASGIApp, Receive, Send
+from starlette.types import Scope as AsgiScope
+
+from weft.controlplane.api.authentication import (
+    Authentication,
+    Caller,
+    Nobody,
+    Operator,
+    Peer,
+    address,
+)
+from weft.controlplane.api.problems import problem_response
+from weft.controlplane.api.recorder import AuditLog, Recorder
+from weft.controlplane.tokens import Tokens
+from weft.errors import Denied, MeshError, Unauthenticated
+from weft.identity.bundle import TrustBundles
+from weft.model.operator import Scope
+from weft.model.spiffe import Role
+
+PUBLIC = frozenset({("GET", "/livez"), ("GET", "/readyz"), ("POST", "/v1/identity")})
+"""What anybody may call. POST /v1/identity proves who asks by means of its own."""
+
+MEMBERS = frozenset(Role)
+"""Every process of the mesh, whatever its role."""
+
+
+@dataclass(frozen=True)
+class Rule:
+    """Who may call an endpoint: operators with `scope` or more, and processes of the mesh with a role."""
+
+    scope: Scope
+    peers: frozenset[Role] = field(default=frozenset())
+
+    async def __call__(self, request: Request) -> None:
+        """Raise Unauthenticated or Denied unless the caller may."""
+        context = request.app.state.context
+        if context.access is None:
+            return
+        caller: Caller = request.scope["state"]["caller"]
+        if not self.admits(caller):
+            what = f"{request.method} {request.url.path[:200]}"
+            error = self._refusal(caller, what)
+            context.access.recorder.denied(caller.who, "call api", what, error.detail)
+            raise error
+
+    def admits(self, caller: Caller) -> bool:
+        """Whether `caller` may."""
+        match caller:
+            case Operator(_, scope):
+                return scope.includes(self.scope)
+            case Peer(spiffe_id):
+                return spiffe_id.role in self.peers
+        return False
+
+    def _refusal(self, caller: Caller, what: str) -> MeshError:
+        needed = f"{what} needs a token of scope {self.scope}"
+        match caller:
+            case Nobody():
+                return Unauthenticated(f"{needed}: send it as `Authorization: Bearer TOKEN`")
+            case Operator(name, scope):
+                return Denied(f"{needed}: token {name!r} has scope {scope}")
+        return Denied(f"{needed}: {caller.who} is no operator")
+
+
+def requires(scope: Scope, *, peers: Collection[Role] = ()) -> Rule:
+    """What an endpoint depends on, as `Depends(requires(Scope.VIEWER))`."""
+    return Rule(scope, frozenset(peers))
+
+
+def admit(app: FastAPI, router: APIRouter) -> None:
+    """Include `router`. Raises TypeError if one of its endpoints has no rule and is not PUBLIC."""
+    for route in router.routes:
+        if not isinstance(route, APIRoute):
+            raise TypeError(f"{route} is no endpoint for which a rule could stand")
+        ruled = any(isinstance(each.call, Rule) for each in route.dependant.dependencies)
+        if not ruled and any((method, route.path) not in PUBLIC for method in route.methods or ()):
+            raise TypeError(f"{route.path} has no rule for who may call it")
+    app.include_router(router)
+
+
+@dataclass(frozen=True, slots=True)
+class Access:
+    """Who may call the API, and where it is written down what they did. Made by `control_access`."""
+
+    tokens: Tokens
+    log: AuditLog
+    authentication: Authentication
+    recorder: Recorder
+
+    def refuse_certificate(self, reason: str) -> None:
+        """Note that a handshake failed because of the client's certificate: what `server_tls` is given."""
+        self.recorder.denied(Nobody().who, "connect", "api", f"the client's certificate: {reason}")
+
+
+def control_access(
+    tokens: Tokens,
+    log: AuditLog,
+    *,
+    bundles: Callable[[], TrustBundles],
+    observer: str,
+    revoked: Callable[[str], bool] = lambda _spiffe_id: False,
+) -> Access:
+    """Access for operators with `tokens` and for processes of the mesh that `bundles` vouch for.
+
+    `bundles` gives the current ones, `revoked` says whether a SPIFFE ID was taken back, and `observer` is how
+    the audit calls this replica.
+    """
+    return Access(tokens, log, Authentication(tokens, bundles, revoked=revoked), Recorder(log, observer))
+
+
+class Gate:
+    """Finds out who calls before anything else is done; whoever shows something false gets no further."""
+
+    def __init__(self, app: ASGIApp, access: Access) -> None:
+        """An ASGI application around `app`."""
+        self._app = app
+        self._access = access
+
+    async def __call__(self, scope: AsgiScope, receive: Receive, send: Send) -> None:
+        """Answer one request."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        try:
+            scope.setdefault("state", {})["caller"] = self._access.authentication.caller(scope)
+        except MeshError as error:
+            if isinstance(error, Unauthenticated):
+                what = f"{scope['method']} {scope['path'][:200]}"
+                self._access.recorder.denied(Nobody(address(scope)).who, "call api", what, error.detail)
+            await problem_response(error)(scope, receive, send)
+            return
+        await self._app(scope, receive, send)

@@ -1,0 +1,375 @@
+"""Who the control plane's API lets in: real TLS, real certificates, real tokens."""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import httpx
+import pytest
+import uvicorn
+from prometheus_client import CollectorRegistry
+from starlette.types import ASGIApp
+from tests.pki import Pki
+
+from weft.aio.poll import until
+from weft.controlplane.api.access import control_access
+from weft.controlplane.api.app import create_api
+from weft.controlplane.api.context import ApiContext
+from weft.controlplane.api.tls import MAX_HEAD_BYTES, ServerTls, server_config, server_tls
+from weft.controlplane.sidecars import Sidecars
+from weft.controlplane.tokens import Tokens
+from weft.identity.bundle import TrustBundles
+from weft.identity.tls import client_context
+from weft.model.audit import AuditRecord, Outcome
+from weft.model.operator import Scope, new_token
+from weft.model.spiffe import agent_id, control_id, operator_id
+from weft.registry.registry import Registry
+from weft.registry.view import View
+from weft.resources.store import Resources
+from weft.resources.view import ResourceView
+from weft.sdk.server import bind
+from weft.store.memory import MemoryStore
+
+AGENT = agent_id("weft.local", "summarizer", "s-1")
+CONTROL = control_id("weft.local", "control-1")
+
+MANIFEST = """
+apiVersion: weft.dev/v1alpha1
+kind: Agent
+metadata: {name: summarizer}
+spec: {capabilities: [summarize]}
+"""
+
+
+class Log:
+    """An audit that is kept in memory."""
+
+    def __init__(self) -> None:
+        self.records: list[AuditRecord] = []
+
+    def record(self, record: AuditRecord) -> None:
+        self.records.append(record)
+
+    async def recent(self, limit: int, *, since: float | None = None) -> list[AuditRecord]:
+        return [each for each in self.records if since is None or each.time >= since][-limit:]
+
+
+@dataclass
+class Api:
+    """The API behind TLS, and what is behind it."""
+
+    directory: Path
+    pki: Pki
+    log: Log
+    tokens: Tokens
+    bundles: TrustBundles
+    revoked: set[str] = field(default_factory=set)
+    tls: ServerTls = field(init=False)
+    port: int = field(init=False)
+
+    def client(
+        self,
+        *,
+        token: str | None = None,
+        certificate: tuple[bytes, bytes] | None = None,
+        roots: Pki | None = None,
+    ) -> httpx.AsyncClient:
+        credentials = None
+        if certificate is not None:
+            credentials = self.directory / "client.pem"
+            credentials.write_bytes(b"".join(certificate))
+        context = client_context((roots or self.pki).bundle().pem, credentials)
+        headers = {} if token is None else {"authorization": f"Bearer {token}"}
+        return httpx.AsyncClient(
+            base_url=f"https://127.0.0.1:{self.port}",
+            verify=context,
+            headers=headers,
+            trust_env=False,
+            timeout=30,
+        )
+
+    async def token(self, scope: Scope) -> str:
+        return (await self.tokens.create(scope, scope, created_by="tests"))[0]
+
+    def use(self, pki: Pki, *federated: Pki) -> None:
+        """Serve with a certificate of `pki`, for its members."""
+        self.pki = pki
+        self.bundles = pki.bundles(*federated, revision=self.bundles.revision + 1)
+        self.tls.use(*pki.svid(CONTROL), self.bundles)
+
+
+@pytest.fixture
+async def api(tmp_path: Path) -> AsyncIterator[Api]:
+    store, log, pki = MemoryStore(), Log(), Pki()
+    registry, resources = await Registry.open(store), await Resources.open(store)
+    sidecars = await Sidecars.open(store)
+    async with (
+        View(registry) as view,
+        ResourceView.follow(resources) as declared,
+        Tokens.follow(store) as tokens,
+    ):
+        api = Api(tmp_path, pki, log, tokens, pki.bundles())
+        access = control_access(
+            tokens,
+            log,
+            bundles=lambda: api.bundles,
+            observer="control-1",
+            revoked=lambda spiffe_id: spiffe_id in api.revoked,
+        )
+        api.tls = server_tls(access.refuse_certificate)
+        api.use(pki)
+        app = create_api(ApiContext(view, resources, declared, sidecars, access), CollectorRegistry())
+        async with served(app, api.tls) as api.port:
+            yield api
+    await store.close()
+
+
+class _Server(uvicorn.Server):
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
+@asynccontextmanager
+async def served(app: ASGIApp, tls: ServerTls) -> AsyncIterator[int]:
+    """The port at which `app` is served over TLS."""
+    listener = bind("127.0.0.1", 0)
+    server = _Server(server_config(app, tls, stop_timeout=1))
+    serving = asyncio.create_task(server.serve(sockets=[listener]))
+    async with asyncio.timeout(30):
+        await until(lambda: _true(server.started))
+    yield int(listener.getsockname()[1])
+    server.should_exit = True
+    await serving
+
+
+async def _true(value: bool) -> bool:
+    return value
+
+
+async def test_without_token_or_certificate_only_what_is_public_is_answered(api: Api) -> None:
+    async with api.client() as nobody:
+        assert (await nobody.get("/livez")).status_code == 200
+        assert (await nobody.get("/readyz")).status_code == 200
+        for path in ("/v1/agents", "/v1/resources", "/v1/sidecars", "/v1/audit", "/v1/tokens"):
+            refused(await nobody.get(path), 401)
+        for path in ("/metrics", "/docs", "/openapi.json"):
+            refused(await nobody.get(path), 401)
+        refused(await nobody.post("/v1/resources", json={"manifest": MANIFEST}), 401)
+    record = api.log.records[-1]
+    assert (record.who, record.action) == ("unauthenticated at 127.0.0.1", "call api")
+    assert (record.target, record.outcome) == ("POST /v1/resources", Outcome.DENIED)
+    assert record.observer == "control-1"
+
+
+async def test_each_scope_may_do_what_it_is_for_and_no_more(api: Api) -> None:
+    may: dict[str, list[int]] = {}
+    for scope in Scope:
+        async with api.client(token=await api.token(scope)) as client:
+            answers = [
+                await client.get("/v1/agents"),
+                await client.get("/v1/audit"),
+                await client.get("/openapi.json"),
+                await client.post("/v1/resources", json={"manifest": MANIFEST}),
+                await client.delete("/v1/resources/agent/summarizer"),
+                await client.get("/v1/tokens"),
+                await client.post("/v1/tokens", json={"name": f"by-{scope}", "scope": "viewer"}),
+            ]
+        may[scope] = [each.status_code for each in answers]
+    assert may == {
+        "viewer": [200, 200, 200, 403, 403, 403, 403],
+        "operator": [200, 200, 200, 200, 204, 403, 403],
+        "admin": [200, 200, 200, 200, 204, 200, 201],
+    }
+    denied = [each for each in api.log.records if each.outcome is Outcome.DENIED]
+    assert denied[0].who == "operator/viewer"
+    assert "needs a token of scope operator" in denied[0].reason
+
+
+async def test_every_change_is_in_the_audit_with_who_did_it(api: Api) -> None:
+    async with api.client(token=await api.token(Scope.ADMIN)) as admin:
+        await admin.post("/v1/resources", json={"manifest": MANIFEST, "dryRun": True})
+        await admin.post("/v1/resources", json={"manifest": MANIFEST})
+        await admin.post("/v1/resources", json={"manifest": MANIFEST})
+        await admin.delete("/v1/resources/agents/summarizer")
+        token = (await admin.post("/v1/tokens", json={"name": "ci", "scope": "operator"})).json()["token"]
+        await admin.delete("/v1/tokens/ci")
+        audit = (await admin.get("/v1/audit")).json()["items"]
+        last = (await admin.get("/v1/audit?limit=1")).json()["items"]
+    assert [(each["action"], each["target"]) for each in audit] == [
+        ("apply resource", "agent/summarizer"),
+        ("delete resource", "agent/summarizer"),
+        ("make token", "token/ci"),
+        ("revoke token", "token/ci"),
+    ]
+    assert {(each["who"], each["outcome"]) for each in audit} == {("operator/admin", "done")}
+    assert last == audit[-1:]
+    assert token not in repr(api.log.records)
+
+
+async def test_a_revoked_token_ends_what_its_holder_watches(api: Api) -> None:
+    async with (
+        api.client(token=await api.token(Scope.OPERATOR)) as client,
+        client.stream("GET", "/v1/resources?watch=true") as watch,
+        asyncio.timeout(30),
+    ):
+        lines = watch.aiter_lines()
+        assert await anext(lines) == "event: synced"
+        await api.tokens.revoke("operator")
+        async with api.client(token=await api.token(Scope.ADMIN)) as admin:
+            assert (await admin.post("/v1/resources", json={"manifest": MANIFEST})).status_code == 200
+        assert not [line async for line in lines if line.startswith("event: put")]
+        refused(await client.get("/v1/resources"), 401)
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        "Bearer",
+        "Bearer weft_x",
+        "Basic YTpi",
+        "Bearer a b",
+        f"Bearer {new_token()}",
+        "weft_x",
+        "Bearer \xff",
+        "",
+    ],
+)
+async def test_a_bad_token_is_refused_everywhere_whatever_certificate_comes_with_it(
+    api: Api, header: str
+) -> None:
+    async with api.client(certificate=api.pki.svid(AGENT)) as client:
+        headers = {b"authorization": header.encode("latin-1")}
+        for path in ("/v1/agents", "/livez", "/nowhere"):
+            answer = await client.get(path, headers=headers)
+            refused(answer, 401)
+            assert "weft_" not in answer.text
+
+
+async def test_two_tokens_in_one_request_are_none(api: Api) -> None:
+    token = await api.token(Scope.ADMIN)
+    async with api.client() as client:
+        twice = [("authorization", f"Bearer {token}"), ("authorization", f"Bearer {token}")]
+        refused(await client.get("/v1/agents", headers=twice), 401)
+
+
+async def test_processes_of_the_mesh_discover_agents_and_do_nothing_else(api: Api) -> None:
+    for spiffe_id in (AGENT, CONTROL, operator_id("weft.local", "anna", "door")):
+        async with api.client(certificate=api.pki.svid(spiffe_id)) as peer:
+            assert (await peer.get("/v1/agents")).status_code == 200
+            for path in ("/v1/resources", "/v1/tokens", "/v1/audit", "/v1/sidecars", "/metrics"):
+                refused(await peer.get(path), 403)
+            refused(await peer.post("/v1/resources", json={"manifest": MANIFEST}), 403)
+    assert str(AGENT) in {each.who for each in api.log.records}
+
+
+async def test_a_token_counts_before_a_certificate(api: Api) -> None:
+    token = await api.token(Scope.VIEWER)
+    async with api.client(token=token, certificate=api.pki.svid(AGENT)) as client:
+        assert (await client.get("/v1/resources")).status_code == 200
+    assert not api.log.records
+
+
+async def test_a_certificate_that_is_no_good_identity_is_refused_with_the_reason(api: Api) -> None:
+    foreign = Pki("other.example")
+    api.use(api.pki, foreign)
+    shown = {
+        "two URI SANs": api.pki.svid(AGENT, extra_uris=["spiffe://weft.local/agent/editor/e-1"]),
+        "no SPIFFE ID": api.pki.svid(""),
+        "wrong trust domain": foreign.svid(agent_id("other.example", "summarizer", "s-1")),
+        "unknown authority": foreign.svid(AGENT),
+    }
+    for reason, certificate in shown.items():
+        async with api.client(certificate=certificate) as client:
+            answer = await client.get("/v1/agents")
+            refused(answer, 401)
+            assert reason in answer.json()["detail"], reason
+            assert reason in api.log.records[-1].reason
+
+
+async def test_a_certificate_that_nobody_vouches_for_ends_the_handshake_and_is_in_the_audit(api: Api) -> None:
+    shown = {
+        "self-signed certificate": api.pki.svid(AGENT, self_signed=True),
+        "certificate has expired": api.pki.svid(AGENT, not_before=-100, lifetime=-10),
+        "certificate is not yet valid": api.pki.svid(AGENT, not_before=1000),
+        "unable to get local issuer certificate": Pki().svid(AGENT),
+    }
+    for reason, certificate in shown.items():
+        async with api.client(certificate=certificate) as client:
+            with pytest.raises(httpx.TransportError):
+                await client.get("/v1/agents")
+        await noted(api.log, reason)
+    assert {(each.action, each.outcome) for each in api.log.records} == {("connect", Outcome.DENIED)}
+
+
+async def test_an_identity_that_is_taken_back_is_refused_on_open_connections_too(api: Api) -> None:
+    async with api.client(certificate=api.pki.svid(AGENT)) as peer:
+        assert (await peer.get("/v1/agents")).status_code == 200
+        api.revoked.add(str(AGENT))
+        refused(await peer.get("/v1/agents"), 401)
+
+
+async def test_certificate_and_roots_are_exchanged_while_it_serves(api: Api) -> None:
+    old, new = api.pki, Pki()
+    async with api.client(certificate=old.svid(AGENT)) as before:
+        assert (await before.get("/v1/agents")).status_code == 200
+        api.use(new)
+        async with api.client(certificate=new.svid(AGENT)) as after:
+            assert (await after.get("/v1/agents")).status_code == 200
+        assert (await before.get("/livez")).status_code == 401, "its root is trusted no more"
+    async with api.client(roots=old) as stale:
+        with pytest.raises(httpx.ConnectError, match="CERTIFICATE_VERIFY_FAILED"):
+            await stale.get("/livez")
+
+
+async def test_nothing_older_than_tls_1_3_and_nothing_in_plain_text_is_spoken(api: Api) -> None:
+    old = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    old.maximum_version = ssl.TLSVersion.TLSv1_2
+    old.load_verify_locations(cadata=api.pki.bundle().pem.decode())
+    async with httpx.AsyncClient(verify=old, trust_env=False, timeout=30) as client:
+        with pytest.raises(httpx.ConnectError):
+            await client.get(f"https://127.0.0.1:{api.port}/livez")
+        with pytest.raises(httpx.TransportError):
+            await client.get(f"http://127.0.0.1:{api.port}/livez")
+
+
+@pytest.mark.parametrize("lines", [1, 200])
+async def test_oversized_headers_are_refused_and_the_connection_closed(api: Api, lines: int) -> None:
+    context = client_context(api.pki.bundle().pem)
+    async with asyncio.timeout(30):
+        reader, writer = await asyncio.open_connection("127.0.0.1", api.port, ssl=context)
+        value = b"x" * (2 * MAX_HEAD_BYTES // lines)
+        writer.write(b"GET /livez HTTP/1.1\r\nHost: x\r\n")
+        for number in range(lines):
+            writer.write(b"x-%d: %s\r\n" % (number, value))
+        writer.write(b"\r\n")
+        answer = await reader.read()
+        writer.close()
+    assert answer.startswith(b"HTTP/1.1 400")
+
+
+async def test_a_flood_of_denials_is_counted_rather_than_written_down(api: Api) -> None:
+    async with api.client() as nobody:
+        for _ in range(5):
+            await asyncio.gather(*(nobody.get("/v1/agents") for _ in range(100)))
+    assert 100 <= len(api.log.records) < 400
+
+
+async def noted(log: Log, reason: str) -> None:
+    async def is_noted() -> bool:
+        return any(reason in each.reason for each in log.records)
+
+    async with asyncio.timeout(30):
+        await until(is_noted)
+
+
+def refused(answer: httpx.Response, status: int) -> None:
+    assert answer.status_code == status, answer.text
+    assert answer.headers["content-type"] == "application/problem+json"
+    assert answer.headers["www-authenticate"] == "Bearer"
+    assert answer.headers["x-weft-error"] == {401: "unauthenticated", 403: "denied"}[status]
