@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from pydantic import Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from weft.model.spiffe import DEFAULT_TRUST_DOMAIN
 
 
 class ControlPlaneSettings(BaseSettings):
@@ -18,14 +22,27 @@ class ControlPlaneSettings(BaseSettings):
         cli_hide_none_type=True,
     )
 
-    nats: list[str] = Field(default=["nats://127.0.0.1:7402"], min_length=1)
-    """NATS servers, as `nats://host:port`: where everything is kept."""
+    nats: list[str] = Field(default=["tls://127.0.0.1:7402"], min_length=1)
+    """NATS servers, as `tls://host:port`: where everything is kept. `nats://` (no TLS) on this machine only."""
+
+    nats_roots_file: Path | None = None
+    """File with the authorities of NATS's own certificate (PEM). Needed for `tls://`."""
+
+    nats_credentials_file: Path | None = None
+    """File with the certificate and key by which NATS believes this control plane (PEM). Needed for `tls://`."""
+
+    nats_seed_file: Path | None = None
+    """File with the nkey seed of the control plane's NATS user."""
+
+    nats_issuer_file: Path | None = None
+    """File with the nkey seed of the account that NATS's auth callout trusts: with it this control plane decides
+    what every client of NATS may do."""
 
     host: str = "127.0.0.1"
     """Address to listen at, for API and xDS. Loopback unless told otherwise."""
 
     api_port: int = Field(default=7400, ge=1, le=65535)
-    """Port of the API and the metrics (HTTP)."""
+    """Port of the API and the metrics (HTTPS)."""
 
     xds_port: int = Field(default=7401, ge=1, le=65535)
     """Port of the xDS server (gRPC), to which sidecars connect."""
@@ -33,6 +50,41 @@ class ControlPlaneSettings(BaseSettings):
     advertise_api: str | None = None
     """`host:port` at which sidecars reach the API, which is what `http://control.mesh` leads to;
     by default `host` and `api_port`."""
+
+    trust_domain: str = DEFAULT_TRUST_DOMAIN
+    """The name of the mesh in SPIFFE IDs. Fixed once identities were given out."""
+
+    sealing_key: str = ""
+    """Where the key is that seals the authority's private keys and Secrets in NATS: `file:/path`, `env:NAME` or
+    `exec:/path/to/program`; 32 random bytes in base64."""
+
+    svid_lifetime: float = Field(default=3600.0, ge=2.0, le=7 * 24 * 3600.0)
+    """Seconds for which an identity's certificate is valid; it is renewed at half of that."""
+
+    trust_propagation: float = Field(default=120.0, ge=0.1, le=24 * 3600.0)
+    """Seconds within which all have heard of a new root, which signs only after that. Sidecars ask every
+    `--trust-refresh`."""
+
+    replica: str = "control"
+    """The name of this replica in its own identity; a DNS label."""
+
+    names: list[str] = []
+    """Further host names and addresses by which clients call the API, for its certificate."""
+
+    operator: str = "local"
+    """The name of the operator who has the token in `operator_token_file`."""
+
+    operator_token_file: Path | None = None
+    """File with an admin token to begin with; any other is made with it."""
+
+    bundle_file: Path | None = None
+    """File to keep up to date with the mesh's roots (PEM), for other processes on this machine."""
+
+    service_account_issuer: str = ""
+    """The issuer of a Kubernetes cluster's service account tokens, by which its pods may prove themselves."""
+
+    service_account_keys_file: Path | None = None
+    """File with the public keys of that issuer (JWKS)."""
 
     lease_ttl: float = Field(default=10.0, ge=1.0, le=300.0)
     """Seconds after which an instance that was not renewed is taken for dead. The same for all sidecars."""
