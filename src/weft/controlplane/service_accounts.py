@@ -1,7 +1,7 @@
 """Pods prove themselves with the token that Kubernetes projects into them for this audience.
 
-The token is a JWT (RFC 7519) signed by the cluster, what Kubernetes calls a bound service account token. It names
-the pod and its service account: the pod becomes the instance, the service account the agent's type.
+The token is a JWT (RFC 7519) signed by the cluster, what Kubernetes calls a bound service account token. It
+names the pod and its service account: the pod becomes the instance, the service account the agent's type.
 """
 
 from __future__ import annotations

@@ -23,7 +23,8 @@ class ControlPlaneSettings(BaseSettings):
     )
 
     nats: list[str] = Field(default=["tls://127.0.0.1:7402"], min_length=1)
-    """NATS servers, as `tls://host:port`: where everything is kept. `nats://` (no TLS) on this machine only."""
+    """NATS servers, as `tls://host:port`: where everything is kept. `nats://`, without TLS, on this machine
+    only."""
 
     nats_roots_file: Path | None = None
     """File with the authorities of NATS's own certificate (PEM). Needed for `tls://`."""
@@ -35,8 +36,8 @@ class ControlPlaneSettings(BaseSettings):
     """File with the nkey seed of the control plane's NATS user."""
 
     nats_issuer_file: Path | None = None
-    """File with the nkey seed of the account that NATS's auth callout trusts: with it this control plane decides
-    what every client of NATS may do."""
+    """File with the nkey seed of the account that NATS's auth callout trusts: with it this control plane
+    decides what every client of NATS may do."""
 
     host: str = "127.0.0.1"
     """Address to listen at, for API and xDS. Loopback unless told otherwise."""
@@ -55,8 +56,8 @@ class ControlPlaneSettings(BaseSettings):
     """The name of the mesh in SPIFFE IDs. Fixed once identities were given out."""
 
     sealing_key: str = ""
-    """Where the key is that seals the authority's private keys and Secrets in NATS: `file:/path`, `env:NAME` or
-    `exec:/path/to/program`; 32 random bytes in base64."""
+    """Where the key is that seals the authority's private keys and Secrets in NATS: `file:/path`, `env:NAME`
+    or `exec:/path/to/program`; 32 random bytes in base64."""
 
     svid_lifetime: float = Field(default=3600.0, ge=2.0, le=7 * 24 * 3600.0)
     """Seconds for which an identity's certificate is valid; it is renewed at half of that."""
