@@ -16,7 +16,7 @@ from weft.messaging.channel import Channel, ChannelKind
 from weft.messaging.keys import (
     ConsumingKey,
     PublishingKey,
-    consuming_key_document,
+    consuming_keys_document,
     parse_consuming_keys,
     parse_publishing_key,
     publishing_key_document,
@@ -187,7 +187,7 @@ def test_a_binding_has_limits(message_id: str, content_type: str) -> None:
 
 def test_keys_come_back_from_their_documents() -> None:
     assert parse_publishing_key(publishing_key_document(PUBLISHING)) == PUBLISHING
-    [key] = parse_consuming_keys([consuming_key_document(CONSUMING)])
+    [key] = parse_consuming_keys(consuming_keys_document([CONSUMING]))
     assert (key.epoch, key.keep_until) == (CONSUMING.epoch, CONSUMING.keep_until)
     assert key.key.private_bytes_raw() == PRIVATE.private_bytes_raw()
 
@@ -209,14 +209,17 @@ def test_keys_come_back_from_their_documents() -> None:
     ids=str,
 )
 def test_a_key_that_is_none_is_refused_without_repeating_it(change: dict[str, object]) -> None:
+    [document] = consuming_keys_document([CONSUMING])["keys"]
     with pytest.raises(InvalidRequest) as caught:
-        parse_consuming_keys([consuming_key_document(CONSUMING) | change])
+        parse_consuming_keys({"keys": [document | change]})
     assert "AAAA" not in caught.value.detail
-    assert consuming_key_document(CONSUMING)["privateKey"] not in repr(caught.value)
+    assert document["privateKey"] not in repr(caught.value)
 
 
 @pytest.mark.parametrize(
-    "document", [None, {}, "keys", [7], [{}], [{}] * 10_000], ids=lambda each: repr(each)[:20]
+    "document",
+    [None, {}, [], {"keys": 7}, {"keys": [7]}, {"keys": [{}]}, {"keys": [{}] * 10_000}],
+    ids=range(7),
 )
 def test_what_is_no_list_of_keys_is_refused(document: object) -> None:
     with pytest.raises(InvalidRequest):

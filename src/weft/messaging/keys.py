@@ -10,7 +10,7 @@ import base64
 import binascii
 import hashlib
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -67,10 +67,9 @@ def publishing_key_document(key: PublishingKey) -> dict[str, Any]:
     return {"epoch": key.epoch, "publicKey": public, "publishUntil": key.publish_until}
 
 
-def consuming_key_document(key: ConsumingKey) -> dict[str, Any]:
-    """`key` as JSON types, as the control plane sends it. Holds the private key: for its receiver only."""
-    private = base64.b64encode(key.key.private_bytes_raw()).decode()
-    return {"epoch": key.epoch, "privateKey": private, "keepUntil": key.keep_until}
+def consuming_keys_document(keys: Iterable[ConsumingKey]) -> dict[str, Any]:
+    """`keys` as JSON types, as the control plane sends them. Holds private keys: for its receiver only."""
+    return {"keys": [_consuming_key_document(each) for each in keys]}
 
 
 def parse_publishing_key(document: Any) -> PublishingKey:
@@ -83,10 +82,16 @@ def parse_publishing_key(document: Any) -> PublishingKey:
 
 
 def parse_consuming_keys(document: Any) -> tuple[ConsumingKey, ...]:
-    """The keys in a list of `consuming_key_document`s. Raises InvalidRequest if it is none."""
-    if not isinstance(document, list) or len(document) > MAX_EPOCHS:
+    """The keys that `document` stands for. Raises InvalidRequest if it stands for none."""
+    keys = _fields(document, {"keys"})["keys"]
+    if not isinstance(keys, list) or len(keys) > MAX_EPOCHS:
         raise InvalidRequest(f"keys of messages come as a list of {MAX_EPOCHS} at most")
-    return tuple(_consuming_key(each) for each in document)
+    return tuple(_consuming_key(each) for each in keys)
+
+
+def _consuming_key_document(key: ConsumingKey) -> dict[str, Any]:
+    private = base64.b64encode(key.key.private_bytes_raw()).decode()
+    return {"epoch": key.epoch, "privateKey": private, "keepUntil": key.keep_until}
 
 
 def _consuming_key(document: Any) -> ConsumingKey:
@@ -100,7 +105,9 @@ def _consuming_key(document: Any) -> ConsumingKey:
 # None of these errors repeats what it was given: it may be a private key.
 def _fields(document: Any, names: set[str]) -> Mapping[str, Any]:
     if not isinstance(document, dict) or document.keys() != names:
-        raise InvalidRequest(f"the key of an epoch has the fields {', '.join(sorted(names))}, and no others")
+        raise InvalidRequest(
+            f"keys of messages come with the fields {', '.join(sorted(names))}, and no others"
+        )
     return document
 
 

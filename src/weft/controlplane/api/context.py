@@ -11,6 +11,7 @@ from fastapi import Depends, Request
 from weft.controlplane.api.access import Access
 from weft.controlplane.api.authentication import Caller, Nobody
 from weft.controlplane.api.recorder import Recorder
+from weft.controlplane.message_custody import MessageCustody
 from weft.controlplane.sidecars import Sidecars
 from weft.errors import MeshError, Unavailable
 from weft.registry.view import View
@@ -28,6 +29,8 @@ class ApiContext:
     sidecars: Sidecars
     access: Access | None = None
     """Who may call what. None: everybody everything, on loopback, as before there were identities."""
+    messages: MessageCustody | None = None
+    """The keys of encrypted topics and queues. None: there are none to be had here."""
 
 
 @dataclass(frozen=True, slots=True)
