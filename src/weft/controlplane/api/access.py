@@ -26,8 +26,10 @@ from weft.identity.bundle import TrustBundles
 from weft.model.operator import Scope
 from weft.model.spiffe import Role
 
-PUBLIC = frozenset({("GET", "/livez"), ("GET", "/readyz"), ("POST", "/v1/identity")})
-"""What anybody may call. POST /v1/identity proves who asks by means of its own."""
+PUBLIC = frozenset(
+    {("GET", "/livez"), ("GET", "/readyz"), ("POST", "/v1/identity"), ("GET", "/v1/trust-bundles")}
+)
+"""What anybody may call. POST /v1/identity proves who asks by means of its own; roots are no secret."""
 
 MEMBERS = frozenset(Role)
 """Every process of the mesh, whatever its role."""
