@@ -190,6 +190,8 @@ def _from_program(path: str) -> bytes:
     with process:
         try:
             output = _printed(process, deadline)
+            if len(output) > MAX_SOURCE_BYTES:
+                return output  # which is refused; the program is not waited for
             status = process.wait(max(0.0, deadline - time.monotonic()))
         except (TimeoutError, subprocess.TimeoutExpired):
             raise InvalidRequest(

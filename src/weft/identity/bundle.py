@@ -14,7 +14,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from weft.errors import InvalidRequest
-from weft.identity.certificate import check_authority
+from weft.identity.certificate import UNREADABLE, check_authority
 from weft.model.spiffe import check_trust_domain
 
 MAX_ROOTS = 32
@@ -89,7 +89,7 @@ class TrustBundles:
             own = _bundle(document["own"])
             others = [_bundle(each) for each in document["federated"]]
             revision = document["revision"]
-        except (ValueError, KeyError, TypeError, RecursionError):
+        except (KeyError, TypeError, RecursionError, *UNREADABLE):
             raise InvalidRequest("not trust bundles in Weft's JSON form") from None
         if type(revision) is not int or revision < 0:
             raise InvalidRequest("the revision of trust bundles is a whole number that is not negative")
@@ -119,7 +119,7 @@ def parse_bundle(trust_domain: str, pem: bytes) -> TrustBundle:
         raise InvalidRequest(f"a trust bundle of more than {MAX_BUNDLE_BYTES} bytes is refused")
     try:
         certificates = x509.load_pem_x509_certificates(pem)
-    except ValueError:
+    except UNREADABLE:
         raise InvalidRequest(f"the trust bundle for {trust_domain!r} holds no certificates in PEM") from None
     if len(certificates) != pem.count(b"-----BEGIN "):
         raise InvalidRequest(f"the trust bundle for {trust_domain!r} holds more than certificates")

@@ -18,6 +18,15 @@ from weft.model.spiffe import parse_spiffe_id
 
 E = TypeVar("E", bound=x509.ExtensionType)
 
+UNREADABLE = (
+    ValueError,
+    x509.InvalidVersion,
+    x509.DuplicateExtension,
+    x509.UnsupportedGeneralNameType,
+    UnsupportedAlgorithm,
+)
+"""What the library raises for certificates and requests that it cannot read."""
+
 _UNDERSTOOD = frozenset(
     {
         ExtensionOID.BASIC_CONSTRAINTS,
@@ -47,12 +56,7 @@ def check_readable(certificate: x509.Certificate) -> None:
         ]
         algorithm = certificate.signature_hash_algorithm
         key = certificate.public_key()
-    except (
-        ValueError,
-        x509.DuplicateExtension,
-        x509.UnsupportedGeneralNameType,
-        UnsupportedAlgorithm,
-    ) as problem:
+    except UNREADABLE as problem:
         raise InvalidRequest("the certificate cannot be read") from problem
     if unknown:
         raise InvalidRequest(f"the certificate has critical extensions unknown here: {', '.join(unknown)}")

@@ -6,6 +6,7 @@ A private key never leaves the machine that made it: what travels is a signing r
 from __future__ import annotations
 
 from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 
@@ -46,7 +47,7 @@ def parse_key(pem: bytes) -> ec.EllipticCurvePrivateKey:
         if not isinstance(key, ec.EllipticCurvePrivateKey):
             raise TypeError("another kind of key")  # noqa: TRY301
         check_public_key(key.public_key())
-    except (ValueError, TypeError, InvalidRequest):
+    except (ValueError, TypeError, UnsupportedAlgorithm, InvalidRequest):
         raise InvalidRequest("not a private key on P-256 or P-384 in PEM, without a password") from None
     return key
 

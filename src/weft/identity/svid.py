@@ -10,13 +10,13 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from cryptography import x509
-from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
+from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from weft.errors import InvalidRequest, Unauthenticated
 from weft.identity.bundle import TrustBundle, TrustBundles
-from weft.identity.certificate import check_authority, check_readable, extension, uri_names
+from weft.identity.certificate import UNREADABLE, check_authority, check_readable, extension, uri_names
 from weft.model.spiffe import SpiffeId, parse_spiffe_id
 
 MAX_CHAIN_BYTES = 64 * 1024
@@ -94,7 +94,7 @@ def parse_svid(chain_pem: bytes) -> Svid:
         raise InvalidSvid(Reason.MALFORMED, f"its chain has more than {MAX_CHAIN_BYTES} bytes")
     try:
         chain = tuple(x509.load_pem_x509_certificates(chain_pem))
-    except ValueError:
+    except UNREADABLE:
         raise InvalidSvid(Reason.MALFORMED, "it is not a chain of certificates in PEM") from None
     if len(chain) != chain_pem.count(b"-----BEGIN "):
         raise InvalidSvid(Reason.MALFORMED, "its chain holds more than certificates")
@@ -234,6 +234,6 @@ def _check_issuer(
 def _signed(certificate: x509.Certificate, issuer: x509.Certificate) -> bool:
     try:
         certificate.verify_directly_issued_by(issuer)
-    except (ValueError, TypeError, InvalidSignature, UnsupportedAlgorithm):
+    except (TypeError, InvalidSignature, *UNREADABLE):
         return False
     return True

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from cryptography import x509
-from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes
 
 from weft.errors import Denied, InvalidRequest
+from weft.identity.certificate import UNREADABLE
 from weft.identity.keys import PublicKey, check_public_key
 from weft.model.spiffe import SpiffeId
 
@@ -29,7 +29,7 @@ def requested_key(csr_pem: bytes, spiffe_id: SpiffeId) -> PublicKey:
         algorithm = request.signature_hash_algorithm
         signed = request.is_signature_valid
         names = _uris(request)
-    except (ValueError, x509.DuplicateExtension, x509.UnsupportedGeneralNameType, UnsupportedAlgorithm):
+    except UNREADABLE:
         raise InvalidRequest("the certificate signing request cannot be read") from None
     if not signed or (algorithm is not None and not isinstance(algorithm, _HASHES)):
         raise InvalidRequest("the certificate signing request is not signed with its own key, or too weakly")
@@ -47,7 +47,7 @@ def _parse(csr_pem: bytes) -> x509.CertificateSigningRequest:
         raise InvalidRequest(f"a certificate signing request has at most {MAX_REQUEST_BYTES} bytes")
     try:
         request = x509.load_pem_x509_csr(csr_pem)
-    except ValueError:
+    except UNREADABLE:
         raise InvalidRequest("not a certificate signing request (PKCS #10) in PEM") from None
     if csr_pem.count(b"-----BEGIN ") != 1:
         raise InvalidRequest("there is more than one certificate signing request, or something besides it")
