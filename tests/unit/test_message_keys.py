@@ -184,6 +184,16 @@ async def test_the_store_can_neither_read_nor_swap_nor_change_keys(
             await use(TASKS)
 
 
+async def test_keys_are_sealed_anew_when_the_sealing_key_changes(
+    keys: MessageKeys, store: MemoryStore, clock: Clock
+) -> None:
+    made = (await keys.publishing_key(NEWS)).epoch
+    changing = await MessageKeys.open(store, Sealer([bytes(32), SEALING_KEY]), clock=clock)
+    await changing.tend([])
+    after = await MessageKeys.open(store, Sealer([bytes(32)]), clock=clock)
+    assert await live(after) == [made]
+
+
 async def test_a_key_that_cannot_be_tended_does_not_hold_up_the_others(
     keys: MessageKeys, store: MemoryStore, clock: Clock, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -112,6 +112,14 @@ def test_an_unknown_epoch_is_named() -> None:
         open_sealed(seal(PAYLOAD, PUBLISHING, BINDING), {other.epoch: other}, BINDING)
 
 
+def test_what_a_publisher_holds_opens_nothing() -> None:
+    public = X25519PrivateKey.from_private_bytes(PUBLISHING.key.public_bytes_raw())
+    with pytest.raises(InvalidRequest, match="does not open"):
+        open_sealed(
+            seal(PAYLOAD, PUBLISHING, BINDING), {PUBLISHING.epoch: ConsumingKey(public, 3e9)}, BINDING
+        )
+
+
 def test_one_epoch_does_not_pass_for_another() -> None:
     other = X25519PrivateKey.generate()
     keys = {**KEYS, "00" * 8: ConsumingKey(other, keep_until=3e9)}

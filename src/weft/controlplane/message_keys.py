@@ -145,6 +145,7 @@ class MessageKeys:
     async def tend(self, encrypted: Collection[Channel]) -> None:
         """Delete the keys whose time is over; rotate those of `encrypted` channels for which it is time.
 
+        What is sealed with a former sealing key is sealed anew.
         What fails is logged, and does not keep the others from their turn. A channel that nobody published to
         has no keys yet, and gets none.
         """
@@ -170,12 +171,15 @@ class MessageKeys:
         return self._opened(channel, entry.value) if entry is not None else ()
 
     async def _change(self, channel: Channel, change: Callable[[_Epochs], _Epochs]) -> _Epochs:
-        """Write what `change` makes of the epochs, unless it leaves them as they are; return that."""
+        """Write what `change` makes of the epochs, and return it.
+
+        Nothing is written if that is what is there already, unless it is sealed with a former sealing key.
+        """
         for _ in range(_ATTEMPTS):
             entry = await self._bucket.get(_key(channel))
             before = self._opened(channel, entry.value) if entry is not None else ()
             after = change(before)
-            if after == before:
+            if after == before and (entry is None or self._sealer.is_current(entry.value)):
                 return after
             try:
                 await self._write(channel, after, entry.revision if entry is not None else None)
