@@ -216,6 +216,9 @@ class Envoy:
             "--disable-hot-restart",
             "--drain-time-s",
             str(drain_seconds),
+            # What it writes of those it refused, which by default waits for 10 s.
+            "--file-flush-interval-msec",
+            "500",
             "--drain-strategy",
             "immediate",
         ]

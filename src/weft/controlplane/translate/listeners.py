@@ -24,8 +24,11 @@ from envoy.extensions.filters.network.http_connection_manager.v3.http_connection
 from envoy.extensions.http.early_header_mutation.header_mutation.v3.header_mutation_pb2 import HeaderMutation
 from google.protobuf.message import Message
 
+from weft.controlplane.translate.access import NO_ACCESS_RULES, Access, restrict
+from weft.controlplane.translate.denial_log import call_log, connection_log
 from weft.controlplane.translate.durations import duration
-from weft.controlplane.translate.forward import dns_cache
+from weft.controlplane.translate.egress import CONNECT
+from weft.controlplane.translate.forward import FORWARD_FILTER, dns_cache
 from weft.controlplane.translate.replies import (
     CALLER_HEADER,
     DESTINATION_HEADER,
@@ -35,7 +38,6 @@ from weft.controlplane.translate.replies import (
 )
 from weft.controlplane.translate.routes import (
     FAULT_FILTER,
-    FORWARD_FILTER,
     INSTANCE_FILTER,
     ROUTE_CONFIGURATION,
 )
@@ -85,11 +87,11 @@ _UNTRUSTED_HEADERS = (
 """Headers by which a caller could pose as another, or override its Envoy's timeouts and retry rule."""
 
 
-def listeners(node: Node) -> list[Listener]:
+def listeners(node: Node, access: Access = NO_ACCESS_RULES) -> list[Listener]:
     """The listeners of `node`: outbound, and inbound if it has an agent."""
     result = [outbound_listener(node.outbound)]
     if node.inbound is not None:
-        result.append(inbound_listener(node.inbound))
+        result.append(inbound_listener(node.inbound, access))
     return result
 
 
@@ -102,6 +104,7 @@ def outbound_listener(address: Address) -> Listener:
     manager.local_reply_config.CopyFrom(outbound_replies())
     mutation = manager.early_header_mutation_extensions.add(name="destination")
     mutation.typed_config.Pack(_destination_from_request())
+    manager.upgrade_configs.add(upgrade_type=CONNECT)
     # What few routes need costs all calls something, so it is off but where a route turns it on.
     _add_filter(manager, FAULT_FILTER, HTTPFault(), disabled=True)
     _add_filter(manager, INSTANCE_FILTER, HeaderToMetadata(), disabled=True)
@@ -112,7 +115,7 @@ def outbound_listener(address: Address) -> Listener:
     return listener
 
 
-def inbound_listener(inbound: Inbound) -> Listener:
+def inbound_listener(inbound: Inbound, access: Access = NO_ACCESS_RULES) -> Listener:
     """Where other sidecars send the agent's calls. The caller's Envoy times them."""
     manager = _connection_manager(INBOUND_LISTENER)
     manager.local_reply_config.CopyFrom(inbound_replies())
@@ -133,9 +136,12 @@ def inbound_listener(inbound: Inbound) -> Listener:
             request_headers_to_remove=[DESTINATION_HEADER, "x-envoy-external-address"],
         )
     )
+    restrict(manager, inbound, access)
     _add_filter(manager, "envoy.filters.http.router", Router(suppress_envoy_headers=True))
     listener = _listener(INBOUND_LISTENER, TrafficDirection.INBOUND, inbound.listen)
     secure_chain(listener.filter_chains[0])
+    listener.access_log.extend(connection_log())
+    manager.access_log.extend(call_log())
     _add_manager(listener, manager)
     return listener
 

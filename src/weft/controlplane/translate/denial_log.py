@@ -1,0 +1,77 @@
+"""What an inbound listener writes down, one JSON object a line on Envoy's standard output: whom it refused.
+
+Only refusals are written, so that a call that is allowed costs nothing here. Nothing else goes to Envoy's
+standard output, and what comes from a caller is escaped and cut: a caller cannot make up a line. A field
+without a value is null. `weft.sidecar.denials` reads it.
+
+| field | what |
+|---|---|
+| `kind` | `call` (refused by a policy), `dry-run` (would have been), `connection` (refused before any call) |
+| `time` | seconds since 1970 |
+| `caller` | the URI SANs of its certificate, by commas; of a `connection` they are a claim, no more |
+| `peer` | the address that it came from |
+| `method`, `path`, `authority` | of the call; the path without its query |
+| `details` | Envoy's word for it, which names the rule: `rbac_access_denied_matched_policy[only-editors]` |
+| `reason` | why a connection was refused |
+"""
+
+from __future__ import annotations
+
+from envoy.config.accesslog.v3.accesslog_pb2 import AccessLog
+from envoy.config.core.v3.substitution_format_string_pb2 import SubstitutionFormatString
+from envoy.extensions.access_loggers.filters.cel.v3.cel_pb2 import ExpressionFilter
+from envoy.extensions.access_loggers.stream.v3.stream_pb2 import StdoutAccessLog
+
+_RBAC = "envoy.filters.http.rbac"
+_DENIED = "response.code_details.startsWith('rbac_access_denied')"
+_SHADOW = (
+    f"'{_RBAC}' in metadata.filter_metadata && "
+    f"'shadow_engine_result' in metadata.filter_metadata['{_RBAC}'] && "
+    f"metadata.filter_metadata['{_RBAC}']['shadow_engine_result'] == 'denied'"
+)
+_NO_IDENTITY = (
+    "has(connection.transport_failure_reason) || (has(connection.termination_details) && "
+    "connection.termination_details.startsWith('rbac_access_denied'))"
+)
+
+_WHO = {
+    "time": "%START_TIME(%s.%3f)%",
+    "caller": "%DOWNSTREAM_PEER_URI_SAN%",
+    "peer": "%DOWNSTREAM_REMOTE_ADDRESS%",
+}
+_CALL = {
+    **_WHO,
+    "method": "%REQ(:METHOD):32%",
+    "path": "%PATH(NQ:PATH):300%",
+    "authority": "%REQ(:AUTHORITY):256%",
+}
+
+
+def call_log() -> list[AccessLog]:
+    """What the connection manager writes: calls refused by a policy, or by one that is on trial."""
+    trial = {"details": f"%DYNAMIC_METADATA({_RBAC}:shadow_effective_policy_id):300%"}
+    return [
+        _log(_DENIED, {"kind": "call", **_CALL, "details": "%RESPONSE_CODE_DETAILS%"}),
+        _log(_SHADOW, {"kind": "dry-run", **_CALL, **trial}),
+    ]
+
+
+def connection_log() -> list[AccessLog]:
+    """What the listener writes: connections that showed no identity it could verify."""
+    fields = {
+        "kind": "connection",
+        **_WHO,
+        "details": "%CONNECTION_TERMINATION_DETAILS%",
+        "reason": "%DOWNSTREAM_TRANSPORT_FAILURE_REASON%",
+    }
+    return [_log(_NO_IDENTITY, fields)]
+
+
+def _log(condition: str, fields: dict[str, str]) -> AccessLog:
+    log = AccessLog(name="envoy.access_loggers.stdout")
+    log.filter.extension_filter.name = "envoy.access_loggers.extension_filters.cel"
+    log.filter.extension_filter.typed_config.Pack(ExpressionFilter(expression=condition))
+    line = SubstitutionFormatString(omit_empty_values=False)
+    line.json_format.update(fields)
+    log.typed_config.Pack(StdoutAccessLog(log_format=line))
+    return log
