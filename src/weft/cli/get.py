@@ -14,8 +14,10 @@ from weft.cli.resources import as_manifest, read_resource
 from weft.cli.show import age, print_json, print_table
 from weft.model.access import AccessPolicySpec, Mode
 from weft.model.agent_spec import AgentSpec
+from weft.model.queue import QueueSpec
 from weft.model.resource import AnyResource
 from weft.model.route import RouteSpec
+from weft.model.topic import TopicSpec
 from weft.model.traffic import TrafficPolicySpec
 
 _HERE = ControlPlane()
@@ -67,6 +69,8 @@ def summary(resource: AnyResource) -> str:
         return f"{spec.target or 'the whole mesh'}, {spec.load_balancing.policy.value}"
     if isinstance(spec, AccessPolicySpec):
         return _access(spec)
+    if isinstance(spec, TopicSpec | QueueSpec):
+        return "encrypted" if spec.encrypted else ""
     return ""
 
 
