@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
 import random
 import ssl
 import time
@@ -15,6 +14,7 @@ from pathlib import Path
 from cryptography import x509
 
 from weft.aio.backoff import backoff
+from weft.aio.private_file import write_private
 from weft.aio.reminder import Reminder
 from weft.errors import Denied, InvalidRequest, MeshError, Unauthenticated, Unavailable
 from weft.identity.bundle import TrustBundles, parse_bundle
@@ -132,7 +132,7 @@ class SidecarIdentity:
         self._trust_in(issued.bundles)
         self._nats_roots = issued.nats_roots
         write_identity(self._directory, issued.svid.chain_pem, key)
-        _write_private(self._credentials, issued.svid.chain_pem + key)
+        write_private(self._credentials, issued.svid.chain_pem + key)
         self._svid = issued.svid
         left = issued.svid.not_after - time.time()
         self._renew_at = time.time() + left / 2 * _jitter()
@@ -179,14 +179,6 @@ def read_trust(file: Path) -> TrustBundles:
     except (OSError, ValueError) as error:
         raise InvalidRequest(f"trust bundle {file} holds no roots of a mesh: {error}") from error
     return TrustBundles(parse_bundle(parse_spiffe_id(name).trust_domain, pem))
-
-
-def _write_private(file: Path, content: bytes) -> None:
-    draft = file.with_suffix(".new")
-    descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    with open(descriptor, "wb") as target:  # noqa: PTH123 -- made with its mode
-        target.write(content)
-    draft.replace(file)
 
 
 def _jitter() -> float:
