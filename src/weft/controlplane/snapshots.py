@@ -1,7 +1,8 @@
 """The snapshot of every sidecar, kept up to date as resources and instances change.
 
-What sidecars share is encoded once: clusters and routes for all, endpoints for all callers of one locality;
-only listeners are a sidecar's own. A change of instances touches the load assignments it belongs to, no more.
+What sidecars share is encoded once: clusters for all, routes for all that reach the same outside the mesh,
+endpoints for all callers of one locality; only listeners are a sidecar's own. A change of instances touches
+the load assignments it belongs to, no more.
 """
 
 from __future__ import annotations
@@ -11,8 +12,10 @@ from collections.abc import Callable, Iterable, Mapping
 from functools import lru_cache
 
 from weft.aio.generation import Generation
+from weft.controlplane.outside import OutsideWorld, SecretValue, unopened
 from weft.controlplane.translate.clusters import control_cluster, destination_cluster, forward_cluster
 from weft.controlplane.translate.destination import Destination
+from weft.controlplane.translate.egress import Outside
 from weft.controlplane.translate.endpoints import Endpoint, endpoint, load_assignment
 from weft.controlplane.translate.listeners import listeners
 from weft.controlplane.translate.policy import (
@@ -37,6 +40,9 @@ agent" rather than "no such agent", and clusters do not come and go with every r
 MAX_LOCALITIES = 256
 """How many localities of callers are kept encoded at once."""
 
+MAX_OUTSIDES = 256
+"""For how many kinds of callers, who differ in what they reach outside, routes are kept encoded at once."""
+
 Encoded = Mapping[str, EncodedResource]
 Policies = Mapping[Destination, TrafficPolicySpec]
 
@@ -49,11 +55,13 @@ class Snapshots:
         apis: Iterable[Address],
         *,
         trust_domain: str = DEFAULT_TRUST_DOMAIN,
+        secret_value: SecretValue = unopened,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """`apis`: where the control plane's API listens, which is what `control.mesh` leads to.
 
-        `trust_domain`: the mesh's own; servers of no other are believed.
+        `trust_domain`: the mesh's own; servers of no other are believed. `secret_value` opens the values of
+        Secrets.
         """
         self._clock = clock
         self._trust_domain = trust_domain
@@ -64,7 +72,9 @@ class Snapshots:
         self._routes_declared: Mapping[Destination, RouteSpec] = {}
         self._members: Mapping[Destination, frozenset[Endpoint]] = {}
         self._clusters: Encoded = self._fixed_clusters
-        self._routes: Encoded = _encoded_routes({}, {})
+        self._outside = OutsideWorld(secret_value)
+        self._routes: dict[Outside, Encoded] = {}
+        """By what they lead to outside the mesh; encoded when the first sidecar needs them."""
         self._endpoints: dict[Locality, Encoded] = {}
         self._generation = Generation()
 
@@ -79,11 +89,13 @@ class Snapshots:
 
     def snapshot(self, node: Node) -> Snapshot:
         """What `node` is to know now."""
+        outside = self._outside.of(node.inbound.type if node.inbound is not None else None)
         return Snapshot(
-            clusters=self._clusters,
+            clusters=self._outside.clusters(outside, self._clusters),
             endpoints=self._endpoints_for(node.locality),
             listeners=_encoded_listeners(node),
-            routes=self._routes,
+            routes=self._routes_to(outside),
+            secrets=self._outside.secrets(outside),
         )
 
     def update(self, instances: Iterable[Instance], resources: Iterable[AnyResource]) -> None:
@@ -94,6 +106,7 @@ class Snapshots:
         routes = declared_routes(resources)
         members = _members(known, instances)
         changed = self._update_routing(policies, routes)
+        changed |= self._outside.update(resources)
         changed |= self._update_endpoints(policies, members)
         self._policies, self._routes_declared, self._members = policies, routes, members
         if changed:
@@ -122,7 +135,7 @@ class Snapshots:
             for destination, policy in policies.items()
         }
         self._clusters = {**self._fixed_clusters, **clusters}
-        self._routes = _encoded_routes(policies, routes)
+        self._routes = {}
         return True
 
     def _update_endpoints(
@@ -143,6 +156,13 @@ class Snapshots:
             }
             self._endpoints[locality] = kept | _encoded_endpoints(locality, moved, policies, members)
         return True
+
+    def _routes_to(self, outside: Outside) -> Encoded:
+        if outside not in self._routes:
+            while len(self._routes) >= MAX_OUTSIDES:
+                del self._routes[next(iter(self._routes))]
+            self._routes[outside] = _encoded_routes(self._policies, self._routes_declared, outside)
+        return self._routes[outside]
 
     def _endpoints_for(self, locality: Locality) -> Encoded:
         if locality not in self._endpoints:
@@ -191,8 +211,8 @@ def _encoded_endpoints(
     return result
 
 
-def _encoded_routes(policies: Policies, routes: Mapping[Destination, RouteSpec]) -> Encoded:
-    configuration = route_configuration(policies, routes)
+def _encoded_routes(policies: Policies, routes: Mapping[Destination, RouteSpec], outside: Outside) -> Encoded:
+    configuration = route_configuration(policies, routes, outside)
     return {configuration.name: encode(configuration.name, configuration)}
 
 

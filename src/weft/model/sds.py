@@ -11,6 +11,9 @@ TRUST = "trust"
 OWN_TRUST = "own-trust"
 """The roots by which servers are believed: the own trust domain's alone, whose all servers are."""
 
+SYSTEM_ROOTS = "system-roots"
+"""The roots by which hosts outside the mesh are believed: those of the machine. Without a file here."""
+
 
 def secret_file(name: str) -> str:
     """The file of the secret `name`, relative to the sidecar's runtime directory."""

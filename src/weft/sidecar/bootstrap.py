@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from weft.model.node import Address, AgentProtocol, Inbound, Node
-from weft.model.sds import IDENTITY, OWN_TRUST, secret_path
+from weft.model.sds import IDENTITY, OWN_TRUST, SYSTEM_ROOTS, secret_path
 from weft.model.spiffe import DEFAULT_TRUST_DOMAIN, SCHEME, Role
 
 XDS_CLUSTER = "xds"
@@ -48,13 +48,15 @@ def bootstrap(
     admin_socket: Path,
     max_connections: int,
     trust_domain: str = DEFAULT_TRUST_DOMAIN,
+    system_roots: Path | None = None,
 ) -> dict[str, Any]:
     """Envoy's bootstrap configuration for `node`, JSON types only.
 
     The control plane finds `node` again in `node.metadata.fields["weft"]` (`Node.from_metadata`).
     `max_connections` is how many connections Envoy accepts at once, over all its listeners. Envoy takes the
     control plane for genuine if its SPIFFE ID is that of one in `trust_domain`. It must be started in the
-    directory with the files of `weft.sidecar.sds`.
+    directory with the files of `weft.sidecar.sds`. `system_roots` is the file with the authorities by which
+    hosts outside the mesh are believed; without it none is, where a Secret does not name its own.
     """
     clusters = [_xds_cluster(xds, trust_domain)]
     if node.inbound is not None:
@@ -72,7 +74,7 @@ def bootstrap(
             "cds_config": _FROM_ADS,
             "lds_config": _FROM_ADS,
         },
-        "static_resources": {"clusters": clusters},
+        "static_resources": {"clusters": clusters, "secrets": _secrets(system_roots)},
         "stats_config": {"stats_matcher": {"inclusion_list": {"patterns": list(_STATS)}}},
         "overload_manager": _overload_manager(max_connections),
     }
@@ -92,6 +94,13 @@ def _node(node: Node) -> dict[str, Any]:
         "locality": {"region": node.locality.region, "zone": node.locality.zone},
         "metadata": {"weft": node.metadata()},
     }
+
+
+def _secrets(system_roots: Path | None) -> list[dict[str, Any]]:
+    if system_roots is None:
+        return []
+    context = {"trusted_ca": {"filename": str(system_roots)}}
+    return [{"name": SYSTEM_ROOTS, "validation_context": context}]
 
 
 def _xds_cluster(addresses: Sequence[Address], trust_domain: str) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import signal
 import time
 import uuid
@@ -28,6 +29,7 @@ from weft.sidecar.registration import Registration
 from weft.sidecar.settings import SidecarSettings
 from weft.sidecar.shutdown import Shutdown, ShutdownRequested, Urgency, signals
 from weft.sidecar.store_connection import persistently
+from weft.sidecar.system_roots import system_roots
 from weft.store.nats import DEFAULT_TIMEOUT, NatsStore
 
 logger = logging.getLogger(__name__)
@@ -124,6 +126,7 @@ class Sidecar:
             xds=settings.xds_addresses,
             admin_socket=admin_socket(plan.directory),
             max_connections=settings.max_connections,
+            system_roots=system_roots(os.environ),
         )
         listeners = {OUTBOUND_LISTENER} | ({INBOUND_LISTENER} if plan.node.inbound else set())
         return Envoy(

@@ -61,7 +61,7 @@ def destination_cluster(
         type=Cluster.EDS,
         connect_timeout=duration(CONNECT_TIMEOUT),
         load_balancing_policy=_balancing(destination, policy.load_balancing),
-        circuit_breakers=_circuit_breakers(policy.circuit_breaker),
+        circuit_breakers=circuit_breakers(policy.circuit_breaker),
     )
     cluster.eds_cluster_config.eds_config.ads.SetInParent()
     cluster.eds_cluster_config.eds_config.resource_api_version = ApiVersion.V3
@@ -81,7 +81,7 @@ def control_cluster(apis: Iterable[Address], *, trust_domain: str = DEFAULT_TRUS
     )
     cluster.load_assignment.cluster_name = CONTROL_CLUSTER
     cluster.load_assignment.endpoints.append(
-        LocalityLbEndpoints(lb_endpoints=[_static_endpoint(each) for each in apis])
+        LocalityLbEndpoints(lb_endpoints=[static_endpoint(each) for each in apis])
     )
     secure_cluster(cluster, control_prefix(trust_domain), http2=False)
     return cluster
@@ -97,7 +97,8 @@ def forward_cluster() -> Cluster:
     return cluster
 
 
-def _static_endpoint(address: Address) -> LbEndpoint:
+def static_endpoint(address: Address) -> LbEndpoint:
+    """The endpoint at `address`."""
     socket = SocketAddress(address=address.host, port_value=address.port)
     return LbEndpoint(endpoint=Endpoint(address=EnvoyAddress(socket_address=socket)))
 
@@ -173,7 +174,8 @@ def _slow_start(settings: LoadBalancing) -> SlowStartConfig | None:
     return SlowStartConfig(slow_start_window=duration(settings.slow_start))
 
 
-def _circuit_breakers(settings: CircuitBreakerSettings) -> CircuitBreakers:
+def circuit_breakers(settings: CircuitBreakerSettings) -> CircuitBreakers:
+    """The limits on what is under way towards one cluster."""
     breakers = CircuitBreakers()
     threshold = breakers.thresholds.add()
     threshold.max_connections.value = settings.max_connections

@@ -5,6 +5,9 @@ from __future__ import annotations
 from envoy.config.cluster.v3.cluster_pb2 import Cluster
 from envoy.extensions.common.dynamic_forward_proxy.v3.dns_cache_pb2 import DnsCacheConfig
 
+FORWARD_FILTER = "envoy.filters.http.dynamic_forward_proxy"
+"""The filter that resolves hosts; off, but where a route turns it on."""
+
 MAX_HOSTS = 1024
 """How many outside hosts one sidecar keeps resolved."""
 

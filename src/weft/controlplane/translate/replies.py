@@ -37,6 +37,9 @@ UNREACHABLE = "unreachable"
 DESTINATION_HEADER = "x-weft-destination"
 """On a request inside the caller's Envoy: the name it is addressed to. Never trusted from outside."""
 
+POLICY_HEADER = "x-weft-policy"
+"""On a refusal: what refused, as in `egress/default`."""
+
 CALLER_HEADER = "x-weft-caller"
 """On a request to an agent: the caller's SPIFFE ID, as its certificate says. Never trusted from outside."""
 

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 
 from envoy.config.core.v3.base_pb2 import HeaderValueOption
 from envoy.config.route.v3.route_components_pb2 import (
-    FilterConfig,
     HeaderMatcher,
     RetryPolicy,
     Route,
@@ -16,9 +15,6 @@ from envoy.config.route.v3.route_components_pb2 import (
     VirtualHost,
 )
 from envoy.config.route.v3.route_pb2 import RouteConfiguration
-from envoy.extensions.filters.http.dynamic_forward_proxy.v3.dynamic_forward_proxy_pb2 import (
-    PerRouteConfig as DynamicForwardProxy,
-)
 from envoy.extensions.filters.http.fault.v3.fault_pb2 import HTTPFault
 from envoy.extensions.filters.http.header_to_metadata.v3.header_to_metadata_pb2 import (
     Config as HeaderToMetadata,
@@ -29,18 +25,17 @@ from envoy.extensions.retry.priority.previous_priorities.v3.previous_priorities_
 )
 from envoy.type.v3.percent_pb2 import FractionalPercent
 
-from weft.controlplane.translate.clusters import CONTROL_CLUSTER, FORWARD_CLUSTER
+from weft.controlplane.translate.answers import any_call, no_such_agent
+from weft.controlplane.translate.clusters import CONTROL_CLUSTER
 from weft.controlplane.translate.destination import Destination, DestinationKind, of_type
 from weft.controlplane.translate.durations import duration
+from weft.controlplane.translate.egress import Outside, outside_hosts
 from weft.controlplane.translate.endpoints import INSTANCE_KEY
 from weft.controlplane.translate.replies import (
     DESTINATION_HEADER,
-    ERROR_HEADER,
     REFUSED_HEADER,
     header,
-    problem_format,
 )
-from weft.errors import NoSuchAgent
 from weft.model.names import LOCALHOST_DOMAIN, MESH_DOMAIN
 from weft.model.route import Fault, HeaderChanges, HeaderMatch, PathMatch, RequestMatch, RouteRule, RouteSpec
 from weft.model.traffic import BalancingPolicy, Retries, TrafficPolicySpec
@@ -50,7 +45,6 @@ ROUTE_CONFIGURATION = "outbound"
 
 FAULT_FILTER = "envoy.filters.http.fault"
 INSTANCE_FILTER = "envoy.filters.http.header_to_metadata"
-FORWARD_FILTER = "envoy.filters.http.dynamic_forward_proxy"
 """Filters of the outbound listener that are off, but where a route has a configuration for them."""
 
 _NOT_PROCESSED = "connect-failure,refused-stream,reset-before-request,retriable-headers"
@@ -88,9 +82,14 @@ _VARIANTS = tuple(
 
 
 def route_configuration(
-    policies: Mapping[Destination, TrafficPolicySpec], routes: Mapping[Destination, RouteSpec]
+    policies: Mapping[Destination, TrafficPolicySpec],
+    routes: Mapping[Destination, RouteSpec],
+    outside: Outside = Outside(),  # noqa: B008 - frozen
 ) -> RouteConfiguration:
-    """All virtual hosts: `policies` names every destination that exists, with the policy in force for it."""
+    """All virtual hosts: `policies` names every destination that exists, with the policy in force for it.
+
+    `outside` is what the caller may reach that is not the mesh's own.
+    """
     configuration = RouteConfiguration(
         name=ROUTE_CONFIGURATION, vhost_header=DESTINATION_HEADER, ignore_port_in_host_matching=True
     )
@@ -102,7 +101,7 @@ def route_configuration(
         configuration.virtual_hosts.append(_destination_host(destination, policy, rules))
         if destination.kind is DestinationKind.TYPE:
             configuration.virtual_hosts.append(_instance_host(destination, policy))
-    configuration.virtual_hosts.extend([_control_host(), _unknown_host(), _forward_host()])
+    configuration.virtual_hosts.extend([_control_host(), _unknown_host(), *outside_hosts(outside)])
     return configuration
 
 
@@ -145,34 +144,8 @@ def _control_host() -> VirtualHost:
 def _unknown_host() -> VirtualHost:
     domains = [f"*.{MESH_DOMAIN}", f"*.{LOCALHOST_DOMAIN}"]
     host = VirtualHost(name="unknown", domains=domains)
-    host.routes.append(_no_such_agent(RouteMatch(prefix="/")))
+    host.routes.append(no_such_agent(any_call()))
     return host
-
-
-def _forward_host() -> VirtualHost:
-    """Whatever is not the mesh's own: forwarded, unless `x-weft-to` says it was meant for the mesh."""
-    host = VirtualHost(name="forward", domains=["*"])
-    turned_on = FilterConfig()
-    turned_on.config.Pack(DynamicForwardProxy())
-    host.typed_per_filter_config[FORWARD_FILTER].Pack(turned_on)
-    addressed = HeaderMatcher(name="x-weft-to", present_match=True)
-    host.routes.append(_no_such_agent(RouteMatch(prefix="/", headers=[addressed])))
-    action = RouteAction(cluster=FORWARD_CLUSTER, timeout=duration(0))
-    host.routes.append(Route(name="forward", match=RouteMatch(prefix="/"), route=action))
-    return host
-
-
-def _no_such_agent(match: RouteMatch) -> Route:
-    route = Route(
-        name="unknown", match=match, response_headers_to_add=[header(ERROR_HEADER, NoSuchAgent.code)]
-    )
-    route.direct_response.status = NoSuchAgent.status
-    detail = (
-        f"the mesh knows no agent type, capability or instance at '%REQ({DESTINATION_HEADER})%'; "
-        "see what it knows with 'weft agents'"
-    )
-    route.direct_response.body_format.CopyFrom(problem_format(NoSuchAgent, detail, status=NoSuchAgent.status))
-    return route
 
 
 def _rule_routes(

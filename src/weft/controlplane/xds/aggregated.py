@@ -1,9 +1,9 @@
 """One sidecar's aggregated stream: its subscriptions, in the order in which no call is lost. No I/O.
 
-Make before break. Clusters come first, since routes refer to them, and their endpoints at once, since a new
-cluster is not used before it has them. Envoy holds back the ACK of clusters until all of them are ready for
-use; so listeners, and after them routes, wait for that ACK. What is gone is taken away last: clusters when
-the client has accepted listeners and routes that do without them.
+Make before break. Clusters come first, since routes refer to them, and their endpoints and secrets at once,
+since a new cluster is not used before it has them. Envoy holds back the ACK of clusters until all of them are
+ready for use; so listeners, and after them routes, wait for that ACK. What is gone is taken away last:
+clusters when the client has accepted listeners and routes that do without them.
 """
 
 from __future__ import annotations
@@ -11,25 +11,27 @@ from __future__ import annotations
 from itertools import count
 
 from weft.controlplane.xds.delta import Request, Response, Subscription, Verdict
-from weft.controlplane.xds.snapshot import CLUSTER, ENDPOINTS, LISTENER, ROUTES, Snapshot
+from weft.controlplane.xds.snapshot import CLUSTER, ENDPOINTS, LISTENER, ROUTES, SECRET, Snapshot
 from weft.errors import InvalidRequest
 
-SERVED_TYPES = (CLUSTER, ENDPOINTS, LISTENER, ROUTES)
+SERVED_TYPES = (CLUSTER, ENDPOINTS, SECRET, LISTENER, ROUTES)
 
 _STEPS = (
     (CLUSTER, False),
     (ENDPOINTS, False),
+    (SECRET, False),
     (LISTENER, True),
     (ROUTES, True),
     (CLUSTER, True),
     (ENDPOINTS, True),
+    (SECRET, True),
 )
 """Type, and whether this is where the client learns what is gone."""
 
 _AWAITED = {LISTENER: (CLUSTER,), ROUTES: (CLUSTER, LISTENER)}
 """Types whose outstanding response is waited for before one of this type is sent."""
 
-_MAKERS = frozenset({CLUSTER, ENDPOINTS})
+_MAKERS = frozenset({CLUSTER, ENDPOINTS, SECRET})
 """Types of which nothing is taken away before the routes do without it."""
 
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Protocol
 
 from envoy.service.discovery.v3.discovery_pb2 import Resource
@@ -16,6 +17,7 @@ TYPE_PREFIX = "type.googleapis.com/"
 CLUSTER = TYPE_PREFIX + "envoy.config.cluster.v3.Cluster"
 ENDPOINTS = TYPE_PREFIX + "envoy.config.endpoint.v3.ClusterLoadAssignment"
 LISTENER = TYPE_PREFIX + "envoy.config.listener.v3.Listener"
+SECRET = TYPE_PREFIX + "envoy.extensions.transport_sockets.tls.v3.Secret"
 ROUTES = TYPE_PREFIX + "envoy.config.route.v3.RouteConfiguration"
 
 
@@ -26,18 +28,24 @@ class EncodedResource:
     name: str
     version: str
     """A digest of its content: equal content has an equal version, in every replica."""
-    wire: bytes
+    wire: bytes = field(repr=False)
     """A serialised `envoy.service.discovery.v3.Resource` (name, version and the packed message)."""
 
 
-def encode(name: str, message: Message) -> EncodedResource:
-    """Serialise `message` under `name`, versioned by its content."""
+def encode(name: str, message: Message, *, identity: bytes | None = None) -> EncodedResource:
+    """Serialise `message` under `name`, versioned by its content, or by what `identity` says is as good.
+
+    A version is seen by many: that of a secret must not be a digest of what is secret.
+    """
     body = message.SerializeToString(deterministic=True)
-    version = hashlib.blake2b(body, digest_size=8).hexdigest()
+    version = hashlib.blake2b(body if identity is None else identity, digest_size=8).hexdigest()
     resource = Resource(name=name, version=version)
     resource.resource.type_url = TYPE_PREFIX + message.DESCRIPTOR.full_name
     resource.resource.value = body
     return EncodedResource(name, version, resource.SerializeToString(deterministic=True))
+
+
+_NOTHING: Mapping[str, EncodedResource] = MappingProxyType({})
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +59,7 @@ class Snapshot:
     endpoints: Mapping[str, EncodedResource]
     listeners: Mapping[str, EncodedResource]
     routes: Mapping[str, EncodedResource]
+    secrets: Mapping[str, EncodedResource] = field(default_factory=lambda: _NOTHING)
 
     def of_type(self, type_url: str) -> Mapping[str, EncodedResource]:
         """The resources of one type; empty for a type that Weft does not serve."""
@@ -59,8 +68,9 @@ class Snapshot:
             ENDPOINTS: self.endpoints,
             LISTENER: self.listeners,
             ROUTES: self.routes,
+            SECRET: self.secrets,
         }
-        return by_type.get(type_url, {})
+        return by_type.get(type_url, _NOTHING)
 
 
 class SnapshotSource(Protocol):
