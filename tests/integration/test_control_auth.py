@@ -17,14 +17,19 @@ from starlette.types import ASGIApp
 from tests.pki import Pki
 
 from weft.aio.poll import until
+from weft.aio.private_file import write_private
+from weft.cli.exit_codes import ExitCode
+from weft.cli.main import run
 from weft.controlplane.api.access import control_access
 from weft.controlplane.api.app import create_api
 from weft.controlplane.api.context import ApiContext
 from weft.controlplane.api.tls import MAX_HEAD_BYTES, ServerTls, server_config, server_tls
 from weft.controlplane.sidecars import Sidecars
 from weft.controlplane.tokens import Tokens
+from weft.errors import Unavailable
 from weft.identity.bundle import TrustBundles
 from weft.identity.tls import client_context
+from weft.local.control import ControlApi
 from weft.model.audit import AuditRecord, Outcome
 from weft.model.operator import Scope, new_token
 from weft.model.spiffe import agent_id, control_id, operator_id
@@ -358,6 +363,85 @@ async def test_a_flood_of_denials_is_counted_rather_than_written_down(api: Api) 
         for _ in range(5):
             await asyncio.gather(*(nobody.get("/v1/agents") for _ in range(100)))
     assert 100 <= len(api.log.records) < 400
+
+
+async def weft(api: Api, *arguments: str, token: str | None) -> int:
+    """The exit code of a `weft` command that is told of the API by the environment."""
+    roots, file = api.directory / "roots.pem", api.directory / "my-token"
+    roots.write_bytes(api.pki.bundle().pem)
+    environ = {"WEFT_API": f"https://127.0.0.1:{api.port}", "WEFT_CA_FILE": str(roots)}
+    if token is not None:
+        write_private(file, f"{token}\n".encode())
+        environ["WEFT_TOKEN_FILE"] = str(file)
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("WEFT_TOKEN", "WEFT_TOKEN_FILE"):
+            patch.delenv(name, raising=False)
+        for name, value in environ.items():
+            patch.setenv(name, value)
+        return await asyncio.to_thread(run, arguments)
+
+
+async def test_the_command_line_makes_lists_and_revokes_tokens(
+    api: Api, capsys: pytest.CaptureFixture[str]
+) -> None:
+    admin = await api.token(Scope.ADMIN)
+    create = ("token", "create", "ci", "--scope", "operator", "--expires", "30d")
+    assert await weft(api, *create, token=admin) == ExitCode.OK
+    token = capsys.readouterr().out.strip()
+    assert api.tokens.check(token).scope is Scope.OPERATOR
+    assert await weft(api, "token", "list", token=admin) == ExitCode.OK
+    listed = capsys.readouterr().out
+    assert "ci" in listed
+    assert "in 29d" in listed
+    assert token not in listed
+    assert await weft(api, "get", "agents", token=token) == ExitCode.OK
+    assert await weft(api, "token", "revoke", "ci", token=admin) == ExitCode.OK
+    assert await weft(api, "get", "agents", token=token) == ExitCode.NOT_ALLOWED
+    assert await weft(api, "audit", token=admin) == ExitCode.OK
+    said = capsys.readouterr()
+    assert "operator/admin" in said.out
+    assert "revoke token" in said.out
+    assert "unauthenticated at 127.0.0.1" in said.out
+    assert token not in said.out + said.err
+
+
+async def test_the_command_line_says_what_a_token_lacks(api: Api, capsys: pytest.CaptureFixture[str]) -> None:
+    viewer = await api.token(Scope.VIEWER)
+    assert await weft(api, "token", "create", "x", token=viewer) == ExitCode.NOT_ALLOWED
+    assert "needs a token of scope admin: token 'viewer' has scope viewer" in capsys.readouterr().err
+    assert await weft(api, "agents", token=None) == ExitCode.NOT_ALLOWED
+    assert "WEFT_TOKEN_FILE" in capsys.readouterr().err
+    plain = ("agents", "--api", f"http://127.0.0.1:{api.port}")
+    assert await weft(api, *plain, token=viewer) == ExitCode.USAGE
+    assert "plain text" in capsys.readouterr().err
+
+
+async def test_a_token_that_others_can_read_is_not_used(api: Api, capsys: pytest.CaptureFixture[str]) -> None:
+    file = api.directory / "shared"
+    file.write_text(await api.token(Scope.VIEWER))
+    file.chmod(0o640)
+    assert await weft(api, "agents", "--token-file", str(file), token=None) == ExitCode.USAGE
+    assert f"chmod 600 {file}" in capsys.readouterr().err
+    file.chmod(0o600)
+    file.write_text("not a token at all")
+    assert await weft(api, "agents", "--token-file", str(file), token=None) == ExitCode.USAGE
+    assert "not a token at all" not in capsys.readouterr().err
+
+
+async def test_the_client_follows_the_roots_in_a_file(api: Api) -> None:
+    roots = api.directory / "bundle.pem"
+    token = await api.token(Scope.VIEWER)
+    url = f"https://127.0.0.1:{api.port}"
+    async with ControlApi(url, token=token, roots=roots) as client:
+        assert not await client.ready(), "there are no roots yet"
+        write_private(roots, api.pki.bundle().pem)
+        assert await client.ready()
+        api.use(Pki())
+    async with ControlApi(url, token=token, roots=roots) as client:
+        with pytest.raises(Unavailable, match="--ca-file"):
+            await client.agents(())
+        write_private(roots, api.pki.bundle().pem)
+        assert await client.agents(()) == []
 
 
 async def noted(log: Log, reason: str) -> None:

@@ -20,7 +20,16 @@ PASSED_ON = {"control", "sidecar"}
 @pytest.fixture(autouse=True)
 def _no_mesh(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WEFT_HOME", str(tmp_path))
-    for name in ("WEFT_API", "WEFT_PROXY", "WEFT_MESH", "WEFT_NATS", "WEFT_XDS"):
+    for name in (
+        "WEFT_API",
+        "WEFT_TOKEN",
+        "WEFT_TOKEN_FILE",
+        "WEFT_CA_FILE",
+        "WEFT_PROXY",
+        "WEFT_MESH",
+        "WEFT_NATS",
+        "WEFT_XDS",
+    ):
         monkeypatch.delenv(name, raising=False)
 
 
@@ -29,6 +38,7 @@ def test_these_are_the_commands() -> None:
         *("up", "status", "down", "demo"),
         *("agents", "discover", "call", "run"),
         *("apply", "get", "describe", "diff", "delete"),
+        *("token", "audit"),
         *("control", "sidecar"),
         *("check", "version", "completion"),
     ]
@@ -175,6 +185,8 @@ def test_an_unreachable_control_plane_is_named(capsys: pytest.CaptureFixture[str
         (errors.Refused("x"), 6),
         (errors.TimedOut("x"), 7),
         (errors.Interrupted("x"), 7),
+        (errors.Unauthenticated("x"), 8),
+        (errors.Denied("x"), 8),
     ],
     ids=lambda value: type(value).__name__ if isinstance(value, errors.MeshError) else None,
 )

@@ -10,6 +10,7 @@ from enum import IntEnum
 
 from weft.errors import (
     Conflict,
+    Denied,
     Interrupted,
     InvalidRequest,
     MeshError,
@@ -17,6 +18,7 @@ from weft.errors import (
     NotFound,
     Refused,
     TimedOut,
+    Unauthenticated,
     Unavailable,
 )
 
@@ -39,6 +41,8 @@ class ExitCode(IntEnum):
     """The agents exist, but none can take the call now."""
     UNKNOWN_OUTCOME = 7
     """No answer in time, or the connection broke: the call may have been processed."""
+    NOT_ALLOWED = 8
+    """No token, one that is not good any more, or one whose scope does not allow this."""
     INTERRUPTED = 130
     """Ctrl-C."""
 
@@ -46,6 +50,8 @@ class ExitCode(IntEnum):
 # The first class that fits counts: special ones come before those they derive from.
 _CODES: tuple[tuple[type[MeshError], ExitCode], ...] = (
     (InvalidRequest, ExitCode.USAGE),
+    (Unauthenticated, ExitCode.NOT_ALLOWED),
+    (Denied, ExitCode.NOT_ALLOWED),
     (NotFound, ExitCode.NOT_FOUND),
     (Conflict, ExitCode.CONFLICT),
     (NoHealthyAgent, ExitCode.NO_HEALTHY_AGENT),

@@ -21,15 +21,17 @@ Begin with `weft check`, then `weft up`.
 """
 
 EPILOGUE = """Exit codes: 0 done, 1 failed, 2 wrong usage or invalid manifest, 3 no mesh can be reached,
-4 not found, 5 conflict, 6 no healthy agent, 7 outcome unknown (timed out, connection broke), 130 interrupted.
+4 not found, 5 conflict, 6 no healthy agent, 7 outcome unknown (timed out, connection broke), 8 not allowed
+(no token, or none that may do this), 130 interrupted.
 
 With `--debug` an error is shown with its traceback. `--output json` gives errors as JSON too, on stderr."""
 
 _MESH = Group("Mesh on this machine", sort_key=1)
 _AGENTS = Group("Agents", sort_key=2)
 _RESOURCES = Group("Resources", sort_key=3)
-_PROCESSES = Group("Processes", sort_key=4)
-_MACHINE = Group("This machine", sort_key=5)
+_ACCESS = Group("Access", sort_key=4)
+_PROCESSES = Group("Processes", sort_key=5)
+_MACHINE = Group("This machine", sort_key=6)
 
 
 class Command(NamedTuple):
@@ -61,6 +63,8 @@ COMMANDS = (
     Command("describe", "weft.cli.describe:describe", "Show all about one resource.", _RESOURCES),
     Command("diff", "weft.cli.diff:diff", "Show what applying a manifest would change.", _RESOURCES),
     Command("delete", "weft.cli.delete:delete", "Remove resources.", _RESOURCES),
+    Command("token", "weft.cli.token:app", "Make, list and revoke operators' tokens.", _ACCESS),
+    Command("audit", "weft.cli.audit:audit", "Show who did, or was refused, what.", _ACCESS),
     Command("control", "weft.cli.processes:control", "Run a control plane.", _PROCESSES, _PASSED_ON),
     Command("sidecar", "weft.cli.processes:sidecar", "Run a sidecar.", _PROCESSES, _PASSED_ON),
     Command("check", "weft.cli.check:check", "Tell what this machine lacks.", _MACHINE),

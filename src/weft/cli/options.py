@@ -46,6 +46,16 @@ class ControlPlane:
         str | None,
         Parameter(help="Address of a control plane's API (default: $WEFT_API, or that of the mesh here)."),
     ] = None
+    token_file: Annotated[
+        Path | None,
+        Parameter(
+            help="File with your token (default: that of the mesh here; else $WEFT_TOKEN_FILE, $WEFT_TOKEN)."
+        ),
+    ] = None
+    ca_file: Annotated[
+        Path | None,
+        Parameter(help="Roots that vouch for it (PEM; default: those of the mesh here; else $WEFT_CA_FILE)."),
+    ] = None
 
 
 DEFAULT_MANIFEST = Path("mesh.yaml")

@@ -24,6 +24,8 @@ STATUS_STYLES = {
     "unhealthy": "red",
     "restarting": "red",
     "fail": "red",
+    "denied": "red",
+    "would-be-denied": "yellow",
 }
 """Colour of a word that says how something is."""
 
@@ -63,7 +65,12 @@ def styled(word: str) -> Text:
 
 def age(since: float) -> str:
     """How long ago a time (seconds since 1970) was, in one unit: `5m`."""
-    seconds = max(0, int(time.time() - since))
+    return duration(time.time() - since)
+
+
+def duration(length: float) -> str:
+    """A length of time, in seconds, in one unit: `5m`."""
+    seconds = max(0, int(length))
     for size, unit in _UNITS:
         if seconds >= size:
             return f"{seconds // size}{unit}"

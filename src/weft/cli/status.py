@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from weft.cli.api import the_mesh
+from weft.cli.api import mesh_api, the_mesh
 from weft.cli.options import MeshOption, Output, OutputOption
 from weft.cli.show import age, print_json, print_table
-from weft.local.control import ControlApi
 from weft.model.local_state import MeshState
 
 
 async def status(*, mesh: MeshOption = None, output: OutputOption = Output.TABLE) -> None:
     """Show the mesh on this machine and its processes. Exit code 3 if none runs."""
     state = the_mesh(mesh)
-    async with ControlApi(state.api_url) as api:
+    async with mesh_api(state) as api:
         ready = await api.ready()
     if output is Output.JSON:
         urls = {

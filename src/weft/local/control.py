@@ -7,12 +7,24 @@ import json
 import ssl
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import aclosing
+from pathlib import Path
 from typing import Any, Self
 from urllib.parse import quote
 
 import httpx
 
-from weft.errors import FieldProblem, InvalidResource, MeshError, NotFound, Unavailable
+from weft.errors import (
+    FieldProblem,
+    InvalidRequest,
+    InvalidResource,
+    MeshError,
+    NotFound,
+    Unauthenticated,
+    Unavailable,
+)
+from weft.identity.bundle import TrustBundles
+from weft.local.server_trust import server_trust
+from weft.model.operator import Scope
 from weft.sdk.problem import read_error
 from weft.sdk.sse import Event, EventDecoder
 
@@ -24,6 +36,9 @@ MAX_ANSWER_BYTES = 64 * 1024 * 1024
 _IDLE_TIMEOUT = 60.0  # a watch has a heartbeat every 15 s
 _PAGE = 500
 _MAX_PROBLEMS = 1000
+_WHERE_TOKENS_ARE = (
+    "the token is taken from --token-file, or that of the mesh here, or else WEFT_TOKEN_FILE or WEFT_TOKEN"
+)
 
 Parameters = Sequence[tuple[str, str]]
 
@@ -35,14 +50,24 @@ class ControlApi:
     else the MeshError that it answers with.
     """
 
-    def __init__(self, url: str) -> None:
-        """`url` is as in `http://127.0.0.1:7400`."""
+    def __init__(self, url: str, *, token: str | None = None, roots: Path | bytes | None = None) -> None:
+        """`url` is as in `https://127.0.0.1:7400`.
+
+        `token` says who asks. The server is believed if `roots` (PEM, or a file of it that is followed)
+        vouch for it; without them, the roots of this machine. Raises InvalidRequest where a token would
+        travel in plain text, Unauthenticated if the roots are none.
+        """
+        if token is not None and not url.startswith("https:"):
+            raise InvalidRequest(f"a token is not sent in plain text: use https for {url}")
         self.url = url
         self._http = httpx.AsyncClient(
             base_url=url,
             timeout=TIMEOUT,
+            headers={} if token is None else {"authorization": f"Bearer {token}"},
             # Never used over plain HTTP; the default would read all root certificates of the machine.
-            verify=ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT) if url.startswith("http:") else True,
+            verify=ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+            if url.startswith("http:")
+            else server_trust(roots),
             # HTTP_PROXY is not meant for the control plane: under a sidecar it is the sidecar itself.
             trust_env=False,
         )
@@ -54,9 +79,11 @@ class ControlApi:
         await self._http.aclose()
 
     async def ready(self) -> bool:
-        """Whether the control plane serves."""
+        """Whether the control plane serves. Raises Unauthenticated if it does not take the token."""
         try:
             await self._fetch("GET", "/readyz")
+        except Unauthenticated:
+            raise
         except MeshError:
             return False
         return True
@@ -103,6 +130,63 @@ class ControlApi:
     async def agent(self, agent_type: str, instance: str) -> dict[str, Any]:
         """One instance, with the state of its sidecar's configuration. Raises NotFound."""
         return _object(await self._ask("GET", f"/v1/agents/{_segment(agent_type)}/{_segment(instance)}"))
+
+    async def make_token(self, name: str, scope: Scope, lifetime: float) -> dict[str, Any]:
+        """A new token (`token`, told nowhere else), good for `lifetime` seconds. Raises Conflict."""
+        body = {"name": name, "scope": scope, "expiresIn": lifetime}
+        return _object(await self._ask("POST", "/v1/tokens", body))
+
+    async def tokens(self) -> list[dict[str, Any]]:
+        """What is known of the operators' tokens, by name."""
+        return _items(await self._ask("GET", "/v1/tokens"), "items")
+
+    async def revoke_token(self, name: str) -> None:
+        """Make a token worthless. Raises NotFound."""
+        await self._ask("DELETE", f"/v1/tokens/{_segment(name)}")
+
+    async def join_token(
+        self, agent_type: str | None, instance: str, labels: Mapping[str, str], lifetime: float | None = None
+    ) -> str:
+        """A token with which one process can get one identity, once; `lifetime` is in seconds."""
+        body: dict[str, Any] = {"type": agent_type, "instance": instance, "labels": dict(labels)}
+        body |= {} if lifetime is None else {"expiresIn": lifetime}
+        return str(_object(await self._ask("POST", "/v1/join-tokens", body)).get("token", ""))
+
+    async def identities(self) -> list[dict[str, Any]]:
+        """Every identity that is held, by SPIFFE ID."""
+        return _items(await self._ask("GET", "/v1/identities"), "items")
+
+    async def authority(self) -> dict[str, Any]:
+        """The certificate authority, and where its rotation stands."""
+        return _object(await self._ask("GET", "/v1/authority"))
+
+    async def rotate(self, level: str) -> dict[str, Any]:
+        """Replace one of the authority's levels. Raises Conflict if that is under way."""
+        return _object(await self._ask("POST", "/v1/authority/rotations", {"level": level}))
+
+    async def revoke(self, spiffe_id: str, reason: str) -> None:
+        """Take an identity back."""
+        await self._ask("POST", "/v1/revocations", {"spiffeId": spiffe_id, "reason": reason})
+
+    async def restore(self, spiffe_id: str) -> None:
+        """Undo a revocation. Raises NotFound."""
+        await self._ask("DELETE", "/v1/revocations", query=[("spiffe_id", spiffe_id)])
+
+    async def trust_bundles(self) -> TrustBundles:
+        """What members of the mesh trust."""
+        return TrustBundles.from_json(await self._fetch("GET", "/v1/trust-bundles"))
+
+    async def federate(self, trust_domain: str, pem: str) -> None:
+        """Believe roots (PEM) for the names of another trust domain."""
+        await self._ask("PUT", f"/v1/trust-bundles/{_segment(trust_domain)}", {"pem": pem})
+
+    async def unfederate(self, trust_domain: str) -> None:
+        """Believe nobody of another trust domain any more. Raises NotFound."""
+        await self._ask("DELETE", f"/v1/trust-bundles/{_segment(trust_domain)}")
+
+    async def audit(self, limit: int) -> list[dict[str, Any]]:
+        """The last records of the audit, at most `limit`, the newest last."""
+        return _items(await self._ask("GET", "/v1/audit", query=[("limit", str(limit))]), "items")
 
     async def watch(self, path: str, query: Parameters = ()) -> AsyncGenerator[Event, None]:
         """The events of a watch: `added`, `changed`, `removed`, and `synced` after those there already were.
@@ -187,7 +271,10 @@ def _error(url: str, response: httpx.Response, content: bytes) -> MeshError:
             return InvalidResource(problems)
     if "x-weft-error" not in response.headers:
         return Unavailable(f"{url} is not Weft's control plane: it answers {response.status_code}")
-    return read_error(url, response.status_code, response.headers, content)
+    error = read_error(url, response.status_code, response.headers, content)
+    if isinstance(error, Unauthenticated):
+        return Unauthenticated(f"{error.detail}; {_WHERE_TOKENS_ARE}")
+    return error
 
 
 def _field_problems(content: bytes) -> list[FieldProblem]:
@@ -203,6 +290,11 @@ def _field_problems(content: bytes) -> list[FieldProblem]:
 
 def _unreachable(url: str, error: Exception) -> Unavailable:
     reason = str(error) or type(error).__name__
+    if "CERTIFICATE_VERIFY_FAILED" in reason:
+        return Unavailable(
+            f"nobody vouches for what answers at {url} as the control plane ({reason}): name the mesh's "
+            "roots with --ca-file or WEFT_CA_FILE (`weft identity bundle` prints them)"
+        )
     return Unavailable(
         f"the control plane at {url} does not answer ({reason}): is it running? `weft up` starts a mesh"
     )
