@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 import json
 import sys
+import time
 from asyncio.subprocess import DEVNULL, Process
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -25,15 +27,22 @@ from envoy.extensions.filters.network.http_connection_manager.v3.http_connection
 )
 from prometheus_client import CollectorRegistry
 from tests.binaries import ENVOY
-from tests.xds import Log, OneSnapshot, Resources, snapshot
+from tests.pki import Pki
+from tests.sds import write_secrets
+from tests.xds import Log, OneSnapshot, Resources, server_identity, snapshot
 
 from weft.aio.poll import until
 from weft.aio.ports import reserve_port
+from weft.controlplane.xds.credentials import server_credentials
 from weft.controlplane.xds.server import AdsServer
 from weft.controlplane.xds.snapshot import LISTENER, Snapshot, encode
 from weft.controlplane.xds.status import SyncStatus
+from weft.identity.bundle import TrustBundle, TrustBundles
 from weft.model.node import Address, Node
 from weft.sidecar.bootstrap import bootstrap
+from weft.sidecar.sds import write_identity, write_trust
+
+DOOR = "spiffe://weft.local/operator/alice/c-1"
 
 LIMIT = 10.0
 """Seconds in which anything waited for happens; less than the 15 s after which Envoy goes on without."""
@@ -126,6 +135,9 @@ class World:
         self.caller = httpx.AsyncClient(base_url=f"http://{node.outbound}", timeout=5.0)
         self.admin = httpx.AsyncClient()
         self.server: AdsServer | None = None
+        self.pki = Pki()
+        self.identity = server_identity(self.pki)
+        self.secrets = Path()
         self._serving: AsyncExitStack = AsyncExitStack()
 
     def initial(self) -> Snapshot:
@@ -140,7 +152,13 @@ class World:
     async def serve(self) -> None:
         """Start the ADS server, at the port it had."""
         self.log, self.registry = Log(), CollectorRegistry()
-        server = AdsServer(self.source, observer=self.log, registry=self.registry, port=self.port)
+        server = AdsServer(
+            self.source,
+            observer=self.log,
+            registry=self.registry,
+            port=self.port,
+            credentials=server_credentials(lambda: self.identity),
+        )
         self.server = await self._serving.enter_async_context(server)
         self.port = server.port
         pushing = asyncio.create_task(server.run())
@@ -218,6 +236,8 @@ async def holds(ask: Callable[[], Awaitable[Any]], fits: Callable[[Any], bool]) 
 @asynccontextmanager
 async def envoy(world: World, directory: Path) -> AsyncIterator[Process]:
     """A real Envoy with the sidecars' own bootstrap."""
+    world.secrets = directory
+    write_secrets(directory, world.pki, DOOR)
     config = bootstrap(
         world.node,
         xds=[Address("127.0.0.1", world.port)],
@@ -229,7 +249,7 @@ async def envoy(world: World, directory: Path) -> AsyncIterator[Process]:
     file.write_text(json.dumps(config))
     options = ("--disable-hot-restart", "--concurrency", "1", "--log-level", "warning")
     process = await asyncio.create_subprocess_exec(
-        ENVOY, "-c", file, *options, stdout=DEVNULL, stderr=sys.stderr
+        ENVOY, "-c", file, *options, stdout=DEVNULL, stderr=sys.stderr, cwd=directory
     )
     world.admin = httpx.AsyncClient(transport=httpx.AsyncHTTPTransport(uds=str(directory / "admin")))
     try:
@@ -355,3 +375,31 @@ async def test_an_idle_stream_stays_open_though_envoy_pings_on_it(world: World) 
     with pytest.raises(TimeoutError):
         await world.log.seen("disconnected", within=3)
     assert world.log.count("connected") == 1
+
+
+async def test_envoy_comes_back_with_its_new_certificate_when_that_of_its_stream_ends(world: World) -> None:
+    write_identity(world.secrets, *world.pki.svid(DOOR, lifetime=time.time() - world.pki.now + 3))
+    await world.stop_serving()
+    await world.serve()
+    await world.subscribed_to_all()
+    write_identity(world.secrets, *world.pki.svid(DOOR))
+    await world.log.seen("disconnected")
+    await world.subscribed_to_all()
+    assert world.log.count("connected") == 2
+
+
+async def test_envoy_follows_the_server_to_another_root(world: World) -> None:
+    heir = Pki()
+    both = TrustBundle(heir.trust_domain, heir.bundle().roots + world.pki.bundle().roots)
+    world.identity = replace(world.identity, roots=both.pem)
+    write_trust(world.secrets, TrustBundles(both))
+    world.identity = replace(server_identity(heir), roots=both.pem)
+    write_identity(world.secrets, *heir.svid(DOOR))
+    write_trust(world.secrets, heir.bundles())
+    world.identity = server_identity(heir)
+    world.source.change(endpoints=endpoints(first=world.second.port))
+    await world.answers("second")
+    assert world.log.count("connected") == 1, "an open stream goes on"
+    await world.stop_serving()
+    await world.serve()
+    await world.subscribed_to_all()

@@ -4,103 +4,26 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 import grpc
 import pytest
-from envoy.service.discovery.v3.discovery_pb2 import DeltaDiscoveryRequest, DeltaDiscoveryResponse, Resource
-from grpc import aio
-from prometheus_client import CollectorRegistry
-from tests.xds import NODE, Log, OneSnapshot, bare, snapshot
+from envoy.service.discovery.v3.discovery_pb2 import DeltaDiscoveryRequest, Resource
+from tests.xds import NODE, AdsMesh, OneSnapshot, bare, running, snapshot, stream
 
 from weft.aio.ports import PortUnavailable
-from weft.controlplane.xds.server import MAX_REQUEST_BYTES, METHOD, SERVICE, AdsServer
+from weft.controlplane.xds.server import MAX_REQUEST_BYTES
 from weft.controlplane.xds.snapshot import CLUSTER, ENDPOINTS, EncodedResource
 from weft.model.node import Node
 
 
-class Mesh:
-    """A running ADS server, what it serves and what it tells."""
-
-    def __init__(self, source: OneSnapshot | None = None, **settings: Any) -> None:
-        self.source = source or OneSnapshot(snapshot(clusters=bare(a="1"), endpoints=bare(a="1", b="1")))
-        self.log = Log()
-        self.registry = CollectorRegistry()
-        self.server = AdsServer(self.source, observer=self.log, registry=self.registry, **settings)
-
-    def metric(self, name: str, **labels: str) -> float:
-        value = self.registry.get_sample_value(name, labels)
-        assert value is not None
-        return value
-
-
-class Client:
-    """One open stream."""
-
-    def __init__(self, call: Any) -> None:
-        self.call = call
-
-    async def say(self, type_url: str, node: Node | None = None, **fields: Any) -> None:
-        message = DeltaDiscoveryRequest(type_url=type_url, **fields)
-        if node is not None:
-            message.node.id = node.key
-            message.node.metadata.update({"weft": node.metadata()})
-        await self.call.write(message.SerializeToString())
-
-    async def hear(self) -> DeltaDiscoveryResponse:
-        async with asyncio.timeout(30):
-            return DeltaDiscoveryResponse.FromString(await self.call.read())
-
-    async def ack(self, response: DeltaDiscoveryResponse) -> None:
-        await self.say(response.type_url, response_nonce=response.nonce)
-
-    async def nack(self, response: DeltaDiscoveryResponse, reason: str) -> None:
-        request = DeltaDiscoveryRequest(type_url=response.type_url, response_nonce=response.nonce)
-        request.error_detail.message = reason
-        await self.call.write(request.SerializeToString())
-
-    async def end(self) -> tuple[grpc.StatusCode, str]:
-        """Wait until the server ends the stream; how it did."""
-        async with asyncio.timeout(30):
-            with suppress(aio.AioRpcError):
-                while await self.call.read() is not aio.EOF:  # type: ignore[attr-defined]
-                    pass
-            return await self.call.code(), await self.call.details()
-
-
-@asynccontextmanager
-async def running(mesh: Mesh) -> AsyncIterator[Mesh]:
-    """`mesh`, serving and pushing."""
-    async with mesh.server:
-        pushing = asyncio.create_task(mesh.server.run())
-        try:
-            yield mesh
-        finally:
-            pushing.cancel()
-            with suppress(asyncio.CancelledError):
-                await pushing
-
-
 @pytest.fixture
-async def mesh() -> AsyncIterator[Mesh]:
-    async with running(Mesh()) as mesh:
+async def mesh() -> AsyncIterator[AdsMesh]:
+    async with running(AdsMesh()) as mesh:
         yield mesh
 
 
-@asynccontextmanager
-async def stream(mesh: Mesh) -> AsyncIterator[Client]:
-    """A connection of its own, with an open stream."""
-    async with aio.insecure_channel(f"127.0.0.1:{mesh.server.port}") as channel:
-        method: Any = channel.stream_stream
-        call = method(f"/{SERVICE}/{METHOD}")()
-        try:
-            yield Client(call)
-        finally:
-            call.cancel()
-
-
-async def test_a_sidecar_gets_what_it_asks_for_and_then_what_changes(mesh: Mesh) -> None:
+async def test_a_sidecar_gets_what_it_asks_for_and_then_what_changes(mesh: AdsMesh) -> None:
     async with stream(mesh) as client:
         await client.say(CLUSTER, NODE)
         first = await client.hear()
@@ -110,7 +33,7 @@ async def test_a_sidecar_gets_what_it_asks_for_and_then_what_changes(mesh: Mesh)
         assert [(each.name, each.version) for each in (await client.hear()).resources] == [("a", "2")]
 
 
-async def test_a_burst_of_changes_is_one_push(mesh: Mesh) -> None:
+async def test_a_burst_of_changes_is_one_push(mesh: AdsMesh) -> None:
     async with stream(mesh) as client:
         await client.say(ENDPOINTS, NODE, resource_names_subscribe=["a"])
         await client.ack(await client.hear())
@@ -126,7 +49,7 @@ async def test_a_burst_of_changes_is_one_push(mesh: Mesh) -> None:
 
 
 async def test_changes_that_do_not_end_are_pushed_all_the_same() -> None:
-    async with running(Mesh(quiet=0.5, longest_delay=0.6)) as mesh, stream(mesh) as client:
+    async with running(AdsMesh(quiet=0.5, longest_delay=0.6)) as mesh, stream(mesh) as client:
         await client.say(ENDPOINTS, NODE, resource_names_subscribe=["a"])
         await client.ack(await client.hear())
         await mesh.log.seen("synced")
@@ -136,13 +59,13 @@ async def test_changes_that_do_not_end_are_pushed_all_the_same() -> None:
         noise.cancel()
 
 
-async def change_without_end(mesh: Mesh) -> None:
+async def change_without_end(mesh: AdsMesh) -> None:
     for version in range(1000):
         mesh.source.change(endpoints=bare(a=f"v{version}"))
         await asyncio.sleep(0.05)
 
 
-async def test_a_rejection_is_told_counted_and_shown_until_it_is_replaced(mesh: Mesh) -> None:
+async def test_a_rejection_is_told_counted_and_shown_until_it_is_replaced(mesh: AdsMesh) -> None:
     async with stream(mesh) as client:
         await client.say(CLUSTER, NODE)
         await client.ack(await client.hear())
@@ -165,7 +88,7 @@ async def test_a_rejection_is_told_counted_and_shown_until_it_is_replaced(mesh: 
         assert status.types[CLUSTER].generation == 3
 
 
-async def test_the_time_from_change_to_ack_is_measured(mesh: Mesh) -> None:
+async def test_the_time_from_change_to_ack_is_measured(mesh: AdsMesh) -> None:
     async with stream(mesh) as client:
         await client.say(CLUSTER, NODE)
         await client.ack(await client.hear())
@@ -181,7 +104,7 @@ async def test_the_time_from_change_to_ack_is_measured(mesh: Mesh) -> None:
         assert mesh.metric("weft_xds_push_seconds_count") == 1
 
 
-async def test_comings_and_goings_are_told(mesh: Mesh) -> None:
+async def test_comings_and_goings_are_told(mesh: AdsMesh) -> None:
     async with stream(mesh) as client:
         await client.say(CLUSTER, NODE)
         await mesh.log.seen("connected")
@@ -192,7 +115,7 @@ async def test_comings_and_goings_are_told(mesh: Mesh) -> None:
     assert mesh.server.statuses() == []
 
 
-async def test_a_client_that_is_no_sidecar_is_told_so(mesh: Mesh) -> None:
+async def test_a_client_that_is_no_sidecar_is_told_so(mesh: AdsMesh) -> None:
     async with stream(mesh) as client:
         await client.say(CLUSTER)
         code, details = await client.end()
@@ -218,7 +141,7 @@ BAD_REQUESTS: dict[str, tuple[bytes, grpc.StatusCode]] = {
 
 
 @pytest.mark.parametrize("name", BAD_REQUESTS)
-async def test_a_bad_request_ends_its_own_stream_and_no_other(mesh: Mesh, name: str) -> None:
+async def test_a_bad_request_ends_its_own_stream_and_no_other(mesh: AdsMesh, name: str) -> None:
     data, expected = BAD_REQUESTS[name]
     async with stream(mesh) as good, stream(mesh) as bad:
         for client in (good, bad):
@@ -240,7 +163,7 @@ async def test_a_sidecar_for_which_there_is_no_snapshot_harms_no_other() -> None
                 raise RuntimeError("cannot be translated")
             return super().snapshot(node)
 
-    mesh = Mesh(Broken(snapshot(clusters=bare(a="1"))))
+    mesh = AdsMesh(Broken(snapshot(clusters=bare(a="1"))))
     async with running(mesh), stream(mesh) as good, stream(mesh) as bad:
         await bad.say(CLUSTER, Node("broken", NODE.outbound))
         await bad.end()
@@ -249,14 +172,14 @@ async def test_a_sidecar_for_which_there_is_no_snapshot_harms_no_other() -> None
 
 
 async def test_a_stream_that_does_not_say_who_it_is_ends() -> None:
-    async with running(Mesh(client_timeout=0.05)) as mesh, stream(mesh) as client:
+    async with running(AdsMesh(client_timeout=0.05)) as mesh, stream(mesh) as client:
         code, _ = await client.end()
     assert code is grpc.StatusCode.DEADLINE_EXCEEDED
 
 
 async def test_a_sidecar_that_does_not_read_is_let_go() -> None:
     large = EncodedResource("a", "1", Resource(name="a", version="1" * 50_000_000).SerializeToString())
-    mesh = Mesh(OneSnapshot(snapshot(clusters={"a": large})), client_timeout=0.2)
+    mesh = AdsMesh(OneSnapshot(snapshot(clusters={"a": large})), client_timeout=0.2)
     async with running(mesh), stream(mesh) as client:
         await client.say(CLUSTER, NODE)
         await mesh.log.seen("connected")
@@ -264,7 +187,7 @@ async def test_a_sidecar_that_does_not_read_is_let_go() -> None:
 
 
 async def test_stopping_ends_streams_so_that_sidecars_try_another_server() -> None:
-    mesh = Mesh()
+    mesh = AdsMesh()
     async with running(mesh) as mesh, stream(mesh) as client:
         await client.say(CLUSTER, NODE)
         await client.hear()
@@ -275,17 +198,17 @@ async def test_stopping_ends_streams_so_that_sidecars_try_another_server() -> No
 
 
 async def test_a_port_in_use_is_named() -> None:
-    async with running(Mesh()) as first:
-        second = Mesh(port=first.server.port)
+    async with running(AdsMesh()) as first:
+        second = AdsMesh(port=first.server.port)
         with pytest.raises(PortUnavailable, match=rf"127\.0\.0\.1:{first.server.port}.*choose another"):
             await second.server.__aenter__()
 
 
 async def test_a_server_can_be_started_again_at_its_port() -> None:
-    mesh = Mesh()
+    mesh = AdsMesh()
     async with running(mesh), stream(mesh) as client:
         await client.say(CLUSTER, NODE)
         await client.hear()
-    async with running(Mesh(port=mesh.server.port)) as again, stream(again) as client:
+    async with running(AdsMesh(port=mesh.server.port)) as again, stream(again) as client:
         await client.say(CLUSTER, NODE)
         await client.hear()

@@ -108,8 +108,13 @@ def _xds_cluster(addresses: Sequence[Address], trust_domain: str) -> dict[str, A
         # A control plane whose machine is gone sends no reset: ask, and go to another.
         "connection_keepalive": {"interval": "10s", "timeout": "5s"}
     }
+    options = {
+        "explicit_http_config": {"http2_protocol_options": http2},
+        # One stream is all it carries, and a new one comes with the certificate that there is then.
+        "common_http_protocol_options": {"max_requests_per_connection": 1},
+    }
     return {
-        **_cluster(XDS_CLUSTER, addresses, {"explicit_http_config": {"http2_protocol_options": http2}}),
+        **_cluster(XDS_CLUSTER, addresses, options),
         "transport_socket": _control_plane_tls(trust_domain),
     }
 

@@ -13,7 +13,7 @@ from weft.controlplane.xds.session import Session
 from weft.controlplane.xds.snapshot import SnapshotSource
 from weft.controlplane.xds.status import SyncStatus
 from weft.controlplane.xds.wire import parse_request, request_of
-from weft.errors import Unavailable
+from weft.errors import MeshError
 
 Context = aio.ServicerContext[bytes, bytes]
 
@@ -38,7 +38,7 @@ class Connection:
         self._source = source
         self._due = asyncio.Event()
         self._changed_at: float | None = None
-        self._stopping = False
+        self._ending: MeshError | None = None
 
     def status(self) -> SyncStatus:
         """Where the sidecar stands."""
@@ -50,16 +50,16 @@ class Connection:
             self._changed_at = changed_at
         self._due.set()
 
-    def stop(self) -> None:
-        """End the stream with the word that another control plane should be tried."""
-        self._stopping = True
+    def end(self, error: MeshError) -> None:
+        """End the stream: `run` raises `error`, or the one given first."""
+        self._ending = self._ending or error
         self._due.set()
 
     async def run(self, first: DeltaDiscoveryRequest) -> None:
         """Serve the sidecar, whose first request was `first`, until it leaves.
 
         Raises InvalidRequest if it says what makes no sense, TimeoutError if it does not read what it is
-        sent, Unavailable if `stop` is called.
+        sent, and what `end` is given.
         """
         self._session.receive(request_of(first))
         self._due.set()
@@ -74,8 +74,8 @@ class Connection:
         while True:
             await self._due.wait()
             self._due.clear()
-            if self._stopping:
-                raise Unavailable("this control plane is stopping")
+            if self._ending is not None:
+                raise self._ending
             self._take_over_change()
             for data in self._session.responses():
                 async with asyncio.timeout(self._write_timeout):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import contextmanager
 from typing import Self
 
@@ -16,12 +16,15 @@ from prometheus_client import CollectorRegistry
 from weft.aio.ports import PortUnavailable
 from weft.controlplane.xds.connection import Connection, Context
 from weft.controlplane.xds.metrics import XdsMetrics
+from weft.controlplane.xds.peer import OnDenied, check_node, peer_svid
 from weft.controlplane.xds.session import Session
 from weft.controlplane.xds.snapshot import SnapshotSource
 from weft.controlplane.xds.status import Observer, SyncStatus
 from weft.controlplane.xds.wire import node_of, parse_request
-from weft.errors import InvalidRequest, Unavailable
+from weft.errors import Denied, InvalidRequest, Unauthenticated, Unavailable
+from weft.identity.svid import Svid
 from weft.model.node import Node
+from weft.model.spiffe import DEFAULT_TRUST_DOMAIN, SpiffeId
 
 SERVICE = "envoy.service.discovery.v3.AggregatedDiscoveryService"
 METHOD = "DeltaAggregatedResources"
@@ -55,6 +58,14 @@ _OPTIONS = (
 )
 
 
+def _nobody(identity: str) -> bool:  # noqa: ARG001 - the same for all
+    return False
+
+
+def _unheard(who: str, node: Node | None, reason: str) -> None:
+    """Leave a refusal unheard."""
+
+
 class AdsServer:
     """Serves what a source has for each sidecar, and pushes what changes.
 
@@ -73,10 +84,19 @@ class AdsServer:
         quiet: float = QUIET,
         longest_delay: float = LONGEST_DELAY,
         client_timeout: float = CLIENT_TIMEOUT,
+        credentials: grpc.ServerCredentials | None = None,
+        trust_domain: str = DEFAULT_TRUST_DOMAIN,
+        revoked: Callable[[str], bool] = _nobody,
+        on_denied: OnDenied = _unheard,
     ) -> None:
         """`port` 0 lets the system choose. `quiet` and `longest_delay`, in seconds, tell when to push:
         when nothing changed for `quiet`, at the latest `longest_delay` after the first change. A stream
         whose client is silent at first, or does not read, ends after `client_timeout` seconds.
+
+        With `credentials` (see `server_credentials`) every stream is bound to the identity of its peer: it
+        must be of `trust_domain`, not `revoked` (which is asked by SPIFFE ID), and that of the node it asks
+        for; `on_denied` hears of those that are not. Without them anybody is served: for tests of the
+        protocol alone.
 
         Raises ValueError if another server's metrics are in `registry` already.
         """
@@ -88,7 +108,11 @@ class AdsServer:
         self._quiet = quiet
         self._longest_delay = longest_delay
         self._client_timeout = client_timeout
-        self._connections: set[Connection] = set()
+        self._credentials = credentials
+        self._trust_domain = trust_domain
+        self._revoked = revoked
+        self._on_denied = on_denied
+        self._connections: dict[Connection, str] = {}
         self._server: aio.Server | None = None
 
     @property
@@ -110,6 +134,12 @@ class AdsServer:
             for connection in self._connections:
                 connection.push(changed_at)
 
+    def drop(self, identity: str) -> None:
+        """End the streams of the SPIFFE ID `identity`, which has been revoked."""
+        for connection, holder in self._connections.items():
+            if holder == identity:
+                connection.end(_revocation(identity))
+
     async def __aenter__(self) -> Self:
         """Listen. Raises PortUnavailable if the port cannot be had."""
         self._server = aio.server(options=_OPTIONS, maximum_concurrent_rpcs=MAX_STREAMS)
@@ -122,7 +152,7 @@ class AdsServer:
         )
         host = f"[{self._host}]" if ":" in self._host else self._host
         try:
-            self._port = self._server.add_insecure_port(f"{host}:{self._port}")
+            self._port = self._bind(self._server, f"{host}:{self._port}")
         except RuntimeError as error:
             raise PortUnavailable(
                 f"the xDS server cannot listen at {host}:{self._port}: stop the program that listens there, "
@@ -133,7 +163,7 @@ class AdsServer:
 
     async def __aexit__(self, *_: object) -> None:
         for connection in self._connections:
-            connection.stop()
+            connection.end(Unavailable("this control plane is stopping"))
         if self._server is not None:
             await self._server.stop(grace=1.0)
 
@@ -148,21 +178,33 @@ class AdsServer:
                 break
         return generation
 
+    def _bind(self, server: aio.Server, address: str) -> int:
+        if self._credentials is None:
+            return server.add_insecure_port(address)
+        return server.add_secure_port(address, self._credentials)
+
     async def _handle(self, requests: AsyncIterator[bytes], context: Context) -> None:
         try:
             await self._serve(requests, context)
         except InvalidRequest as error:
             await context.abort(grpc.StatusCode.INVALID_ARGUMENT, error.detail)
+        except Unauthenticated as error:
+            await context.abort(grpc.StatusCode.UNAUTHENTICATED, error.detail)
+        except Denied as error:
+            await context.abort(grpc.StatusCode.PERMISSION_DENIED, error.detail)
         except Unavailable as error:
             await context.abort(grpc.StatusCode.UNAVAILABLE, error.detail)
         except TimeoutError:
             await context.abort(grpc.StatusCode.DEADLINE_EXCEEDED, "the client does not keep up")
 
     async def _serve(self, requests: AsyncIterator[bytes], context: Context) -> None:
+        peer = self._peer(context)
         first = await self._first_request(requests)
         if first is None:
             return
         node = node_of(first)
+        if peer is not None:
+            self._admit(peer.id, node)
         session = Session(
             node,
             self._source.snapshot(node),
@@ -171,8 +213,28 @@ class AdsServer:
             metrics=self._metrics,
         )
         connection = Connection(requests, context, session, self._source, write_timeout=self._client_timeout)
-        with self._connected(node, connection):
+        with self._connected(node, connection, peer):
             await connection.run(first)
+
+    def _peer(self, context: Context) -> Svid | None:
+        """Who is there; None if this server does not ask. Raises Unauthenticated."""
+        if self._credentials is None:
+            return None
+        try:
+            return peer_svid(context, self._trust_domain, now=time.time())
+        except Unauthenticated as error:
+            self._on_denied(f"unauthenticated {context.peer()}", None, error.detail)
+            raise
+
+    def _admit(self, identity: SpiffeId, node: Node) -> None:
+        """Raise Denied unless `identity` may have what `node` is to know."""
+        try:
+            if self._revoked(str(identity)):
+                raise _revocation(str(identity))
+            check_node(identity, node)
+        except Denied as error:
+            self._on_denied(str(identity), node, error.detail)
+            raise
 
     async def _first_request(self, requests: AsyncIterator[bytes]) -> DeltaDiscoveryRequest | None:
         """Who is there, and its first wish; None if it has left already."""
@@ -181,13 +243,33 @@ class AdsServer:
         return None if data is None else parse_request(data)
 
     @contextmanager
-    def _connected(self, node: Node, connection: Connection) -> Iterator[None]:
-        self._connections.add(connection)
+    def _connected(self, node: Node, connection: Connection, peer: Svid | None) -> Iterator[None]:
+        self._connections[connection] = "" if peer is None else str(peer.id)
         self._metrics.streams.inc()
         self._observer.connected(node)
         try:
-            yield
+            with _expiring(connection, peer):
+                yield
         finally:
-            self._connections.discard(connection)
+            del self._connections[connection]
             self._metrics.streams.dec()
             self._observer.disconnected(node)
+
+
+@contextmanager
+def _expiring(connection: Connection, peer: Svid | None) -> Iterator[None]:
+    """End the stream when the certificate ends that it was opened with; a sidecar has a new one by then."""
+    if peer is None:
+        yield
+        return
+    error = Unauthenticated(f"the certificate of {peer.id} has expired: connect with a new one")
+    left = max(0.0, peer.not_after - time.time())
+    timer = asyncio.get_running_loop().call_later(left, connection.end, error)
+    try:
+        yield
+    finally:
+        timer.cancel()
+
+
+def _revocation(identity: str) -> Denied:
+    return Denied(f"{identity} has been revoked: its sidecar must enrol anew, under another id")
