@@ -312,6 +312,30 @@ async def test_a_state_that_the_store_lost_or_went_back_from_is_put_back(
     assert authority.status != latest
 
 
+async def test_an_authority_made_by_who_found_the_store_empty_gives_way_to_the_one_that_is_trusted(
+    authority: Authority, store: MemoryStore, clock: Clock
+) -> None:
+    before = authority.status
+    other_store = MemoryStore()
+    clock.now += 1
+    async with Authority.open(other_store, SEALER, clock=clock) as upstart:
+        await upstart.rotate(Level.INTERMEDIATE)
+    entry = await (await _raw(other_store)).get(KEY)
+    await other_store.close()
+    assert entry is not None
+    bucket = await _raw(store)
+    await bucket.put(KEY, entry.value)
+
+    async def is_gone() -> bool:
+        now = await bucket.get(KEY)
+        return now is not None and now.value != entry.value
+
+    async with asyncio.timeout(30):
+        await until(is_gone)
+    async with Authority.open(store, SEALER, clock=clock) as fresh:
+        assert fresh.status == before == authority.status
+
+
 async def test_garbage_in_the_store_changes_nothing(
     authority: Authority, store: MemoryStore, caplog: pytest.LogCaptureFixture
 ) -> None:

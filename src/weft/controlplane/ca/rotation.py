@@ -32,7 +32,7 @@ def first_state(trust_domain: str, now: float, lifetimes: Lifetimes) -> Authorit
     """A new authority for `trust_domain`."""
     root = make_root(trust_domain, now, lifetimes.root)
     issuing = make_intermediate(root, trust_domain, now, lifetimes.intermediate)
-    return AuthorityState(trust_domain, root, issuing)
+    return AuthorityState(trust_domain, root, issuing, founded_at=now)
 
 
 def begin(state: AuthorityState, level: Level, now: float, lifetimes: Lifetimes) -> AuthorityState:

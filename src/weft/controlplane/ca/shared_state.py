@@ -156,14 +156,14 @@ class SharedState:
         self._take(Entry(KEY, sealed, written))
 
     def _take(self, entry: Entry[bytes]) -> bool:
-        """Go on with the state in `entry`, or return False if a later one is known.
+        """Go on with the state in `entry`, or return False if that is superseded.
 
         Raises SealBroken, and InvalidRequest if it is of another trust domain.
         """
         state = open_state(entry.value, self._sealer)
         if state.trust_domain != self._state.trust_domain:
             raise InvalidRequest(f"the store now holds the authority of {state.trust_domain!r}")
-        if state.version < self._state.version:
+        if not state.supersedes(self._state):
             return False
         news = not _same(state, self._state)
         self._state, self._revision = state, entry.revision

@@ -57,8 +57,18 @@ class AuthorityState:
     federated: Mapping[str, TrustBundle] = field(default_factory=dict)
     revision: int = 1
     """Of the bundles: grows whenever what is trusted changes."""
+    founded_at: float = 0.0
+    """When the authority was first made, in seconds since 1970."""
     version: int = 1
-    """Grows with every change of anything: of two states the later one has the greater."""
+    """Grows with every change of anything."""
+
+    def supersedes(self, other: AuthorityState) -> bool:
+        """Whether whoever knows both goes on with this one: it is the same authority's, and no earlier.
+
+        Of two authorities, as there are if a replica starts with a store that has just lost everything, the
+        older one is the one that the mesh trusts.
+        """
+        return (-self.founded_at, self.version) >= (-other.founded_at, other.version)
 
     @property
     def bundles(self) -> TrustBundles:
@@ -72,6 +82,7 @@ def seal_state(state: AuthorityState, sealer: Sealer) -> bytes:
     """`state` as bytes that only `sealer` can open."""
     document = {
         "format": _FORMAT,
+        "foundedAt": state.founded_at,
         "version": state.version,
         "root": _signing_key(state.root),
         "issuing": _signing_key(state.issuing),
@@ -114,6 +125,7 @@ def _state(document: Mapping[str, Any]) -> AuthorityState:
         ),
         federated=bundles.federated,
         revision=bundles.revision,
+        founded_at=float(document["foundedAt"]),
         version=int(document["version"]),
     )
 
