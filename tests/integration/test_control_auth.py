@@ -14,6 +14,7 @@ import pytest
 import uvicorn
 from prometheus_client import CollectorRegistry
 from starlette.types import ASGIApp
+from tests.control_access import MemoryAudit
 from tests.pki import Pki
 
 from weft.aio.poll import until
@@ -30,7 +31,7 @@ from weft.errors import Unavailable
 from weft.identity.bundle import TrustBundles
 from weft.identity.tls import client_context
 from weft.local.control import ControlApi
-from weft.model.audit import AuditRecord, Outcome
+from weft.model.audit import Outcome
 from weft.model.operator import Scope, new_token
 from weft.model.spiffe import agent_id, control_id, operator_id
 from weft.registry.registry import Registry
@@ -51,26 +52,13 @@ spec: {capabilities: [summarize]}
 """
 
 
-class Log:
-    """An audit that is kept in memory."""
-
-    def __init__(self) -> None:
-        self.records: list[AuditRecord] = []
-
-    def record(self, record: AuditRecord) -> None:
-        self.records.append(record)
-
-    async def recent(self, limit: int, *, since: float | None = None) -> list[AuditRecord]:
-        return [each for each in self.records if since is None or each.time >= since][-limit:]
-
-
 @dataclass
 class Api:
     """The API behind TLS, and what is behind it."""
 
     directory: Path
     pki: Pki
-    log: Log
+    log: MemoryAudit
     tokens: Tokens
     bundles: TrustBundles
     revoked: set[str] = field(default_factory=set)
@@ -110,7 +98,7 @@ class Api:
 
 @pytest.fixture
 async def api(tmp_path: Path) -> AsyncIterator[Api]:
-    store, log, pki = MemoryStore(), Log(), Pki()
+    store, log, pki = MemoryStore(), MemoryAudit(), Pki()
     registry, resources = await Registry.open(store), await Resources.open(store)
     sidecars = await Sidecars.open(store)
     async with (
@@ -444,7 +432,7 @@ async def test_the_client_follows_the_roots_in_a_file(api: Api) -> None:
         assert await client.agents(()) == []
 
 
-async def noted(log: Log, reason: str) -> None:
+async def noted(log: MemoryAudit, reason: str) -> None:
     async def is_noted() -> bool:
         return any(reason in each.reason for each in log.records)
 

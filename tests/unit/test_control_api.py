@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
@@ -11,13 +12,17 @@ from typing import Any
 
 import httpx
 import pytest
+from fastapi import APIRouter, Depends, FastAPI
 from prometheus_client import CollectorRegistry
+from tests.control_access import admin_access
 
+from weft.controlplane.api.access import PUBLIC, admit, requires
 from weft.controlplane.api.app import MAX_BODY_BYTES, create_api
 from weft.controlplane.api.context import ApiContext
 from weft.controlplane.sidecars import Sidecars
 from weft.model.agent import Instance, Status
 from weft.model.node import Address, Inbound, Node
+from weft.model.operator import Scope
 from weft.registry.registry import Registry
 from weft.registry.view import View
 from weft.resources.store import Resources
@@ -69,9 +74,13 @@ async def api() -> AsyncIterator[Api]:
         await Resources.open(store),
         await Sidecars.open(store),
     )
-    async with View(registry) as view, ResourceView.follow(resources) as declared:
-        app = create_api(ApiContext(view, resources, declared, sidecars), CollectorRegistry())
-        async with serving(app) as url, httpx.AsyncClient(base_url=url) as http:
+    async with (
+        View(registry) as view,
+        ResourceView.follow(resources) as declared,
+        admin_access(store) as admin,
+    ):
+        app = create_api(ApiContext(view, resources, declared, sidecars, admin.access), CollectorRegistry())
+        async with serving(app) as url, httpx.AsyncClient(base_url=url, headers=admin.headers) as http:
             recording = asyncio.create_task(sidecars.run())
             yield Api(http, registry, view, sidecars)
             recording.cancel()
@@ -236,6 +245,31 @@ async def test_the_api_describes_itself_and_shows_metrics(api: Api) -> None:
     assert (await api.http.get("/metrics")).headers["content-type"].startswith("application/openmetrics-text")
     missing = await api.http.get("/nowhere")
     assert (missing.status_code, missing.headers["content-type"]) == (404, "application/problem+json")
+
+
+async def test_every_endpoint_is_closed_to_nobody_unless_it_is_public(api: Api) -> None:
+    paths = (await api.http.get("/openapi.json")).json()["paths"]
+    endpoints = {(method.upper(), path) for path, methods in paths.items() for method in methods}
+    async with httpx.AsyncClient(base_url=api.http.base_url) as nobody:
+        answers = {
+            (method, path): await nobody.request(method, re.sub(r"\{.*?\}", "x", path), content=b"{")
+            for method, path in endpoints | {("GET", "/docs"), ("GET", "/openapi.json"), ("GET", "/nowhere")}
+        }
+    admitted = {endpoint for endpoint, answer in answers.items() if answer.status_code != 401}
+    assert admitted == endpoints & PUBLIC
+
+
+def test_an_endpoint_without_a_rule_is_no_part_of_the_api() -> None:
+    ruled, unruled = APIRouter(prefix="/v1/new"), APIRouter(prefix="/v1/new")
+    ruled.add_api_route("/x", endpoint, dependencies=[Depends(requires(Scope.ADMIN))])
+    unruled.add_api_route("/x", endpoint)
+    admit(FastAPI(), ruled)
+    with pytest.raises(TypeError, match="/v1/new/x"):
+        admit(FastAPI(), unruled)
+
+
+async def endpoint() -> None:
+    """Does nothing."""
 
 
 async def sse(stream: httpx.Response) -> AsyncIterator[tuple[str, str | None]]:

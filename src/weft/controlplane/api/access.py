@@ -49,7 +49,7 @@ class Rule:
             return
         caller: Caller = request.scope["state"]["caller"]
         if not self.admits(caller):
-            what = f"{request.method} {request.url.path[:200]}"
+            what = _what(request.scope)
             error = self._refusal(caller, what)
             context.access.recorder.denied(caller.who, "call api", what, error.detail)
             raise error
@@ -133,11 +133,23 @@ class Gate:
             await self._app(scope, receive, send)
             return
         try:
-            scope.setdefault("state", {})["caller"] = self._access.authentication.caller(scope)
+            scope.setdefault("state", {})["caller"] = self._caller(scope)
         except MeshError as error:
             if isinstance(error, Unauthenticated):
-                what = f"{scope['method']} {scope['path'][:200]}"
-                self._access.recorder.denied(Nobody(address(scope)).who, "call api", what, error.detail)
+                who = Nobody(address(scope)).who
+                self._access.recorder.denied(who, "call api", _what(scope), error.detail)
             await problem_response(error)(scope, receive, send)
             return
         await self._app(scope, receive, send)
+
+    def _caller(self, scope: AsgiScope) -> Caller:
+        caller = self._access.authentication.caller(scope)
+        if isinstance(caller, Nobody) and (scope["method"], scope["path"]) not in PUBLIC:
+            # Before anything of the request is read. The rule of the endpoint is for those who are somebody.
+            raise Unauthenticated(f"{_what(scope)} needs a token: send it as `Authorization: Bearer TOKEN`")
+        return caller
+
+
+def _what(scope: AsgiScope) -> str:
+    """How the audit calls a request."""
+    return f"{scope['method']} {scope['path'][:200]}"
