@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from urllib.parse import quote
 
 import httpx
 import pytest
@@ -331,18 +332,41 @@ async def test_nothing_older_than_tls_1_3_and_nothing_in_plain_text_is_spoken(ap
             await client.get(f"http://127.0.0.1:{api.port}/livez")
 
 
+async def test_who_somebody_is_cannot_be_told_by_headers(api: Api) -> None:
+    chain, _ = api.pki.svid(AGENT)
+    forged = {
+        "x-forwarded-client-cert": f"URI={AGENT};Cert={quote(chain.decode())}",
+        "x-forwarded-for": "10.9.8.7",
+        "x-spiffe-id": str(AGENT),
+    }
+    async with api.client() as nobody:
+        refused(await nobody.get("/v1/agents", headers=forged), 401)
+    assert api.log.records[-1].who == "unauthenticated at 127.0.0.1"
+
+
+async def test_a_request_within_a_request_is_not_answered(api: Api) -> None:
+    token = (await api.token(Scope.VIEWER)).encode()
+    inner = b"GET /readyz HTTP/1.1\r\nHost: x\r\n\r\n"
+    lengths = b"Transfer-Encoding: chunked\r\nContent-Length: %d\r\n\r\n0\r\n\r\n" % (5 + len(inner))
+    head = b"POST /v1/diff HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer %s\r\n" % token
+    answer = await spoken(api, head + lengths + inner)
+    assert answer.startswith(b"HTTP/1.1 4")
+    assert answer.count(b"HTTP/1.1 ") == 1
+
+
+async def test_who_connects_and_says_nothing_is_not_waited_for(
+    api: Api, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("weft.controlplane.api.tls.HEAD_TIMEOUT", 0.05)
+    assert await spoken(api, b"") == b""
+    assert await spoken(api, b"GET /livez HTTP/1.1\r\nHost:") == b""
+
+
 @pytest.mark.parametrize("lines", [1, 200])
 async def test_oversized_headers_are_refused_and_the_connection_closed(api: Api, lines: int) -> None:
-    context = client_context(api.pki.bundle().pem)
-    async with asyncio.timeout(30):
-        reader, writer = await asyncio.open_connection("127.0.0.1", api.port, ssl=context)
-        value = b"x" * (2 * MAX_HEAD_BYTES // lines)
-        writer.write(b"GET /livez HTTP/1.1\r\nHost: x\r\n")
-        for number in range(lines):
-            writer.write(b"x-%d: %s\r\n" % (number, value))
-        writer.write(b"\r\n")
-        answer = await reader.read()
-        writer.close()
+    value = b"x" * (2 * MAX_HEAD_BYTES // lines)
+    headers = b"".join(b"x-%d: %s\r\n" % (number, value) for number in range(lines))
+    answer = await spoken(api, b"GET /livez HTTP/1.1\r\nHost: x\r\n%s\r\n" % headers)
     assert answer.startswith(b"HTTP/1.1 400")
 
 
@@ -430,6 +454,17 @@ async def test_the_client_follows_the_roots_in_a_file(api: Api) -> None:
             await client.agents(())
         write_private(roots, api.pki.bundle().pem)
         assert await client.agents(()) == []
+
+
+async def spoken(api: Api, request: bytes) -> bytes:
+    """All that is answered to the bytes of a request, until the server closes the connection."""
+    async with asyncio.timeout(30):
+        context = client_context(api.pki.bundle().pem)
+        reader, writer = await asyncio.open_connection("127.0.0.1", api.port, ssl=context)
+        writer.write(request)
+        answer = await reader.read()
+        writer.close()
+    return answer
 
 
 async def noted(log: MemoryAudit, reason: str) -> None:
