@@ -74,7 +74,7 @@ class OutsideHost:
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with suppress(asyncio.IncompleteReadError, ConnectionError):
-            while True:
+            while not (self.requests and "connection: close" in self.requests[-1]):
                 self.requests.append((await reader.readuntil(b"\r\n\r\n")).decode())
                 writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: 7\r\n\r\noutside")
                 await writer.drain()
@@ -114,9 +114,11 @@ class Caller:
         """The answer to a request that is sent as it stands; ends with the connection."""
         async with asyncio.timeout(LIMIT):
             reader, writer = await asyncio.open_connection(HOST, self.node.outbound.port)
-            writer.write(request)
-            answer = await reader.read()
-            writer.close()
+            try:
+                writer.write(request)
+                answer = await reader.read()
+            finally:
+                writer.transport.abort()
         return answer.decode(errors="replace")
 
 
