@@ -146,7 +146,9 @@ def test_tools_are_denied_and_allowed_by_what_the_body_says() -> None:
     assert not decision(deny, call(body=RpcCall("tools/call", "delete"))).allowed
     assert decision(deny, call(body=RpcCall("tools/call", "search"))).allowed
     assert decision(deny, call(body=RpcCall("prompts/get", "delete"))).allowed
-    assert not decision(deny, call(body=RpcCall(readable=False))).allowed
+    assert decision(deny, call(body=RpcCall())).allowed
+    assert not decision(deny, call()).allowed
+    assert decision(deny, call(method="GET")).allowed
     allow = """
     locked: {default: deny}
     p: {effect: allow, rules: [{paths: [/mcp], mcp: {methods: [tools/list, tools/call], tools: [search]}}]}
@@ -154,7 +156,7 @@ def test_tools_are_denied_and_allowed_by_what_the_body_says() -> None:
     assert decision(allow, call("/mcp", body=RpcCall("tools/list"))).allowed
     assert decision(allow, call("/mcp", body=RpcCall("tools/call", "search"))).allowed
     assert not decision(allow, call("/mcp", body=RpcCall("tools/call", "delete"))).allowed
-    assert not decision(allow, call("/mcp", body=RpcCall(readable=False))).allowed
+    assert not decision(allow, call("/mcp", body=RpcCall())).allowed
     assert not decision(allow, call("/mcp")).allowed
     assert not decision(allow, call("/other", body=RpcCall("tools/list"))).allowed
 
@@ -201,12 +203,15 @@ def test_a_revoked_identity_may_do_nothing() -> None:
     ("given", "path"),
     [
         ("/a/./b/../c?x=/..", "/a/c"),
+        ("/a//../b", "/a/b"),
+        ("/%61%2D%7e", "/a-~"),
         ("//a///b/", "/a/b/"),
         ("/%2e%2E/a", "/a"),
         ("/a\\b", "/a/b"),
         ("/a/..", "/"),
         ("/a%2Fb", None),
         ("/a%5cb", None),
+        ("/a#b", None),
         ("a", None),
     ],
 )

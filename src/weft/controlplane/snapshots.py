@@ -8,11 +8,11 @@ the load assignments it belongs to, no more.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Mapping
-from functools import lru_cache
+from collections.abc import Callable, Collection, Iterable, Mapping
 
 from weft.aio.generation import Generation
 from weft.controlplane.outside import OutsideWorld, SecretValue, unopened
+from weft.controlplane.translate.access import Access
 from weft.controlplane.translate.clusters import control_cluster, destination_cluster, forward_cluster
 from weft.controlplane.translate.destination import Destination
 from weft.controlplane.translate.egress import Outside
@@ -27,6 +27,7 @@ from weft.controlplane.translate.policy import (
 from weft.controlplane.translate.routes import route_configuration
 from weft.controlplane.xds.snapshot import EncodedResource, Snapshot, encode
 from weft.model.agent import Instance, Locality
+from weft.model.decision import access_policies
 from weft.model.node import Address, Node
 from weft.model.resource import AnyResource
 from weft.model.route import RouteSpec
@@ -36,6 +37,12 @@ from weft.model.traffic import BalancingPolicy, TrafficPolicySpec
 DESTINATION_RETENTION = 600.0
 """Seconds for which a destination stays known after its last instance left: callers are told "no healthy
 agent" rather than "no such agent", and clusters do not come and go with every restart."""
+
+MAX_NODES = 4096
+"""Of how many sidecars the listeners are kept encoded."""
+
+NO_LABELS: Mapping[str, Mapping[str, str]] = {}
+"""Nobody was attested any label."""
 
 MAX_LOCALITIES = 256
 """How many localities of callers are kept encoded at once."""
@@ -76,6 +83,8 @@ class Snapshots:
         self._routes: dict[Outside, Encoded] = {}
         """By what they lead to outside the mesh; encoded when the first sidecar needs them."""
         self._endpoints: dict[Locality, Encoded] = {}
+        self._access = Access(trust_domain=trust_domain)
+        self._listeners: dict[Node, Encoded] = {}
         self._generation = Generation()
 
     @property
@@ -93,13 +102,24 @@ class Snapshots:
         return Snapshot(
             clusters=self._outside.clusters(outside, self._clusters),
             endpoints=self._endpoints_for(node.locality),
-            listeners=_encoded_listeners(node),
+            listeners=self._listeners_of(node),
             routes=self._routes_to(outside),
             secrets=self._outside.secrets(outside),
         )
 
-    def update(self, instances: Iterable[Instance], resources: Iterable[AnyResource]) -> None:
-        """Take over what is declared and running now; the generation grows if sidecars must hear of it."""
+    def update(
+        self,
+        instances: Iterable[Instance],
+        resources: Iterable[AnyResource],
+        *,
+        labels_of: Mapping[str, Mapping[str, str]] = NO_LABELS,
+        revoked: Collection[str] = (),
+    ) -> None:
+        """Take over what is declared and running now; the generation grows if sidecars must hear of it.
+
+        `labels_of`: the labels that the authority attested to each SPIFFE ID; `revoked`: the SPIFFE IDs that
+        count no more.
+        """
         instances, resources = tuple(instances), tuple(resources)
         known = self._known(declared_destinations(resources) | running_destinations(instances))
         policies = {destination: policy_for(destination, resources) for destination in known}
@@ -108,6 +128,7 @@ class Snapshots:
         changed = self._update_routing(policies, routes)
         changed |= self._outside.update(resources)
         changed |= self._update_endpoints(policies, members)
+        changed |= self._update_access(resources, labels_of, revoked)
         self._policies, self._routes_declared, self._members = policies, routes, members
         if changed:
             self._generation.advance()
@@ -164,6 +185,31 @@ class Snapshots:
             self._routes[outside] = _encoded_routes(self._policies, self._routes_declared, outside)
         return self._routes[outside]
 
+    def _update_access(
+        self,
+        resources: Iterable[AnyResource],
+        labels_of: Mapping[str, Mapping[str, str]],
+        revoked: Collection[str],
+    ) -> bool:
+        policies = access_policies(resources)
+        by_label = any(each.labels for spec in policies.values() for each in spec.callers)
+        access = Access(
+            policies, self._trust_domain, dict(labels_of) if by_label else NO_LABELS, frozenset(revoked)
+        )
+        if access == self._access:
+            return False
+        self._access, self._listeners = access, {}
+        return True
+
+    def _listeners_of(self, node: Node) -> Encoded:
+        if node not in self._listeners:
+            while len(self._listeners) >= MAX_NODES:
+                del self._listeners[next(iter(self._listeners))]
+            self._listeners[node] = {
+                each.name: encode(each.name, each) for each in listeners(node, self._access)
+            }
+        return self._listeners[node]
+
     def _endpoints_for(self, locality: Locality) -> Encoded:
         if locality not in self._endpoints:
             while len(self._endpoints) >= MAX_LOCALITIES:
@@ -214,8 +260,3 @@ def _encoded_endpoints(
 def _encoded_routes(policies: Policies, routes: Mapping[Destination, RouteSpec], outside: Outside) -> Encoded:
     configuration = route_configuration(policies, routes, outside)
     return {configuration.name: encode(configuration.name, configuration)}
-
-
-@lru_cache(maxsize=4096)
-def _encoded_listeners(node: Node) -> Encoded:
-    return {each.name: encode(each.name, each) for each in listeners(node)}

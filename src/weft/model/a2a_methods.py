@@ -7,7 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
-_ID = "[^/]+"
+# Any ASCII but a slash: a smaller program for RE2 than `[^/]`, of which Envoy bounds the size.
+_ID = "[!-.0-~]+"
 _TASK = f"/tasks/{_ID}"
 _ACTION = f".*/tasks/{_ID}:(cancel|subscribe)/?"
 _CONFIGURATIONS = f"{_TASK}/pushNotificationConfigs"

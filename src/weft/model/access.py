@@ -168,7 +168,11 @@ class AccessDestination(Spec):
 
 
 class McpMatch(Spec):
-    """Which requests of MCP match, by what their bodies say."""
+    """Which requests of MCP match, by what their bodies say.
+
+    A POST that is no message of JSON-RPC, or that cannot be read, is taken for what is denied: give `paths`
+    too where an agent takes other things elsewhere.
+    """
 
     methods: Annotated[tuple[RpcName, ...], Field(max_length=MAX_ITEMS)] = ()
     """As in `tools/list`; any if omitted, but only `tools/call` if tools are given."""
@@ -185,7 +189,7 @@ class McpMatch(Spec):
 
 
 class A2aMatch(Spec):
-    """Which requests of A2A match, in any of its bindings."""
+    """Which requests of A2A match, in any of its bindings. Bodies are read as for MCP."""
 
     methods: Annotated[tuple[A2aMethodName, ...], Field(min_length=1, max_length=len(A2A_METHODS))]
 

@@ -10,7 +10,7 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
-from weft.model.a2a_methods import A2A_METHODS
+from weft.model.a2a_methods import A2A_METHODS, A2aMethod
 from weft.model.access import (
     TOOLS_CALL,
     A2aMatch,
@@ -67,14 +67,12 @@ class AccessTarget:
 
 @dataclass(frozen=True, slots=True)
 class RpcCall:
-    """What the body of a POST says, read as JSON-RPC."""
+    """What a message of JSON-RPC says: an object in JSON with a member `method` or `jsonrpc`."""
 
     method: str = ""
-    """Empty: it is not JSON-RPC."""
+    """Empty: it is an answer."""
     name: str = ""
     """`params.name`: the tool, where one is called."""
-    readable: bool = True
-    """Whether it could be read. If not, it is taken for what is denied, and not for what is allowed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +86,7 @@ class AccessRequest:
     path: str = ""
     """Normalised, without the query."""
     body: RpcCall | None = None
+    """None: no message of JSON-RPC, or none that can be read. A POST is then taken for what is denied."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,7 +170,10 @@ def concerns(spec: AccessPolicySpec, target: AccessTarget) -> bool:
 def reads_paths(policies: AccessPolicies, target: AccessTarget) -> bool:
     """Whether any of the policies about `target` depends on the paths of requests."""
     return target.kind is TargetKind.AGENT and any(
-        rule.reads_paths for spec in policies.values() if concerns(spec, target) for rule in spec.rules
+        rule.reads_paths and Action.CALL in (rule.actions or Action)
+        for spec in policies.values()
+        if concerns(spec, target)
+        for rule in spec.rules
     )
 
 
@@ -264,8 +266,10 @@ def _is_path(pattern: str, path: str, *, denies: bool) -> bool:
 
 
 def _is_mcp(match: McpMatch, request: AccessRequest, *, denies: bool) -> bool:
-    body = _posted(request, denies=denies)
-    if not body.readable:
+    if not _is_post(request, denies=denies):
+        return False
+    body = request.body
+    if body is None:
         return denies
     methods = match.methods or ((TOOLS_CALL,) if match.tools else ())
     if body.method not in methods:
@@ -274,18 +278,25 @@ def _is_mcp(match: McpMatch, request: AccessRequest, *, denies: bool) -> bool:
 
 
 def _is_a2a(match: A2aMatch, request: AccessRequest, *, denies: bool) -> bool:
-    body = _posted(request, denies=denies)
-    if not body.readable and denies:
-        return True
     methods = [A2A_METHODS[each] for each in match.methods]
-    return (body.readable and any(body.method in each.rpc_names for each in methods)) or any(
+    if _is_of_http_binding(methods, request, denies=denies):
+        return True
+    if not _is_post(request, denies=denies):
+        return False
+    if request.body is None:
+        # What is another method's in a binding without JSON-RPC need not be a message of it.
+        return denies and not _is_of_http_binding(A2A_METHODS.values(), request, denies=False)
+    return any(request.body.method in each.rpc_names for each in methods)
+
+
+def _is_of_http_binding(methods: Iterable[A2aMethod], request: AccessRequest, *, denies: bool) -> bool:
+    return any(
         form.matches(request.method, request.path, ignore_case=denies)
         for each in methods
         for form in each.http
     )
 
 
-def _posted(request: AccessRequest, *, denies: bool) -> RpcCall:
-    """What the body says; only a POST says anything."""
-    method = request.method.upper() if denies else request.method
-    return request.body if request.body is not None and method == "POST" else RpcCall()
+def _is_post(request: AccessRequest, *, denies: bool) -> bool:
+    """Whether the body counts."""
+    return (request.method.upper() if denies else request.method) == "POST"

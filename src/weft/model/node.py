@@ -11,6 +11,12 @@ from weft.errors import InvalidRequest
 from weft.model.agent import Locality
 from weft.model.names import check_name, check_type
 
+MAX_CAPABILITIES = 128
+"""How many capabilities an agent may have."""
+
+MAX_VERSION_LENGTH = 256
+"""Characters."""
+
 
 class AgentProtocol(StrEnum):
     """What the sidecar speaks to its agent."""
@@ -39,6 +45,10 @@ class Inbound:
     listen: Address
     agent: Address
     protocol: AgentProtocol = AgentProtocol.HTTP1
+    capabilities: frozenset[str] = frozenset()
+    """What the agent offers; AccessPolicies may be about that."""
+    version: str = ""
+    """The agent's; AccessPolicies may be about that."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +81,8 @@ class Node:
                 "listen": str(inbound.listen),
                 "agent": str(inbound.agent),
                 "protocol": inbound.protocol.value,
+                "capabilities": sorted(inbound.capabilities),
+                "version": inbound.version,
             },
         }
 
@@ -90,12 +102,26 @@ class Node:
                     listen=parse_address(inbound["listen"]),
                     agent=parse_address(inbound["agent"]),
                     protocol=AgentProtocol(inbound["protocol"]),
+                    capabilities=_capabilities(inbound.get("capabilities", [])),
+                    version=_version(inbound.get("version", "")),
                 ),
             )
         except (KeyError, TypeError, ValueError) as error:
             raise InvalidRequest(
                 f"the xDS node's metadata does not describe a Weft sidecar: {error!r}"
             ) from error
+
+
+def _capabilities(names: Any) -> frozenset[str]:
+    if not isinstance(names, list) or len(names) > MAX_CAPABILITIES:
+        raise ValueError(f"capabilities must be a list of at most {MAX_CAPABILITIES} names")
+    return frozenset(check_name(each, "capability") for each in names)
+
+
+def _version(version: Any) -> str:
+    if not isinstance(version, str) or len(version) > MAX_VERSION_LENGTH:
+        raise ValueError(f"version must be text of at most {MAX_VERSION_LENGTH} characters")
+    return version
 
 
 def parse_address(text: str) -> Address:

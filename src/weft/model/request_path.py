@@ -8,10 +8,10 @@ from typing import Final
 RULE_PATH: Final = r"^/[A-Za-z0-9._~!$&'()+,=:@/-]*\*?$"
 """What a rule may name: a path of characters that need no escape, or such a prefix and `*`."""
 
-_NEEDLESS: Final = r"%(2[146-9A-Fa-f]|3[0-9AaBbDd]|4[0-9A-Fa-f]|5[0-9AaCcFf]|6[1-9A-Fa-f]|7[0-9AaEe])"
+_NEEDLESS: Final = r"%(2[1346-9A-Fa-f]|3[0-9AaBbDdFf]|4[0-9A-Fa-f]|5[0-9AaCcFf]|6[1-9A-Fa-f]|7[0-9AaEe])"
 _CONTROL: Final = r"%([01][0-9A-Fa-f]|7[Ff])"
 _TWICE: Final = r"%25[0-9A-Fa-f][0-9A-Fa-f]"
-_OVERLONG: Final = r"%[Cc][01]"
+_OVERLONG: Final = r"%([Cc][01]|[Ee]0%[89][0-9A-Fa-f])"
 
 AMBIGUOUS_PATH: Final = rf".*(;|{_NEEDLESS}|{_CONTROL}|{_TWICE}|{_OVERLONG}).*"
 """A regular expression (RE2) for normalised paths that an agent may read otherwise than the mesh does.
@@ -21,8 +21,8 @@ Where paths decide who may call, such requests are refused.
 """
 
 _AMBIGUOUS = re.compile(AMBIGUOUS_PATH)
-_ESCAPED_SLASH = re.compile(r"%2f|%5c", re.IGNORECASE)
-_ESCAPED_DOT = re.compile(r"%2e", re.IGNORECASE)
+_REFUSED = re.compile(r"#|%2f|%5c|%00", re.IGNORECASE)
+_ESCAPED_UNRESERVED = re.compile("%(2[DdEe]|3[0-9]|4[1-9A-Fa-f]|5[0-9AaFf]|6[1-9A-Fa-f]|7[0-9AaEe])")
 
 
 def is_ambiguous(path: str) -> bool:
@@ -33,17 +33,22 @@ def is_ambiguous(path: str) -> bool:
 def normalised(target: str) -> str | None:
     """The path of a request target as the callee's Envoy sees it; None if it refuses such a path (400).
 
-    Without query and fragment, `.` and `..` resolved, slashes merged.
+    Without the query, needless escapes undone, `.` and `..` resolved, then slashes merged.
     """
-    path = re.split(r"[?#]", target, maxsplit=1)[0]
-    if not path.startswith("/") or _ESCAPED_SLASH.search(path):
+    path = target.partition("?")[0]
+    if not path.startswith("/") or _REFUSED.search(path):
         return None
     kept: list[str] = []
-    segments = _ESCAPED_DOT.sub(".", path).replace("\\", "/").split("/")[1:]
+    segments = _ESCAPED_UNRESERVED.sub(_unescaped, path).replace("\\", "/").split("/")[1:]
     for each in segments:
         if each == "..":
             del kept[-1:]
-        elif each not in {"", "."}:
+        elif each != ".":
             kept.append(each)
-    directory = segments[-1] in {"", ".", ".."} and kept
-    return "/" + "/".join(kept) + ("/" if directory else "")
+    if segments[-1] in {".", ".."}:
+        kept.append("")
+    return re.sub("/+", "/", "/" + "/".join(kept))
+
+
+def _unescaped(escape: re.Match[str]) -> str:
+    return chr(int(escape[1], 16))

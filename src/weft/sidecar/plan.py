@@ -63,7 +63,12 @@ def _inbound(
     port = agent_port.port if agent_port else settings.agent_port
     assert port is not None, "the settings insist on a port or a command"  # noqa: S101
     inbound = Inbound(
-        settings.type, Address(settings.bind_host, listen.port), Address(LOOPBACK, port), settings.protocol
+        settings.type,
+        Address(settings.bind_host, listen.port),
+        Address(LOOPBACK, port),
+        settings.protocol,
+        settings.capabilities,
+        settings.version,
     )
     return inbound, agent_port, (listen,)
 

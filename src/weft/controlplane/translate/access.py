@@ -1,0 +1,404 @@
+"""AccessPolicies as Envoy enforces them: RBAC filters on the listener of the agent that is called.
+
+They come to what `weft.model.decision` says. A listener has only what concerns its agent: one filter for
+identities that were revoked, one for the policies that deny, one for those that allow where the mesh-wide
+default is to deny; and where rules depend on bodies, one before them that reads these, on those rules' paths.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+
+from envoy.config.rbac.v3 import rbac_pb2 as rules_pb2
+from envoy.config.rbac.v3.rbac_pb2 import Permission, Policy
+from envoy.config.rbac.v3.rbac_pb2 import Principal as Identity
+from envoy.config.route.v3.route_components_pb2 import FilterConfig, Route, RouteMatch
+from envoy.extensions.filters.http.json_to_metadata.v3.json_to_metadata_pb2 import JsonToMetadata
+from envoy.extensions.filters.http.rbac.v3.rbac_pb2 import RBAC
+from envoy.extensions.filters.network.http_connection_manager.v3.http_connection_manager_pb2 import (
+    HttpConnectionManager,
+)
+
+from weft.controlplane.translate.denied import denied_replies
+from weft.model.a2a_methods import A2A_METHODS, HttpForm
+from weft.model.access import (
+    TOOLS_CALL,
+    A2aMatch,
+    AccessPolicySpec,
+    AccessRule,
+    Action,
+    Effect,
+    McpMatch,
+    Mode,
+    Principal,
+)
+from weft.model.decision import (
+    AMBIGUOUS,
+    REVOKED,
+    AccessPolicies,
+    AccessTarget,
+    TargetKind,
+    concerns,
+    default_of,
+    is_principal,
+)
+from weft.model.node import Inbound
+from weft.model.request_path import AMBIGUOUS_PATH
+from weft.model.spiffe import DEFAULT_TRUST_DOMAIN, SCHEME, Role, parse_spiffe_id
+
+BODY_FILTER = "weft.json_rpc"
+"""The filter that reads bodies."""
+
+BODY_METADATA = "weft.json_rpc"
+"""The namespace of what it found: `jsonrpc`, `method` and `name` (`params.name`)."""
+
+REVOKED_FILTER = "weft.access.revoked"
+DENY_FILTER = "weft.access.deny"
+ALLOW_FILTER = "weft.access.allow"
+
+DEFAULT_SHADOW_PREFIX = "default_"
+"""Begins the metadata (in `envoy.filters.http.rbac`) in which a mesh-wide default on trial leaves its result.
+
+`default_shadow_engine_result` is `denied` where it would have denied. What policies on trial would have
+denied is in `shadow_engine_result` and `shadow_effective_policy_id`, without a prefix.
+"""
+
+MAX_READ_BODY_BYTES = 4 * 1024 * 1024
+"""Where rules depend on bodies, larger ones are answered with 413."""
+
+
+@dataclass(frozen=True, slots=True)
+class Access:
+    """What all listeners' filters are made from."""
+
+    policies: AccessPolicies = field(default_factory=dict)
+    trust_domain: str = DEFAULT_TRUST_DOMAIN
+    """The mesh's own."""
+    labels_of: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    """The labels that the authority attested, by SPIFFE ID."""
+    revoked: frozenset[str] = frozenset()
+    """SPIFFE IDs that count no more."""
+
+
+NO_ACCESS_RULES = Access()
+"""Without policies, whoever has an identity may call everybody."""
+
+
+def restrict(manager: HttpConnectionManager, inbound: Inbound, access: Access) -> None:
+    """Have `manager` enforce what concerns `inbound`'s agent. It has its routes, and not yet its router."""
+    own = _own(inbound, access.policies)
+    if any(rule.reads_paths for spec in own.values() for rule in spec.rules):
+        _normalise_paths(manager)
+    reading = [rule for spec in own.values() for rule in spec.rules if rule.reads_bodies]
+    if reading:
+        manager.http_filters.add(name=BODY_FILTER, disabled=True).typed_config.Pack(_body_reader())
+        _read_bodies(manager, reading)
+    filters = list(_filters(own, access))
+    for name, config in filters:
+        manager.http_filters.add(name=name).typed_config.Pack(config)
+    if filters:
+        manager.local_reply_config.mappers.extend(denied_replies(inbound.type, default_of(own)[0]))
+
+
+def _own(inbound: Inbound, policies: AccessPolicies) -> AccessPolicies:
+    """The policies about calls of `inbound`'s agent, each with its rules about calls only."""
+    target = AccessTarget(TargetKind.AGENT, inbound.type, inbound.version, inbound.capabilities)
+    own = {}
+    for name, spec in sorted(policies.items()):
+        rules = tuple(rule for rule in spec.rules if not rule.actions or Action.CALL in rule.actions)
+        if concerns(spec, target) and bool(rules) == bool(spec.rules):
+            own[name] = spec.model_copy(update={"rules": rules})
+    return own
+
+
+def _filters(own: AccessPolicies, access: Access) -> Iterator[tuple[str, RBAC]]:
+    if access.revoked:
+        identities = [_exactly(each) for each in sorted(access.revoked)]
+        rules = _rules(rules_pb2.RBAC.DENY, {REVOKED: Policy(permissions=[_ANYTHING], principals=identities)})
+        yield REVOKED_FILTER, RBAC(rules=rules)
+    enforced, on_trial = _of_mode(own, Mode.ENFORCE), _of_mode(own, Mode.DRY_RUN)
+    denying = _policies(enforced, Effect.DENY, access)
+    if any(rule.reads_paths for spec in enforced.values() for rule in spec.rules):
+        denying[AMBIGUOUS] = Policy(permissions=[_path_regex(AMBIGUOUS_PATH)], principals=[_ANYONE])
+    denying_on_trial = _policies(on_trial, Effect.DENY, access)
+    if denying or denying_on_trial:
+        yield DENY_FILTER, _filter(rules_pb2.RBAC.DENY, denying, denying_on_trial)
+    yield from _allow_filter(own, enforced, access)
+
+
+def _allow_filter(
+    own: AccessPolicies, enforced: AccessPolicies, access: Access
+) -> Iterator[tuple[str, RBAC]]:
+    """Nothing if everything is allowed by default, and no other default is on trial."""
+    if default_of(own)[1] is Effect.ALLOW:
+        return
+    allowing, everything = (_policies(each, Effect.ALLOW, access) for each in (enforced, own))
+    config = RBAC(shadow_rules_stat_prefix=DEFAULT_SHADOW_PREFIX)
+    denies = default_of(enforced)[1] is Effect.DENY
+    if denies:
+        config.rules.CopyFrom(_rules(rules_pb2.RBAC.ALLOW, allowing))
+    if not denies or everything.keys() != allowing.keys():
+        config.shadow_rules.CopyFrom(_rules(rules_pb2.RBAC.ALLOW, everything))
+    yield ALLOW_FILTER, config
+
+
+def _of_mode(policies: AccessPolicies, mode: Mode) -> AccessPolicies:
+    return {name: spec for name, spec in policies.items() if spec.mode is mode}
+
+
+def _policies(policies: AccessPolicies, effect: Effect, access: Access) -> dict[str, Policy]:
+    """The policies of one effect, but for those that are about nobody there is."""
+    found = {}
+    for name, spec in policies.items():
+        if spec.effect is effect and (identities := _identities(spec, access)):
+            found[name] = Policy(permissions=_permissions(spec), principals=identities)
+    return found
+
+
+def _filter(
+    action: rules_pb2.RBAC.Action, enforced: Mapping[str, Policy], on_trial: Mapping[str, Policy]
+) -> RBAC:
+    config = RBAC()
+    if enforced:
+        config.rules.CopyFrom(_rules(action, enforced))
+    if on_trial:
+        config.shadow_rules.CopyFrom(_rules(action, on_trial))
+    return config
+
+
+def _rules(action: rules_pb2.RBAC.Action, policies: Mapping[str, Policy]) -> rules_pb2.RBAC:
+    return rules_pb2.RBAC(action=action, policies=policies)
+
+
+# Who
+
+_ANYONE = Identity(any=True)
+
+
+def _identities(spec: AccessPolicySpec, access: Access) -> list[Identity]:
+    """Whom a policy is about; empty: nobody there is."""
+    if not spec.callers:
+        # Allowing anyone is not allowing those who have not said who they are.
+        return [_ANYONE if spec.effect is Effect.DENY else Identity(authenticated=Identity.Authenticated())]
+    return [identity for each in spec.callers for identity in _identity(each, access)]
+
+
+def _identity(principal: Principal, access: Access) -> Iterator[Identity]:
+    domain = f"{SCHEME}{principal.trust_domain or access.trust_domain}/"
+    if principal.labels:
+        for name, labels in sorted(access.labels_of.items()):
+            if is_principal(principal, parse_spiffe_id(name), labels, access.trust_domain):
+                yield _exactly(name)
+    elif principal.instance is not None:
+        yield _exactly(f"{domain}{Role.AGENT}/{principal.instance}")
+    elif principal.type is not None:
+        yield _beginning(f"{domain}{Role.AGENT}/{principal.type}/")
+    elif principal.operator is not None:
+        yield _beginning(f"{domain}{Role.OPERATOR}/{principal.operator}/")
+    else:
+        yield _beginning(domain)
+
+
+def _exactly(name: str) -> Identity:
+    identity = Identity()
+    identity.authenticated.principal_name.exact = name
+    return identity
+
+
+def _beginning(prefix: str) -> Identity:
+    """`prefix` ends in a slash, so that it is no other name's beginning."""
+    identity = Identity()
+    identity.authenticated.principal_name.prefix = prefix
+    return identity
+
+
+# What
+
+_ANYTHING = Permission(any=True)
+
+
+def _permissions(spec: AccessPolicySpec) -> list[Permission]:
+    denies = spec.effect is Effect.DENY
+    return [_permission(rule, denies=denies) for rule in spec.rules] or [_ANYTHING]
+
+
+def _permission(rule: AccessRule, *, denies: bool) -> Permission:
+    parts = []
+    if rule.methods:
+        parts.append(_any(_method(each, ignore_case=denies) for each in rule.methods))
+    if rule.paths:
+        parts.append(_any(form for each in rule.paths for form in _path(each, denies=denies)))
+    if rule.mcp is not None:
+        parts.append(_mcp(rule.mcp, denies=denies))
+    if rule.a2a is not None:
+        parts.append(_a2a(rule.a2a, denies=denies))
+    return _all(parts)
+
+
+def _all(permissions: Iterable[Permission]) -> Permission:
+    rules = list(permissions) or [_ANYTHING]
+    return rules[0] if len(rules) == 1 else Permission(and_rules=Permission.Set(rules=rules))
+
+
+def _any(permissions: Iterable[Permission]) -> Permission:
+    rules = list(permissions)
+    return rules[0] if len(rules) == 1 else Permission(or_rules=Permission.Set(rules=rules))
+
+
+def _not(permission: Permission) -> Permission:
+    return Permission(not_rule=permission)
+
+
+def _method(method: str, *, ignore_case: bool) -> Permission:
+    permission = Permission()
+    permission.header.name = ":method"
+    permission.header.string_match.exact = method
+    permission.header.string_match.ignore_case = ignore_case
+    return permission
+
+
+def _path(path: str, *, denies: bool) -> Iterator[Permission]:
+    for exact in _exact_paths(path, denies=denies):
+        permission = Permission()
+        permission.url_path.path.exact = exact
+        permission.url_path.path.ignore_case = denies
+        yield permission
+    if path.endswith("*"):
+        permission = Permission()
+        permission.url_path.path.prefix = path[:-1]
+        permission.url_path.path.ignore_case = denies
+        yield permission
+
+
+def _exact_paths(path: str, *, denies: bool) -> list[str]:
+    """The whole paths that `path` means. Many agents do not care for a slash at the end."""
+    if not path.endswith("*"):
+        return sorted({path, path.rstrip("/") or "/", path.rstrip("/") + "/"}) if denies else [path]
+    bare = path[:-1].rstrip("/")
+    return [bare] if denies and bare and path.endswith("/*") else []
+
+
+def _path_regex(pattern: str, *, ignore_case: bool = False) -> Permission:
+    permission = Permission()
+    # RE2's dot matches no line feed, but no path has one.
+    permission.url_path.path.safe_regex.regex = f"(?i){pattern}" if ignore_case else pattern
+    return permission
+
+
+def _mcp(match: McpMatch, *, denies: bool) -> Permission:
+    methods = match.methods or (TOOLS_CALL,)
+    forms = [_body("method", each) for each in methods if each != TOOLS_CALL or not match.tools]
+    if match.tools:
+        tool = _any(_body("name", each) for each in match.tools)
+        forms.append(_all([_body("method", TOOLS_CALL), tool]))
+    return _all([_post(denies=denies), _any([*forms, *([_not(_MESSAGE)] if denies else [])])])
+
+
+def _a2a(match: A2aMatch, *, denies: bool) -> Permission:
+    methods = [A2A_METHODS[each] for each in match.methods]
+    posted = [_body("method", name) for each in methods for name in each.rpc_names]
+    if denies:
+        every = _any(_form(form, ignore_case=False) for each in A2A_METHODS.values() for form in each.http)
+        posted.append(_all([_not(_MESSAGE), _not(every)]))
+    return _any(
+        [
+            *(_form(form, ignore_case=denies) for each in methods for form in each.http),
+            _all([_post(denies=denies), _any(posted)]),
+        ]
+    )
+
+
+def _form(form: HttpForm, *, ignore_case: bool) -> Permission:
+    parts = [
+        _any(_method(each, ignore_case=ignore_case) for each in form.methods),
+        _path_regex(form.pattern, ignore_case=ignore_case),
+    ]
+    if form.unless:
+        parts.append(_not(_path_regex(form.unless, ignore_case=ignore_case)))
+    return _all(parts)
+
+
+def _post(*, denies: bool) -> Permission:
+    return _method("POST", ignore_case=denies)
+
+
+# What the body says
+
+
+def _body(key: str, value: str) -> Permission:
+    permission = Permission()
+    permission.metadata.filter = BODY_METADATA
+    permission.metadata.path.add().key = key
+    permission.metadata.value.string_match.exact = value
+    return permission
+
+
+def _has(key: str) -> Permission:
+    permission = Permission()
+    permission.metadata.filter = BODY_METADATA
+    permission.metadata.path.add().key = key
+    permission.metadata.value.present_match = True
+    return permission
+
+
+_MESSAGE = _any([_has("jsonrpc"), _has("method")])
+
+
+def _body_reader() -> JsonToMetadata:
+    """Read bodies as JSON-RPC, whatever they are said to be: the agent may not care for that either."""
+    config = JsonToMetadata()
+    rules = config.request_rules
+    rules.allow_empty_content_type = True
+    rules.allow_content_types_regex.regex = ".*"
+    for selectors in (("jsonrpc",), ("method",), ("params", "name")):
+        rule = rules.rules.add()
+        for each in selectors:
+            rule.selectors.add().key = each
+        # Not with a value of our own: Envoy would set that for an array too.
+        rule.on_present.metadata_namespace, rule.on_present.key = BODY_METADATA, selectors[-1]
+    return config
+
+
+def _read_bodies(manager: HttpConnectionManager, rules: Iterable[AccessRule]) -> None:
+    """Before the routes of `manager`, put copies of them for the POSTs that `rules` are about."""
+    paths = {path for rule in rules for path in rule.paths or ("/*",)}
+    if "/*" in paths:
+        paths = {"/*"}
+    for host in manager.route_config.virtual_hosts:
+        reading = [_reading(route, match) for match in _route_matches(sorted(paths)) for route in host.routes]
+        usual = list(host.routes)
+        del host.routes[:]
+        host.routes.extend([*reading, *usual])
+
+
+def _route_matches(paths: Iterable[str]) -> Iterator[RouteMatch]:
+    for path in paths:
+        matches = [RouteMatch(path=exact) for exact in _exact_paths(path, denies=True)]
+        if path.endswith("*"):
+            matches.append(RouteMatch(prefix=path[:-1]))
+        for match in matches:
+            match.case_sensitive.value = False
+            method = match.headers.add(name=":method")
+            method.string_match.exact = "POST"
+            method.string_match.ignore_case = True
+            yield match
+
+
+def _reading(route: Route, match: RouteMatch) -> Route:
+    copy = Route()
+    copy.CopyFrom(route)
+    copy.name = "bodies"
+    copy.match.CopyFrom(match)
+    copy.request_body_buffer_limit.value = MAX_READ_BODY_BYTES
+    enabled = FilterConfig(disabled=False)
+    enabled.config.Pack(_body_reader())
+    copy.typed_per_filter_config[BODY_FILTER].Pack(enabled)
+    return copy
+
+
+def _normalise_paths(manager: HttpConnectionManager) -> None:
+    """One path, one form: what the rules are held against is what the agent gets."""
+    manager.normalize_path.value = True
+    manager.merge_slashes = True
+    manager.path_with_escaped_slashes_action = HttpConnectionManager.REJECT_REQUEST
