@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import ssl
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
+from types import MappingProxyType
 
 import httpx
 import pytest
@@ -20,8 +22,12 @@ from tests.sds import write_secrets
 from weft.aio.poll import until
 from weft.aio.ports import reserve_port
 from weft.controlplane.snapshots import Snapshots
+from weft.controlplane.translate.access import Access
+from weft.controlplane.translate.listeners import inbound_listener
 from weft.controlplane.translate.tls import NOT_ONE_IDENTITY
+from weft.controlplane.xds.snapshot import Snapshot, encode
 from weft.identity.bundle import TrustBundle, TrustBundles
+from weft.model.access import AccessPolicySpec
 from weft.model.agent import Instance, Status
 from weft.model.audit import AuditRecord
 from weft.model.node import Address, Inbound, Node
@@ -38,6 +44,11 @@ OURS = Pki()
 PARTNER = Pki("partner.example")
 
 ChainAndKey = tuple[bytes, bytes]
+
+POLICIES = {
+    name: AccessPolicySpec.model_validate({"effect": "deny", "rules": [{"paths": [path]}], **mode})
+    for name, path, mode in (("no-secrets", "/secret", {}), ("on-trial", "/trial", {"mode": "dryRun"}))
+}
 
 
 class Pair:
@@ -57,8 +68,17 @@ class Pair:
         self.callee: StaticEnvoy
         self._denials = 0
 
-    async def call(self, client: httpx.AsyncClient, **headers: str) -> httpx.Response:
-        return await client.get(self.url, headers={"x-weft-to": "summarizer", **headers})
+    def callee_snapshot(self) -> Snapshot:
+        """That of the summarizer, with its policies."""
+        assert self.callee_node.inbound is not None
+        inbound = inbound_listener(self.callee_node.inbound, Access(POLICIES))
+        snapshot = self.snapshots.snapshot(self.callee_node)
+        return replace(snapshot, listeners={**snapshot.listeners, "inbound": encode("inbound", inbound)})
+
+    async def call(
+        self, client: httpx.AsyncClient, path: str = "", headers: Mapping[str, str] = MappingProxyType({})
+    ) -> httpx.Response:
+        return await client.get(self.url + path, headers={"x-weft-to": "summarizer", **headers})
 
     async def denial(self) -> AuditRecord:
         """The next refusal that the callee's Envoy writes down, none of which may be skipped."""
@@ -68,7 +88,8 @@ class Pair:
 
         async with asyncio.timeout(LIMIT):
             await until(written)
-        record = parse_denial(self.callee.denials()[self._denials])
+        line = self.callee.denials()[self._denials]
+        record = parse_denial(line, callee="summarizer", observer="summarizer.s-1")
         assert record is not None
         self._denials += 1
         return record
@@ -117,7 +138,7 @@ async def pair() -> AsyncIterator[Pair]:
             pair = Pair(agent, outbound.port, inbound.port)
         pair.callee = await stack.enter_async_context(
             running_envoy(
-                pair.snapshots.snapshot(pair.callee_node),
+                pair.callee_snapshot(),
                 pair.callee_node,
                 lambda directory: write_secrets(directory, OURS, SUMMARIZER, PARTNER),
             )
@@ -135,8 +156,8 @@ async def pair() -> AsyncIterator[Pair]:
 
 async def test_a_call_is_carried_by_mutual_tls_and_names_its_caller(pair: Pair, tmp_path: Path) -> None:
     async with httpx.AsyncClient() as client:
-        forged = {"x-weft-caller": "spiffe://weft.local/agent/boss/b-1", "x-forwarded-client-cert": "By=me"}
-        response = await pair.call(client, **forged, X_Weft_Caller="boss")
+        forged = {"x-weft-caller": BOSS, "x_weft_caller": BOSS, "x-forwarded-client-cert": "By=me"}
+        response = await pair.call(client, headers=forged)
     assert response.status_code == httpx.codes.OK
     told = response.json()
     assert told["x-weft-caller"] == EDITOR
@@ -173,6 +194,20 @@ async def test_nobody_gets_in_without_one_verified_identity(pair: Pair, tmp_path
     assert await pair.knock(None) == b"", "plain text"
     assert "HTTP_REQUEST" in (await pair.denial()).reason
     assert pair.agent.calls == 0
+
+
+async def test_a_call_that_a_policy_refuses_is_written_down_with_its_policy(pair: Pair) -> None:
+    async with httpx.AsyncClient() as client:
+        assert (await pair.call(client, "secret?token=x")).status_code == httpx.codes.FORBIDDEN
+        denied = await pair.denial()
+        assert (denied.who, denied.outcome, denied.policy) == (EDITOR, "denied", "no-secrets")
+        assert denied.target == "summarizer GET /secret"
+        assert (await pair.call(client, "trial")).status_code == httpx.codes.OK
+        tried = await pair.denial()
+        assert (tried.who, tried.outcome, tried.policy) == (EDITOR, "would-be-denied", "on-trial")
+        assert (await pair.call(client)).status_code == httpx.codes.OK
+        assert (await pair.call(client, "secret")).status_code == httpx.codes.FORBIDDEN
+        assert (await pair.denial()).target == "summarizer GET /secret"
 
 
 async def test_identities_by_our_authority_and_by_a_federated_one_get_in(pair: Pair, tmp_path: Path) -> None:

@@ -5,9 +5,11 @@ What it writes is told by `weft.controlplane.translate.denial_log`.
 
 from __future__ import annotations
 
+import asyncio
 import json
 import math
 import re
+from collections.abc import AsyncIterator, Callable
 
 from weft.model.audit import AuditRecord, Outcome
 
@@ -19,20 +21,71 @@ _POLICY = re.compile(r"rbac_access_denied_matched_policy\[([^\]]{1,300})\]")
 _NO_POLICY = "none"
 _UNAUTHENTICATED = "unauthenticated"
 
+_WINDOW_SECONDS = 10.0
+_DENIALS_PER_WINDOW = 100
 
-def parse_denial(line: str, *, observer: str = "") -> AuditRecord | None:
+
+async def relay_denials(
+    stream: asyncio.StreamReader, report: Callable[[AuditRecord], None], *, callee: str, observer: str
+) -> None:
+    """Pass the denials that `stream` tells of on to `report` until it ends: 100 in 10 seconds at most.
+
+    `callee` and `observer` are as for `parse_denial`. Those who are refused set their number: how many were
+    left out is told by a record of its own, before the next one.
+    """
+    now = asyncio.get_running_loop().time
+    window_ends, passed_on, left_out = 0.0, 0, 0
+    async for record in _records(stream, callee, observer):
+        if now() >= window_ends:
+            if left_out:
+                report(_left_out(record, left_out))
+            window_ends, passed_on, left_out = now() + _WINDOW_SECONDS, 0, 0
+        if passed_on < _DENIALS_PER_WINDOW:
+            passed_on += 1
+            report(record)
+        else:
+            left_out += 1
+
+
+async def _records(stream: asyncio.StreamReader, callee: str, observer: str) -> AsyncIterator[AuditRecord]:
+    while True:
+        try:
+            line = await stream.readline()
+        except ValueError:
+            continue  # longer than the stream's buffer: dropped by the reader itself
+        if not line:
+            return
+        record = parse_denial(line.decode(errors="replace").rstrip(), callee=callee, observer=observer)
+        if record is not None:
+            yield record
+
+
+def _left_out(after: AuditRecord, number: int) -> AuditRecord:
+    return AuditRecord(
+        time=after.time,
+        who="several",
+        action="call",
+        target="the inbound port",
+        outcome=Outcome.DENIED,
+        reason=f"{number} more denials are not told one by one",
+        observer=after.observer,
+    )
+
+
+def parse_denial(line: str, *, callee: str, observer: str) -> AuditRecord | None:
     """The denial that a line of Envoy's standard output tells of; None if it tells of none.
 
-    `observer` is whose Envoy it is. Nothing in the record can be longer than 1,000 characters.
+    `callee` is the type of the agent that was called, `observer` whose Envoy it is. Nothing in the record
+    can be longer than 1,000 characters.
     """
     fields = _fields(line)
     if fields is None:
         return None
     match fields.get("kind"):
         case "call":
-            return _call(fields, Outcome.DENIED, _policy(fields), observer)
+            return _call(fields, Outcome.DENIED, _policy(fields), callee, observer)
         case "dry-run":
-            return _call(fields, Outcome.WOULD_BE_DENIED, fields.get("details", ""), observer)
+            return _call(fields, Outcome.WOULD_BE_DENIED, fields.get("policy", ""), callee, observer)
         case "connection":
             return _connection(fields, observer)
     return None
@@ -60,8 +113,8 @@ def _time(fields: dict[str, str]) -> float | None:
     return time if math.isfinite(time) else None
 
 
-def _call(fields: dict[str, str], outcome: Outcome, policy: str, observer: str) -> AuditRecord:
-    target = " ".join(fields.get(name, "-") for name in ("authority", "method", "path"))
+def _call(fields: dict[str, str], outcome: Outcome, policy: str, callee: str, observer: str) -> AuditRecord:
+    target = " ".join((callee, fields.get("method", "-"), fields.get("path", "-")))
     return AuditRecord(
         time=_time(fields) or 0.0,
         who=fields.get("caller") or _unauthenticated(fields),
@@ -71,13 +124,13 @@ def _call(fields: dict[str, str], outcome: Outcome, policy: str, observer: str) 
         policy=policy,
         reason="" if policy else "no policy allows it, and the default is to deny",
         observer=observer,
-        details=_peer(fields),
+        details={name: fields[name] for name in ("peer", "authority") if fields.get(name)},
     )
 
 
 def _connection(fields: dict[str, str], observer: str) -> AuditRecord:
     # Nothing that its certificate says was verified, or it says more than one thing.
-    claim = {"claimed": fields["caller"]} if fields.get("caller") else {}
+    known = {"peer": fields.get("peer"), "claimed": fields.get("caller")}
     return AuditRecord(
         time=_time(fields) or 0.0,
         who=_unauthenticated(fields),
@@ -86,16 +139,12 @@ def _connection(fields: dict[str, str], observer: str) -> AuditRecord:
         outcome=Outcome.DENIED,
         reason=fields.get("reason") or _policy(fields),
         observer=observer,
-        details={**_peer(fields), **claim},
+        details={name: value for name, value in known.items() if value},
     )
 
 
 def _unauthenticated(fields: dict[str, str]) -> str:
     return f"{_UNAUTHENTICATED} {fields['peer']}" if fields.get("peer") else _UNAUTHENTICATED
-
-
-def _peer(fields: dict[str, str]) -> dict[str, str]:
-    return {"peer": fields["peer"]} if fields.get("peer") else {}
 
 
 def _policy(fields: dict[str, str]) -> str:

@@ -11,7 +11,8 @@ without a value is null. `weft.sidecar.denials` reads it.
 | `caller` | the URI SANs of its certificate, by commas; of a `connection` they are a claim, no more |
 | `peer` | the address that it came from |
 | `method`, `path`, `authority` | of the call; the path without its query |
-| `details` | Envoy's word for it, which names the rule: `rbac_access_denied_matched_policy[only-editors]` |
+| `details` | Envoy's word for the rule: `rbac_access_denied_matched_policy[only-editors]` |
+| `policy` | of a `dry-run`: the policy on trial; null if it is the default |
 | `reason` | why a connection was refused |
 """
 
@@ -22,13 +23,14 @@ from envoy.config.core.v3.substitution_format_string_pb2 import SubstitutionForm
 from envoy.extensions.access_loggers.filters.cel.v3.cel_pb2 import ExpressionFilter
 from envoy.extensions.access_loggers.stream.v3.stream_pb2 import StdoutAccessLog
 
+from weft.controlplane.translate.access import DEFAULT_SHADOW_PREFIX
+
 _RBAC = "envoy.filters.http.rbac"
 _DENIED = "response.code_details.startsWith('rbac_access_denied')"
-_SHADOW = (
-    f"'{_RBAC}' in metadata.filter_metadata && "
-    f"'shadow_engine_result' in metadata.filter_metadata['{_RBAC}'] && "
-    f"metadata.filter_metadata['{_RBAC}']['shadow_engine_result'] == 'denied'"
-)
+_FOUND = f"metadata.filter_metadata['{_RBAC}']"
+_RESULTS = ("shadow_engine_result", f"{DEFAULT_SHADOW_PREFIX}shadow_engine_result")
+_ON_TRIAL = " || ".join(f"('{each}' in {_FOUND} && {_FOUND}['{each}'] == 'denied')" for each in _RESULTS)
+_SHADOW = f"'{_RBAC}' in metadata.filter_metadata && ({_ON_TRIAL})"
 _NO_IDENTITY = (
     "has(connection.transport_failure_reason) || (has(connection.termination_details) && "
     "connection.termination_details.startsWith('rbac_access_denied'))"
@@ -49,7 +51,7 @@ _CALL = {
 
 def call_log() -> list[AccessLog]:
     """What the connection manager writes: calls refused by a policy, or by one that is on trial."""
-    trial = {"details": f"%DYNAMIC_METADATA({_RBAC}:shadow_effective_policy_id):300%"}
+    trial = {"policy": f"%DYNAMIC_METADATA({_RBAC}:shadow_effective_policy_id):300%"}
     return [
         _log(_DENIED, {"kind": "call", **_CALL, "details": "%RESPONSE_CODE_DETAILS%"}),
         _log(_SHADOW, {"kind": "dry-run", **_CALL, **trial}),
