@@ -104,7 +104,8 @@ async def authority_api(
         tls = server_tls()
 
         def present() -> None:
-            tls.use(own.svid.chain_pem, own.key, authority.bundles)
+            svid, key = own.held
+            tls.use(svid.chain_pem, key, authority.bundles)
 
         present()
         with socket.create_server((HOST, port)) as listening:

@@ -65,6 +65,9 @@ COMMANDS = (
     Command("delete", "weft.cli.delete:delete", "Remove resources.", _RESOURCES),
     Command("token", "weft.cli.token:app", "Make, list and revoke operators' tokens.", _ACCESS),
     Command("audit", "weft.cli.audit:audit", "Show who did, or was refused, what.", _ACCESS),
+    Command(
+        "identity", "weft.cli.identity:app", "Show, verify, rotate and revoke identities.", _RESOURCES
+    ),
     Command("control", "weft.cli.processes:control", "Run a control plane.", _PROCESSES, _PASSED_ON),
     Command("sidecar", "weft.cli.processes:sidecar", "Run a sidecar.", _PROCESSES, _PASSED_ON),
     Command("check", "weft.cli.check:check", "Tell what this machine lacks.", _MACHINE),

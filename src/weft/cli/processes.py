@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Annotated, NoReturn
 
 from cyclopts import Parameter
@@ -22,7 +22,8 @@ def sidecar(*arguments: Passed) -> NoReturn:
     become("weft.sidecar", arguments)
 
 
-def become(module: str, arguments: Sequence[str]) -> NoReturn:
+def become(module: str, arguments: Sequence[str], environ: Mapping[str, str] = os.environ) -> NoReturn:
     """Replace this process by one that runs `module`: signals reach it, and its exit code is this one's."""
     sys.stdout.flush()
-    os.execv(sys.executable, [sys.executable, "-m", module, *arguments])  # noqa: S606 -- no shell is wanted
+    command = [sys.executable, "-m", module, *arguments]
+    os.execve(sys.executable, command, environ)  # noqa: S606 -- no shell is wanted

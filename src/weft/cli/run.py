@@ -2,17 +2,30 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Annotated, NoReturn
 
 from cyclopts import Parameter
 
-from weft.cli.api import the_mesh
-from weft.cli.options import MeshOption
+from weft.cli.api import API_VARIABLE, CA_FILE_VARIABLE, control_api, the_mesh
+from weft.cli.options import ControlPlane
 from weft.cli.processes import become
+from weft.local.server_trust import BUNDLE_FILE
+from weft.model.local_state import mesh_directory
+from weft.sidecar.arguments import (
+    JOIN_TOKEN_FILE_VARIABLE,
+    JOIN_TOKEN_VARIABLE,
+    NATS_VARIABLE,
+    TRUST_BUNDLE_VARIABLE,
+    XDS_VARIABLE,
+    parse_label,
+)
+from weft.sidecar.settings import draw_id
 
-NATS_VARIABLE = "WEFT_NATS"
-XDS_VARIABLE = "WEFT_XDS"
+_HERE = ControlPlane()
 
 _Repeated = Annotated[tuple[str, ...], Parameter(negative="", show_default=False)]
 
@@ -53,7 +66,7 @@ def run(
         str | None, Parameter(help="Control planes, HOST:PORT,... (default: $WEFT_XDS, or the mesh's here).")
     ] = None,
     log_level: Annotated[str | None, Parameter(help="debug, info, warning or error.")] = None,
-    mesh: MeshOption = None,
+    where: ControlPlane = _HERE,
 ) -> NoReturn:
     """Run a program as an agent, with a sidecar beside it, and return its exit code.
 
@@ -76,18 +89,42 @@ def run(
         "--region": region,
         "--zone": zone,
         "--log-level": log_level,
-        **_addresses(nats, xds, mesh),
+        **_addresses(nats, xds, where),
     }
+    environ = dict(os.environ)
+    if not _can_join(environ):
+        labels = dict(parse_label(each) for each in label)
+        instance = given["--id"] = id_ or draw_id(type_)
+        environ[JOIN_TOKEN_VARIABLE] = asyncio.run(_join_token(type_, instance, labels, where))
     arguments = [f"{flag}={value}" for flag, value in given.items() if value is not None]
     arguments += [f"--capability={each}" for each in capability] + [f"--label={each}" for each in label]
-    become("weft.sidecar", [*arguments, *(["--", *command] if command else [])])
+    become("weft.sidecar", [*arguments, *(["--", *command] if command else [])], environ)
 
 
-def _addresses(nats: str | None, xds: str | None, mesh: str | None) -> dict[str, str | None]:
+def _can_join(environ: Mapping[str, str]) -> bool:
+    """Whether somebody has given what the sidecar is to prove itself with."""
+    return bool(environ.get(JOIN_TOKEN_VARIABLE) or environ.get(JOIN_TOKEN_FILE_VARIABLE))
+
+
+async def _join_token(
+    agent_type: str | None, instance: str, labels: Mapping[str, str], where: ControlPlane
+) -> str:
+    async with control_api(where) as api:
+        return await api.join_token(agent_type, instance, labels)
+
+
+def _addresses(nats: str | None, xds: str | None, where: ControlPlane) -> dict[str, str | None]:
     """Where the mesh is: as given, as the environment says, or else the one that runs here."""
-    nats = nats or (None if mesh else os.environ.get(NATS_VARIABLE))
-    xds = xds or (None if mesh else os.environ.get(XDS_VARIABLE))
-    if nats is None or xds is None:
-        here = the_mesh(mesh)
-        nats, xds = nats or here.nats_url, xds or here.xds_address
-    return {"--nats": nats, "--xds": xds}
+    named = {} if where.mesh else os.environ
+    nats, xds = nats or named.get(NATS_VARIABLE), xds or named.get(XDS_VARIABLE)
+    api = where.api or named.get(API_VARIABLE)
+    roots = where.ca_file or _path(named.get(TRUST_BUNDLE_VARIABLE) or named.get(CA_FILE_VARIABLE))
+    if nats is None or xds is None or api is None or roots is None:
+        here = the_mesh(where.mesh)
+        nats, xds, api = nats or here.nats_url, xds or here.xds_address, api or here.api_url
+        roots = roots or mesh_directory(os.environ, here.name) / BUNDLE_FILE
+    return {"--nats": nats, "--xds": xds, "--api": api, "--trust-bundle": str(roots)}
+
+
+def _path(given: str | None) -> Path | None:
+    return Path(given) if given else None

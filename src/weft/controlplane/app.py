@@ -5,26 +5,42 @@ from __future__ import annotations
 import asyncio
 import logging
 import socket
-from collections.abc import Iterator
+from collections.abc import Awaitable, Iterator
 from contextlib import AsyncExitStack, contextmanager
+from typing import Protocol
 
 import uvicorn
 from fastapi import FastAPI
 from prometheus_client import CollectorRegistry
 
 from weft.aio.ports import PortUnavailable
+from weft.controlplane.api.access import Access, control_access
 from weft.controlplane.api.app import create_api
 from weft.controlplane.api.context import ApiContext
+from weft.controlplane.api.tls import ServerTls, server_config, server_tls
+from weft.controlplane.message_custody import MessageCustody
+from weft.controlplane.message_keys import MessageKeys
+from weft.controlplane.nats_access import MessageGrant, admission, message_grants
+from weft.controlplane.sealing import sealer_from
+from weft.controlplane.secrets import Secrets
+from weft.controlplane.security import Security, nats_tls, open_security, write_bundle
 from weft.controlplane.settings import ControlPlaneSettings
 from weft.controlplane.sidecars import Sidecars
 from weft.controlplane.snapshots import Snapshots
+from weft.controlplane.xds.credentials import server_credentials
 from weft.controlplane.xds.server import AdsServer
+from weft.errors import MeshError
+from weft.model.decision import AccessRequest, Decision, access_policies, decide
 from weft.model.node import Address, parse_address
+from weft.model.queue import QueueSpec
+from weft.model.spiffe import SpiffeId
+from weft.model.topic import TopicSpec
 from weft.registry.registry import Registry
 from weft.registry.view import View
 from weft.resources.store import Resources
 from weft.resources.view import ResourceView
 from weft.store.nats import NatsStore
+from weft.store.nats_callout import Callout, Decide
 
 logger = logging.getLogger(__name__)
 
@@ -35,55 +51,118 @@ STOP_TIMEOUT = 3
 async def run_control_plane(settings: ControlPlaneSettings) -> None:
     """Serve until SIGTERM or SIGINT.
 
-    Raises Unavailable if the store cannot be reached, PortUnavailable if a port is taken.
+    Raises Unavailable if the store cannot be reached, InvalidRequest where a setting makes no sense,
+    SealBroken if the sealing key is another mesh's, PortUnavailable if a port is taken.
     """
     metrics = CollectorRegistry()
+    sealer = sealer_from(settings.sealing_key)
     async with AsyncExitStack() as stack:
         listening = stack.enter_context(_listen(settings.host, settings.api_port))
-        store = await NatsStore.connect(settings.nats, name="weft-control")
+        store = await NatsStore.connect(
+            settings.nats, name="weft-control", tls=nats_tls(settings), credentials=settings.nats_seed_file
+        )
         stack.push_async_callback(store.close)
+        security = await stack.enter_async_context(open_security(settings, store, sealer))
         registry = await Registry.open(store, lease_ttl=settings.lease_ttl)
-        resources = await Resources.open(store)
+        secrets = Secrets(sealer)
+        resources = await Resources.open(store, secrets)
         sidecars = await Sidecars.open(store)
         instances = await stack.enter_async_context(View(registry))
         declared = await stack.enter_async_context(ResourceView.follow(resources))
+        custody = _custody(await MessageKeys.open(store, sealer), declared, security)
         await instances.ready()
 
-        snapshots = Snapshots([_api_address(settings)])
-        snapshots.update(instances.instances.values(), declared.resources.values())
+        snapshots = Snapshots(
+            [_api_address(settings)], trust_domain=settings.trust_domain, secret_value=secrets.value
+        )
+        _update(snapshots, instances, declared, security)
         ads = AdsServer(
-            snapshots, observer=sidecars, registry=metrics, host=settings.host, port=settings.xds_port
+            snapshots,
+            observer=sidecars,
+            registry=metrics,
+            host=settings.host,
+            port=settings.xds_port,
+            credentials=server_credentials(security.server_identity),
+            trust_domain=settings.trust_domain,
+            revoked=security.identities.is_revoked,
+            on_denied=security.note_denied_stream,
         )
         await stack.enter_async_context(ads)
-        api = create_api(ApiContext(instances, resources, declared, sidecars), metrics)
-        logger.info(
-            "API at http://%s:%d, xDS at %s:%d", settings.host, settings.api_port, settings.host, ads.port
+        context = ApiContext(
+            instances,
+            resources,
+            declared,
+            sidecars,
+            access=_access(security),
+            membership=security.membership,
+            messages=custody,
         )
-
+        callout = _callout(settings, store)
+        tls = server_tls()
+        work: dict[str, Awaitable[None]] = {
+            "translate": _translate(snapshots, instances, declared, security),
+            "push": ads.run(),
+            "record sidecars": sidecars.run(),
+            "tend keys of messages": custody.keys.run(custody.encrypted),
+            "own identity": security.own.run(lambda: _present(settings, security, tls)),
+            "revoke": _revoke(security, ads, callout),
+        }
+        if callout is not None:
+            work["answer NATS"] = callout.serve(_admission(security, declared))
+        _present(settings, security, tls)
+        logger.info(
+            "API at https://%s:%d, xDS at %s:%d", settings.host, settings.api_port, settings.host, ads.port
+        )
         async with asyncio.TaskGroup() as tasks:
-            background = [
-                tasks.create_task(_translate(instances, declared, snapshots), name="translate"),
-                tasks.create_task(ads.run(), name="push"),
-                tasks.create_task(sidecars.run(), name="record sidecars"),
-            ]
-            await _serve(api, listening)
+            background = [tasks.create_task(_run(each), name=name) for name, each in work.items()]
+            await _serve(create_api(context, metrics), tls, listening)
             for task in background:
                 task.cancel()
 
 
-async def _translate(instances: View, declared: ResourceView, snapshots: Snapshots) -> None:
+class _Followed(Protocol):
+    """What can be waited for to change."""
+
+    @property
+    def generation(self) -> int: ...
+
+    async def changed_since(self, generation: int) -> int: ...
+
+
+async def _run(work: Awaitable[None]) -> None:
+    await work
+
+
+def _present(settings: ControlPlaneSettings, security: Security, tls: ServerTls) -> None:
+    """Serve with the certificate and the roots as they are now, and tell this machine of the roots."""
+    svid, key = security.own.held
+    tls.use(svid.chain_pem, key, security.authority.bundles)
+    write_bundle(settings.bundle_file, security.authority)
+
+
+def _update(snapshots: Snapshots, instances: View, declared: ResourceView, security: Security) -> None:
+    snapshots.update(
+        instances.instances.values(),
+        declared.resources.values(),
+        labels_of=security.identities.labels,
+        revoked=frozenset(each.spiffe_id for each in security.identities.revoked),
+    )
+
+
+async def _translate(
+    snapshots: Snapshots, instances: View, declared: ResourceView, security: Security
+) -> None:
     """Keep the snapshots up to date."""
+    followed: list[_Followed] = [instances, declared, *security.identities.followed]
     while True:
-        seen = (instances.generation, declared.generation)
-        snapshots.update(instances.instances.values(), declared.resources.values())
-        await _either_changed(instances, declared, seen)
+        seen = [each.generation for each in followed]
+        _update(snapshots, instances, declared, security)
+        changes = [each.changed_since(number) for each, number in zip(followed, seen, strict=True)]
+        await _any_of(*changes)
 
 
-async def _either_changed(instances: View, declared: ResourceView, seen: tuple[int, int]) -> None:
-    waiting = [
-        asyncio.ensure_future(instances.changed_since(seen[0])),
-        asyncio.ensure_future(declared.changed_since(seen[1])),
-    ]
+async def _any_of(*changes: Awaitable[int]) -> None:
+    waiting = [asyncio.ensure_future(each) for each in changes]
     try:
         await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
     finally:
@@ -91,12 +170,76 @@ async def _either_changed(instances: View, declared: ResourceView, seen: tuple[i
             each.cancel()
 
 
-async def _serve(api: FastAPI, listening: socket.socket) -> None:
-    """Serve the API until a signal says to stop."""
-    config = uvicorn.Config(
-        api, log_config=None, access_log=False, lifespan="off", timeout_graceful_shutdown=STOP_TIMEOUT
+async def _revoke(security: Security, ads: AdsServer, callout: Callout | None) -> None:
+    """Cut off those whose identities are taken back: what is open now would else stay open."""
+    _, revocations = security.identities.followed
+    known: frozenset[str] = frozenset()
+    while True:
+        generation = revocations.generation
+        revoked = frozenset(each.spiffe_id for each in security.identities.revoked)
+        for identity in revoked - known:
+            ads.drop(identity)
+            if callout is not None:
+                await _kick(callout, identity)
+        known = revoked
+        await revocations.changed_since(generation)
+
+
+async def _kick(callout: Callout, identity: str) -> None:
+    try:
+        await callout.kick(identity)
+    except MeshError as error:
+        logger.warning("%s is revoked, but may still be connected to NATS: %s", identity, error.detail)
+
+
+def _access(security: Security) -> Access:
+    return control_access(
+        security.tokens,
+        security.audit,
+        bundles=lambda: security.authority.bundles,
+        observer=security.replica,
+        revoked=security.identities.is_revoked,
     )
-    await uvicorn.Server(config).serve(sockets=[listening])
+
+
+def _callout(settings: ControlPlaneSettings, store: NatsStore) -> Callout | None:
+    return store.callout(settings.nats_issuer_file) if settings.nats_issuer_file is not None else None
+
+
+def _admission(security: Security, declared: ResourceView) -> Decide:
+    """What each identity may do in NATS."""
+
+    def messages(identity: SpiffeId) -> MessageGrant:
+        resources = declared.resources.values()
+        topics = [each.metadata.name for each in resources if isinstance(each.spec, TopicSpec)]
+        queues = [each.metadata.name for each in resources if isinstance(each.spec, QueueSpec)]
+        return message_grants(access_policies(resources), identity, topics, queues)
+
+    return admission(
+        lambda: security.authority.bundles,
+        revoked=lambda svid: security.identities.is_revoked(str(svid.id)),
+        messages=messages,
+        refused=security.note_refused_client,
+    )
+
+
+def _custody(keys: MessageKeys, declared: ResourceView, security: Security) -> MessageCustody:
+    def decide_now(caller: SpiffeId, request: AccessRequest) -> Decision:
+        return decide(
+            access_policies(declared.resources.values()),
+            caller,
+            request,
+            trust_domain=security.authority.trust_domain,
+            labels=security.identities.labels.get(str(caller)),
+            revoked=[each.spiffe_id for each in security.identities.revoked],
+        )
+
+    return MessageCustody(keys, lambda: declared.resources, decide_now)
+
+
+async def _serve(api: FastAPI, tls: ServerTls, listening: socket.socket) -> None:
+    """Serve the API until a signal says to stop."""
+    await uvicorn.Server(server_config(api, tls, stop_timeout=STOP_TIMEOUT)).serve(sockets=[listening])
 
 
 def _api_address(settings: ControlPlaneSettings) -> Address:

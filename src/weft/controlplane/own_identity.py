@@ -37,14 +37,9 @@ class OwnIdentity:
         self._sign()
 
     @property
-    def svid(self) -> Svid:
-        """Who this replica is, now."""
-        return self._svid
-
-    @property
-    def key(self) -> bytes:
-        """The private key that goes with it, PEM."""
-        return self._key
+    def held(self) -> tuple[Svid, bytes]:
+        """Who this replica is now, and the private key (PEM) that goes with it. Any thread may ask."""
+        return self._held
 
     async def run(self, changed: Callable[[], None]) -> None:
         """Keep it valid until cancelled; `changed` is called after every renewal."""
@@ -61,7 +56,7 @@ class OwnIdentity:
             changed()
 
     async def _until_due(self) -> None:
-        half_life = (self._svid.not_after - time.time()) / 2
+        half_life = (self._held[0].not_after - time.time()) / 2
         jitter = random.uniform(1 - _JITTER, 1 + _JITTER)  # noqa: S311 -- spreads load, hides nothing
         try:
             async with asyncio.timeout(max(0.0, half_life * jitter)):
@@ -72,10 +67,8 @@ class OwnIdentity:
     def _sign(self) -> None:
         key = new_key()
         request = signing_request(key, self._id)
-        self._svid = self._authority.sign(
-            request, self._id, dns_names=self._names, ip_addresses=self._addresses
-        )
-        self._key = key_pem(key)
+        svid = self._authority.sign(request, self._id, dns_names=self._names, ip_addresses=self._addresses)
+        self._held = (svid, key_pem(key))
 
 
 def _is_address(host: str) -> bool:

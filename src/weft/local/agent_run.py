@@ -29,6 +29,8 @@ class AgentRun:
     """Of the sidecar, but for what the mesh and the replica add."""
     command: tuple[str, ...]
     environment: Mapping[str, str]
+    labels: Mapping[str, str]
+    """What is attested of its replicas."""
     working_directory: str
     """Relative to that of the mesh."""
     stop_grace: float
@@ -58,6 +60,7 @@ def agent_run(document: Mapping[str, Any]) -> AgentRun | None:
         arguments=tuple(_arguments(resource.metadata.name, spec)),
         command=run.command,
         environment=run.environment,
+        labels=spec.labels,
         working_directory=run.working_directory or ".",
         stop_grace=spec.drain_timeout + _STOP_TIMEOUT + _SLACK,
     )

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
+from weft.local.server_trust import BUNDLE_FILE
 from weft.model.local_state import LOOPBACK, MeshPorts
 
 DOOR = "door"
@@ -22,19 +24,29 @@ def control_command(ports: MeshPorts) -> list[str]:
     ]
 
 
-def door_command(ports: MeshPorts) -> list[str]:
+def door_command(ports: MeshPorts, directory: Path) -> list[str]:
     """The sidecar without an agent."""
-    return sidecar_command(ports, ["--id", DOOR, "--outbound-port", str(ports.proxy)], ())
+    return sidecar_command(ports, directory, ["--id", DOOR, "--outbound-port", str(ports.proxy)], ())
 
 
-def sidecar_command(ports: MeshPorts, arguments: Sequence[str], program: Sequence[str]) -> list[str]:
-    """A sidecar of this mesh beside `program`, if there is one; `arguments` say what agent that is."""
-    mesh = ["--nats", _nats(ports), "--xds", f"{LOOPBACK}:{ports.xds}"]
+def sidecar_command(
+    ports: MeshPorts, directory: Path, arguments: Sequence[str], program: Sequence[str]
+) -> list[str]:
+    """A sidecar of the mesh in `directory`, beside `program`, if there is one.
+
+    `arguments` say what agent that is.
+    """
+    mesh = [
+        *("--nats", _nats(ports)),
+        *("--xds", f"{LOOPBACK}:{ports.xds}"),
+        *("--api", f"https://{LOOPBACK}:{ports.api}"),
+        *("--trust-bundle", str(directory / BUNDLE_FILE)),
+    ]
     return [*_module("weft.sidecar"), *mesh, *arguments, *(["--", *program] if program else [])]
 
 
 def _nats(ports: MeshPorts) -> str:
-    return f"nats://{LOOPBACK}:{ports.nats}"
+    return f"tls://{LOOPBACK}:{ports.nats}"
 
 
 def _module(name: str) -> list[str]:

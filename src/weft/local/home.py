@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from weft.aio.lockfile import LockHeld, hold_lock
+from weft.aio.private_file import write_private
 from weft.errors import Conflict, Unavailable
+from weft.local.security import LocalSecurity, make_security
 from weft.model.local_state import LOCK_FILE, STATE_FILE, MeshState, encode_state
 
 
@@ -40,13 +41,16 @@ class MeshHome:
         shutil.rmtree(self.nats, ignore_errors=True)
         self.nats.mkdir(mode=0o700)
 
+    def secure(self, *, fresh: bool) -> LocalSecurity:
+        """Make what proves who is who; `fresh` as in `make_security`. Raises Unavailable."""
+        try:
+            return make_security(self.directory, fresh=fresh)
+        except OSError as error:
+            raise Unavailable(f"{error.filename} cannot be written: {error.strerror}") from error
+
     def write_state(self, state: MeshState) -> None:
         """Say what runs; readers see either the old text or the new."""
-        draft = self._state.with_suffix(".new")
-        descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-        with open(descriptor, "w", encoding="utf-8") as file:  # noqa: PTH123 -- made with its mode
-            file.write(encode_state(state))
-        draft.replace(self._state)
+        write_private(self._state, encode_state(state).encode())
 
     def forget_state(self) -> None:
         """Say that nothing runs."""

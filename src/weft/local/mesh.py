@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import os
+import signal
 import time
 import uuid
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Callable, Mapping
 from contextlib import AsyncExitStack
+from functools import partial
 from pathlib import Path
 from typing import Self
 
@@ -31,6 +33,9 @@ START_TIMEOUT = 60.0
 
 GUARD_GRACE = 5.0
 """Seconds that orphans have, after this process was killed, to stop in their own way."""
+
+_TRUST_INTERVAL = 1.0
+"""Seconds between two looks at the mesh's roots."""
 
 ChildListener = Callable[[ChildState], None]
 """Hears of every step of every process: waiting, starting, ready, restarting, stopping, stopped."""
@@ -146,8 +151,12 @@ class LocalMesh:
         check_free(self.ports)
         if self._fresh:
             self._home.forget_data()
+        self._security = self._home.secure(fresh=self._fresh)
         self._guard = await stack.enter_async_context(Guard(grace=GUARD_GRACE))
-        self._api = await stack.enter_async_context(ControlApi(self.api_url))
+        security = self._security
+        self._api = await stack.enter_async_context(
+            ControlApi(self.api_url, token=security.token, roots=security.bundle)
+        )
         self._instances = Instances(self._api, self._wake)
         self._reconciler = Reconciler(self._api, self._launch, self._announce)
         self._tasks = await stack.enter_async_context(asyncio.TaskGroup())
@@ -155,35 +164,74 @@ class LocalMesh:
         await self._start()
 
     async def _start(self) -> None:
-        ports = self.ports
         try:
             async with asyncio.timeout(START_TIMEOUT):
-                nats = nats_command(self._home, ports.nats)
-                await self._run_core("nats", nats, lambda _: nats_serves(ports.nats))
-                await self._run_core("control", control_command(ports), lambda _: self._api.ready())
+                await self._run_core(self._nats())
+                await self._run_core(self._control())
+                await self._trusted()
                 text, file = self._manifest
                 if text:
                     await self._api.apply(text, file)
-                await self._run_core(DOOR, door_command(ports), lambda _: _accepts(ports.proxy))
+                await self._run_core(self._door())
         except TimeoutError as error:
             starting = self._core[-1]
             raise Unavailable(
                 f"{starting.spec.name} is not ready after {START_TIMEOUT:g} s; see {self._home.logs}"
             ) from error
         self._background = [
+            self._tasks.create_task(self._follow_trust(), name="trust"),
             self._tasks.create_task(self._instances.run(), name="watch of instances"),
             self._tasks.create_task(self._reconciler.run(), name="reconciler"),
         ]
         self._announced = True
         self._announce()
 
-    async def _run_core(
-        self, name: str, command: list[str], ready: Callable[[float], Awaitable[bool]]
-    ) -> None:
-        spec = ServiceSpec(name, command, self._environ, self._home.directory, ready)
+    async def _run_core(self, spec: ServiceSpec) -> None:
         service = self._run(spec)
         self._core.append(service)
         await service.wait_ready()
+
+    def _nats(self) -> ServiceSpec:
+        port = self.ports.nats
+        command = nats_command(self._home, port, self._security.nats)
+        return ServiceSpec("nats", command, self._environ, self._home.directory, lambda _: nats_serves(port))
+
+    def _control(self) -> ServiceSpec:
+        return ServiceSpec(
+            "control",
+            control_command(self.ports),
+            {**self._environ, **self._security.control_environment()},
+            self._home.directory,
+            lambda _: self._api.ready(),
+        )
+
+    def _door(self) -> ServiceSpec:
+        proxy = self.ports.proxy
+        return ServiceSpec(
+            DOOR,
+            door_command(self.ports, self._home.directory),
+            self._environ,
+            self._home.directory,
+            lambda _: _accepts(proxy),
+            admission=partial(self._admit, None, DOOR, {}),
+        )
+
+    async def _admit(
+        self, agent_type: str | None, instance: str, labels: Mapping[str, str]
+    ) -> Mapping[str, str]:
+        """What a sidecar proves itself with at one start."""
+        token = await self._api.join_token(agent_type, instance, labels)
+        return {"WEFT_JOIN_TOKEN": token}
+
+    async def _follow_trust(self) -> None:
+        """Have NATS believe whom the mesh believes, though its roots change."""
+        while True:
+            await asyncio.sleep(_TRUST_INTERVAL)
+            await self._trusted()
+
+    async def _trusted(self) -> None:
+        if await asyncio.to_thread(self._security.refresh_nats_trust):
+            self._core[0].send(signal.SIGHUP)  # upon which NATS reads its certificates anew
 
     def _launch(self, run: AgentRun, index: int) -> Service:
         name = f"{run.type}-{index}"
@@ -196,11 +244,12 @@ class LocalMesh:
         return self._run(
             ServiceSpec(
                 name,
-                sidecar_command(self.ports, [*identity, *run.arguments], run.command),
+                sidecar_command(self.ports, self._home.directory, [*identity, *run.arguments], run.command),
                 {**self._environ, **run.environment},
                 self._working_directory / run.working_directory,
                 healthy,
                 run.stop_grace,
+                partial(self._admit, run.type, name, run.labels),
             )
         )
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from weft.aio.children import Child, spawn
 from weft.aio.guard import Guard
 from weft.aio.poll import until
-from weft.errors import Unavailable
+from weft.errors import MeshError, Unavailable
 from weft.local.logs import ProcessLog
 from weft.model.local_state import ChildState
 
@@ -53,6 +53,8 @@ class ServiceSpec:
     """Whether the process that was started at that time (seconds since 1970) does its work."""
     stop_grace: float = 10.0
     """Seconds between SIGTERM and SIGKILL."""
+    admission: Callable[[], Awaitable[Mapping[str, str]]] | None = None
+    """Gives what one start needs beside `environ`: a join token, which is good once. May raise MeshError."""
 
 
 class Service:
@@ -144,8 +146,12 @@ class Service:
 
     def hurry(self) -> None:
         """Tell it a second time to stop, so that it waits for nothing."""
+        self.send(signal.SIGTERM)
+
+    def send(self, number: int) -> None:
+        """Send it a signal, if it runs."""
         if self._child is not None and self._child.running:
-            self._child.send(signal.SIGTERM)
+            self._child.send(number)
 
     async def _run_once(self) -> int:
         async with asyncio.TaskGroup() as tasks:
@@ -155,7 +161,7 @@ class Service:
                 self._enter(Phase.STARTING)
                 try:
                     child, relay = await self._start(tasks)
-                except OSError as error:
+                except (OSError, MeshError) as error:
                     self._log.last_line = f"it cannot be started: {error}"
                     return _CANNOT_START
                 readiness = tasks.create_task(self._await_readiness(), name=f"start of {self.spec.name}")
@@ -171,13 +177,14 @@ class Service:
         return code
 
     async def _start(self, tasks: asyncio.TaskGroup) -> tuple[Child, asyncio.Task[None]]:
+        admission = await self.spec.admission() if self.spec.admission is not None else {}
         reading, writing = os.pipe()
         relay = tasks.create_task(self._log.relay(reading), name=f"log of {self.spec.name}")
         try:
             self._child = await spawn(
                 self.spec.command,
                 guard=self._guard,
-                environ=self.spec.environ,
+                environ={**self.spec.environ, **admission},
                 directory=self.spec.directory,
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=writing,

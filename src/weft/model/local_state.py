@@ -69,7 +69,7 @@ class MeshState(_Record):
     @property
     def api_url(self) -> str:
         """Where the control plane's API is."""
-        return f"http://{LOOPBACK}:{self.ports.api}"
+        return f"https://{LOOPBACK}:{self.ports.api}"
 
     @property
     def proxy_url(self) -> str:
@@ -79,7 +79,7 @@ class MeshState(_Record):
     @property
     def nats_url(self) -> str:
         """Where NATS is."""
-        return f"nats://{LOOPBACK}:{self.ports.nats}"
+        return f"tls://{LOOPBACK}:{self.ports.nats}"
 
     @property
     def xds_address(self) -> str:

@@ -26,6 +26,8 @@ def main(arguments: Sequence[str], environ: Mapping[str, str]) -> int:
     logging.basicConfig(
         level=settings.log_level.upper(), format=f"weft {name}: %(levelname)s %(message)s", stream=sys.stderr
     )
+    # asyncio's streams warn at the end of every TLS connection of a client (python/cpython#94274).
+    logging.getLogger("asyncio").setLevel(logging.ERROR)
     try:
         return asyncio.run(run_sidecar(settings))
     except KeyboardInterrupt:  # before the sidecar took over the signal

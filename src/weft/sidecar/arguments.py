@@ -13,12 +13,23 @@ from typing import Any
 from weft.errors import InvalidRequest
 from weft.model.agent import Locality
 from weft.model.node import Address, AgentProtocol, parse_address
-from weft.sidecar.settings import DEFAULT_NATS, DEFAULT_XDS, HealthSettings, SidecarSettings
+from weft.sidecar.settings import DEFAULT_API, DEFAULT_NATS, DEFAULT_XDS, HealthSettings, SidecarSettings
 
 NATS_VARIABLE = "WEFT_NATS"
 """Environment variable: URLs of NATS servers, separated by commas."""
 XDS_VARIABLE = "WEFT_XDS"
 """Environment variable: `host:port` of the control plane's replicas, separated by commas."""
+API_VARIABLE = "WEFT_API"
+"""Environment variable: URLs of the replicas' API (`https://host:port`), separated by commas."""
+TRUST_BUNDLE_VARIABLE = "WEFT_TRUST_BUNDLE"
+"""Environment variable: file with the roots of the mesh, PEM."""
+JOIN_TOKEN_VARIABLE = "WEFT_JOIN_TOKEN"  # noqa: S105 -- its name
+"""Environment variable: the sidecar's join token. Its program does not get to see it."""
+JOIN_TOKEN_FILE_VARIABLE = "WEFT_JOIN_TOKEN_FILE"  # noqa: S105 -- its name
+"""Environment variable: a file that holds the join token."""
+
+_MAX_TOKEN_BYTES = 4096
+_SECRET_VARIABLES = (JOIN_TOKEN_VARIABLE, JOIN_TOKEN_FILE_VARIABLE)
 
 
 def parse_arguments(arguments: Sequence[str], environ: Mapping[str, str]) -> SidecarSettings:
@@ -32,13 +43,15 @@ def parse_arguments(arguments: Sequence[str], environ: Mapping[str, str]) -> Sid
         name.removeprefix("health_"): given.pop(name) for name in tuple(given) if name.startswith("health_")
     }
     return SidecarSettings(
-        environ=environ,
+        environ={name: value for name, value in environ.items() if name not in _SECRET_VARIABLES},
+        join_token=_join_token(environ),
         capabilities=frozenset(given.pop("capability")),
-        labels=dict(_label(text) for text in given.pop("label")),
+        labels=dict(parse_label(text) for text in given.pop("label")),
         locality=Locality(given.pop("region"), given.pop("zone")),
         protocol=AgentProtocol(given.pop("protocol")),
         nats_servers=tuple(_list(given.pop("nats"))),
         xds_addresses=tuple(_address(text) for text in _list(given.pop("xds"))),
+        api_addresses=tuple(_api_address(text) for text in _list(given.pop("api"))),
         command=command,
         health=HealthSettings(**health),
         **given,
@@ -88,6 +101,17 @@ def _add_addresses(parser: argparse.ArgumentParser, environ: Mapping[str, str]) 
     parser.add_argument(
         "--xds", default=xds, help=f"HOST:PORT,... (default: ${XDS_VARIABLE} or {DEFAULT_XDS})"
     )
+    api = environ.get(API_VARIABLE) or f"https://{DEFAULT_API}"
+    parser.add_argument(
+        "--api", default=api, help=f"URL,... (default: ${API_VARIABLE} or https://{DEFAULT_API})"
+    )
+    trust = environ.get(TRUST_BUNDLE_VARIABLE)
+    parser.add_argument(
+        "--trust-bundle",
+        type=Path,
+        default=Path(trust) if trust else None,
+        help=f"the mesh's roots, PEM (default: ${TRUST_BUNDLE_VARIABLE})",
+    )
     _add(parser, "runtime_parent", "--runtime-dir", type=Path)
     _add(parser, "envoy_concurrency", type=int)
     _add(parser, "max_connections", type=int)
@@ -106,6 +130,7 @@ def _add_times(parser: argparse.ArgumentParser) -> None:
     for name in (
         "lease_ttl",
         "renew_interval",
+        "trust_refresh",
         "drain_grace",
         "drain_timeout",
         "stop_timeout",
@@ -124,7 +149,8 @@ def _list(text: str) -> list[str]:
     return [part.strip() for part in text.split(",") if part.strip()]
 
 
-def _label(text: str) -> tuple[str, str]:
+def parse_label(text: str) -> tuple[str, str]:
+    """The name and the value in `NAME=VALUE`. Raises InvalidRequest."""
     name, separator, value = text.partition("=")
     if not separator or not name:
         raise InvalidRequest(f"label {text!r} is not NAME=VALUE")
@@ -136,6 +162,25 @@ def _address(text: str) -> Address:
         return parse_address(text)
     except ValueError as error:
         raise InvalidRequest(f"control plane address: {error}") from error
+
+
+def _api_address(url: str) -> Address:
+    if not url.startswith("https://"):
+        raise InvalidRequest(
+            f"the control plane's API is at an address like https://127.0.0.1:7400, not {url!r}"
+        )
+    return _address(url.removeprefix("https://").rstrip("/"))
+
+
+def _join_token(environ: Mapping[str, str]) -> str:
+    file = environ.get(JOIN_TOKEN_FILE_VARIABLE)
+    if not file:
+        return environ.get(JOIN_TOKEN_VARIABLE, "").strip()
+    try:
+        with Path(file).open(encoding="ascii") as token:
+            return token.read(_MAX_TOKEN_BYTES).strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise InvalidRequest(f"the join token cannot be read from {file}: {error}") from error
 
 
 def _split(arguments: Sequence[str]) -> tuple[Sequence[str], tuple[str, ...]]:

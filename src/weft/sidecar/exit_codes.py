@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from enum import IntEnum
 
-from weft.errors import Conflict, InvalidRequest, MeshError, Unavailable
+from weft.errors import Conflict, Denied, InvalidRequest, MeshError, Unauthenticated, Unavailable
 
 
 class ExitCode(IntEnum):
@@ -23,6 +23,8 @@ class ExitCode(IntEnum):
     """A port is in use, Envoy cannot be started, or NATS cannot be reached."""
     CONFLICT = 73
     """Another instance has the name."""
+    NO_PERMISSION = 77
+    """The control plane refuses to give it an identity, or to renew it: see the log for why."""
     CANNOT_EXECUTE = 126
     """The program exists but cannot be executed."""
     NOT_FOUND = 127
@@ -43,6 +45,8 @@ def exit_code(error: MeshError) -> ExitCode:
         return error.exit_code
     if isinstance(error, InvalidRequest):
         return ExitCode.INVALID
+    if isinstance(error, Unauthenticated | Denied):
+        return ExitCode.NO_PERMISSION
     if isinstance(error, Conflict):
         return ExitCode.CONFLICT
     return ExitCode.UNAVAILABLE if isinstance(error, Unavailable) else ExitCode.FAILED

@@ -15,6 +15,7 @@ from weft.model.names import MAX_NAME_LENGTH, check_name, check_type
 from weft.model.node import Address, AgentProtocol
 
 DEFAULT_NATS = "nats://127.0.0.1:7402"
+DEFAULT_API = Address("127.0.0.1", 7400)
 DEFAULT_XDS = Address("127.0.0.1", 7401)
 LOOPBACK = "127.0.0.1"
 
@@ -92,6 +93,15 @@ class SidecarSettings:
     nats_servers: tuple[str, ...] = (DEFAULT_NATS,)
     xds_addresses: tuple[Address, ...] = (DEFAULT_XDS,)
     """Where the control plane's replicas serve xDS; any of them will do."""
+    api_addresses: tuple[Address, ...] = (DEFAULT_API,)
+    """Where they serve the API, which gives out identities; any of them will do."""
+
+    trust_bundle: Path | None = None
+    """File with the roots of the mesh (PEM), by which the control plane is believed at first."""
+    join_token: str = field(default="", repr=False)
+    """What the sidecar proves itself with, once: see `weft token join`."""
+    trust_refresh: float = 30.0
+    """Seconds after which it is asked again what is to be trusted, give or take a tenth."""
 
     health: HealthSettings = field(default_factory=HealthSettings)
     lease_ttl: float = 10.0
@@ -120,7 +130,7 @@ class SidecarSettings:
         """Fill in the names that were left out, and raise InvalidRequest where a value makes no sense."""
         if self.type is not None:
             check_type(self.type)
-        object.__setattr__(self, "id", check_name(self.id or _random_id(self.type), "instance"))
+        object.__setattr__(self, "id", check_name(self.id or draw_id(self.type), "instance"))
         object.__setattr__(self, "advertise_host", self.advertise_host or self.bind_host)
         for capability in self.capabilities:
             check_name(capability, "capability")
@@ -150,8 +160,14 @@ class SidecarSettings:
     def _check_servers(self) -> None:
         if not self.nats_servers or not all(self.nats_servers):
             raise InvalidRequest("give the URL of at least one NATS server")
-        if not self.xds_addresses:
-            raise InvalidRequest("give the address of at least one control plane")
+        if not self.xds_addresses or not self.api_addresses:
+            raise InvalidRequest("give the address of at least one control plane, for the API and for xDS")
+        if self.trust_bundle is None or not self.join_token:
+            raise InvalidRequest(
+                "the sidecar cannot prove who it is: give a trust bundle (--trust-bundle FILE, or "
+                "WEFT_TRUST_BUNDLE) and a join token (WEFT_JOIN_TOKEN, or WEFT_JOIN_TOKEN_FILE); `weft run` "
+                "and `weft up` do that by themselves, `weft token join` makes a token"
+            )
         if self.log_level not in _LOG_LEVELS:
             raise InvalidRequest(f"log level {self.log_level!r} is none of {', '.join(_LOG_LEVELS)}")
 
@@ -164,6 +180,7 @@ class SidecarSettings:
             if port is not None:
                 _check_range(f"{name} port", port, 1, _MAX_PORT, "")
         _check_range("lease ttl", self.lease_ttl, 1, 3600.0, "seconds")
+        _check_range("trust refresh", self.trust_refresh, 0.1, _MAX_SECONDS, "seconds")
         _check_range("renew interval", self.renew_interval, 0.1, self.lease_ttl / 2, "seconds")
         _check_range("drain grace", self.drain_grace, 0, _MAX_SECONDS, "seconds")
         _check_range("drain timeout", self.drain_timeout, 0, _MAX_SECONDS, "seconds")
@@ -171,7 +188,8 @@ class SidecarSettings:
         _check_range("start timeout", self.start_timeout, 0.1, _MAX_SECONDS, "seconds")
 
 
-def _random_id(agent_type: str | None) -> str:
+def draw_id(agent_type: str | None) -> str:
+    """A name for an instance, or for a sidecar without an agent, that has none yet."""
     suffix = "".join(secrets.choice(_ID_ALPHABET) for _ in range(_ID_SUFFIX_LENGTH))
     # A type may be as long as a name may be: make room for the suffix.
     prefix = (agent_type or _CALLER_ID_PREFIX)[: MAX_NAME_LENGTH - _ID_SUFFIX_LENGTH - 1]

@@ -17,12 +17,14 @@ from weft.aio.guard import Guard
 from weft.errors import MeshError
 from weft.model.agent import Instance, Status
 from weft.model.node import Inbound
+from weft.model.subjects import inbox_prefix
 from weft.registry.registry import Registry
 from weft.sidecar.bootstrap import INBOUND_LISTENER, OUTBOUND_LISTENER, bootstrap
 from weft.sidecar.drain import drain
 from weft.sidecar.envoy import Envoy, admin_socket
 from weft.sidecar.exit_codes import ExitCode, exit_code
 from weft.sidecar.health import Health, HealthMonitor, check_agent
+from weft.sidecar.identity import SidecarIdentity, read_trust
 from weft.sidecar.plan import Plan, make_plan
 from weft.sidecar.program import check_command, start_program
 from weft.sidecar.registration import Registration
@@ -76,6 +78,7 @@ class Sidecar:
         self._plan = plan
         self._guard = guard
         self._shutdown = Shutdown()
+        self._identity = self._new_identity()
         self._envoy = self._new_envoy()
         self._envoy_ready = False
         self._health = Health()
@@ -93,7 +96,6 @@ class Sidecar:
         async with AsyncExitStack() as stack:
             stack.enter_context(signals(self._shutdown.request, self._forward))
             tasks = await stack.enter_async_context(asyncio.TaskGroup())
-            tasks.create_task(self._envoy.run(), name="envoy")
             try:
                 return await self._live(tasks, stack)
             finally:
@@ -110,6 +112,9 @@ class Sidecar:
     # Starting
 
     async def _start(self, tasks: asyncio.TaskGroup, stack: AsyncExitStack) -> None:
+        await self._obtain_identity()
+        self._background.append(tasks.create_task(self._identity.run(), name="identity"))
+        tasks.create_task(self._envoy.run(), name="envoy")
         await self._envoy.wait_until_ready()
         inbound = self._plan.node.inbound
         if inbound is not None:
@@ -118,6 +123,21 @@ class Sidecar:
         await self._start_program()
         if inbound is not None:
             self._background.append(tasks.create_task(self._monitor(inbound).run(), name="health"))
+
+    async def _obtain_identity(self) -> None:
+        settings = self._settings
+        obtain = partial(self._identity.obtain, settings.join_token, settings.id)
+        await persistently(obtain, what="obtaining an identity", timeout=settings.start_timeout)
+
+    def _new_identity(self) -> SidecarIdentity:
+        settings = self._settings
+        assert settings.trust_bundle is not None, "the settings insist on it"  # noqa: S101
+        return SidecarIdentity(
+            self._plan.directory,
+            settings.api_addresses,
+            read_trust(settings.trust_bundle),
+            trust_refresh=settings.trust_refresh,
+        )
 
     def _new_envoy(self) -> Envoy:
         settings, plan = self._settings, self._plan
@@ -157,6 +177,8 @@ class Sidecar:
             settings.nats_servers,
             name=f"sidecar {self._plan.node.key}",
             timeout=min(DEFAULT_TIMEOUT, limit),
+            tls=self._identity.nats_tls if self._identity.nats_secured else None,
+            inbox_prefix=inbox_prefix(self._identity.id),
         )
         store = await persistently(connect, what="connecting to NATS", timeout=limit)
         stack.push_async_callback(store.close)

@@ -11,6 +11,7 @@ from fastapi import Depends, Request
 from weft.controlplane.api.access import Access
 from weft.controlplane.api.authentication import Caller, Nobody
 from weft.controlplane.api.recorder import Recorder
+from weft.controlplane.membership import Membership
 from weft.controlplane.message_custody import MessageCustody
 from weft.controlplane.sidecars import Sidecars
 from weft.errors import MeshError, Unavailable
@@ -29,6 +30,8 @@ class ApiContext:
     sidecars: Sidecars
     access: Access | None = None
     """Who may call what. None: everybody everything, on loopback, as before there were identities."""
+    membership: Membership | None = None
+    """Who has an identity, and who gives it. None: nobody can join here."""
     messages: MessageCustody | None = None
     """The keys of encrypted topics and queues. None: there are none to be had here."""
 
@@ -52,6 +55,16 @@ def _context(request: Request) -> ApiContext:
 
 Context = Annotated[ApiContext, Depends(_context)]
 """An endpoint's parameter of this type gets the ApiContext."""
+
+
+def _membership(context: Context) -> Membership:
+    if context.membership is None:
+        raise Unavailable("this control plane was started without a certificate authority")
+    return context.membership
+
+
+CurrentMembership = Annotated[Membership, Depends(_membership)]
+"""An endpoint's parameter of this type gets the Membership."""
 
 
 def _access(context: Context) -> Access:
