@@ -262,6 +262,15 @@ async def test_processes_of_the_mesh_discover_agents_and_do_nothing_else(api: Ap
     assert str(AGENT) in {each.who for each in api.log.records}
 
 
+async def test_a_connection_does_not_outlive_its_certificate(api: Api) -> None:
+    old, young = api.pki.svid(AGENT, not_before=-3600, lifetime=900), api.pki.svid(AGENT)
+    async with api.client(certificate=old) as peer:
+        answer = await peer.get("/v1/agents")
+        assert (answer.status_code, answer.headers["connection"]) == (200, "close")
+    async with api.client(certificate=young) as peer:
+        assert "connection" not in (await peer.get("/v1/agents")).headers
+
+
 async def test_a_token_counts_before_a_certificate(api: Api) -> None:
     token = await api.token(Scope.VIEWER)
     async with api.client(token=token, certificate=api.pki.svid(AGENT)) as client:

@@ -35,7 +35,7 @@ class AuditRecordOut(Body):
 
 
 class AuditList(Body):
-    """The end of the audit, the newest record last."""
+    """The end of the audit, what was written last at the end."""
 
     items: list[AuditRecordOut]
 
@@ -48,5 +48,4 @@ async def recent(
 ) -> AuditList:
     """The last records, at most `limit`; with `since` (seconds since 1970) only those from then on."""
     records = await access.log.recent(limit, since=since)
-    newest_last = sorted(records, key=lambda each: each.time)
-    return AuditList(items=[AuditRecordOut.model_validate(each) for each in newest_last])
+    return AuditList(items=[AuditRecordOut.model_validate(each) for each in records])

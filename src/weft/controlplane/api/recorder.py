@@ -23,7 +23,7 @@ class AuditLog(Protocol):
         ...
 
     async def recent(self, limit: int, *, since: float | None = None) -> list[AuditRecord]:
-        """The last `limit` records, if given only those `since` a time (seconds since 1970)."""
+        """The last `limit` records, oldest first; of those, only what was written `since` a time."""
         ...
 
 

@@ -8,9 +8,11 @@ fails; what it proves is for `authentication` to decide, to which it comes as th
 from __future__ import annotations
 
 import asyncio
+import math
 import os
 import ssl
 import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -29,6 +31,9 @@ HEAD_TIMEOUT = 30.0
 """Seconds a client has to send a request's line and headers, from the connection or their first byte on."""
 
 _PIPE_BYTES = 16 * 1024  # what a pipe holds while nobody reads it, on every system
+
+_STALE_SHARE = 0.75
+"""Of its life, after which a client's certificate has a successor: it is renewed at half of it."""
 
 Refusal = Callable[[str], None]
 """Told why a client's certificate was refused in the handshake."""
@@ -120,6 +125,7 @@ class ApiProtocol(HttpToolsProtocol):
     """uvicorn's HTTP, which tells the application of the client's certificate, and limits what it reads."""
 
     _chain: tuple[str, ...] = ()
+    _stale_from: float = math.inf
     _head: int | None = 0  # bytes read of a request's line and headers; None once they are complete
     _deadline: asyncio.TimerHandle | None = None
 
@@ -129,6 +135,7 @@ class ApiProtocol(HttpToolsProtocol):
         connection = transport.get_extra_info("ssl_object")
         if connection is not None:
             self._chain = peer_chain(connection)
+            self._stale_from = stale_from(connection)
         self._await_head()
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -160,6 +167,8 @@ class ApiProtocol(HttpToolsProtocol):
         self._head = None
         self._cancel_deadline()
         super().on_headers_complete()
+        if time.time() >= self._stale_from:
+            self.cycle.keep_alive = False
 
     def _await_head(self) -> None:
         self._head = 0
@@ -170,6 +179,18 @@ class ApiProtocol(HttpToolsProtocol):
         if self._deadline is not None:
             self._deadline.cancel()
             self._deadline = None
+
+
+def stale_from(connection: ssl.SSLObject) -> float:
+    """From when (seconds since 1970) the peer should connect anew, with the certificate it has by then.
+
+    A connection that is used all the time would else outlive its certificate, and its requests be refused.
+    """
+    certificate = connection.getpeercert()
+    if not certificate:
+        return math.inf
+    begin, end = (ssl.cert_time_to_seconds(str(certificate[each])) for each in ("notBefore", "notAfter"))
+    return begin + (end - begin) * _STALE_SHARE
 
 
 def peer_chain(connection: ssl.SSLObject) -> tuple[str, ...]:
