@@ -231,7 +231,20 @@ async def test_tricks_with_headers_are_refused(pair: Pair, tmp_path: Path) -> No
     crowded = head + b"".join(b"x-%d: 1\r\n" % number for number in range(150)) + b"\r\n"
     for request, status in ((smuggled, b"400"), (oversized, b"431"), (crowded, b"431")):
         assert (await pair.knock(context, request)).startswith(b"HTTP/1.1 " + status)
+        reader, writer = await asyncio.open_connection(HOST, pair.caller_node.outbound.port)
+        writer.write(request)
+        assert (await reader.read(4096)).startswith(b"HTTP/1.1 " + status)
+        writer.close()
     assert pair.agent.calls == 0
+
+
+async def test_no_session_is_resumed_so_every_connection_proves_itself(pair: Pair, tmp_path: Path) -> None:
+    context = client_context(tmp_path, OURS.svid(EDITOR))
+    reader, writer = await asyncio.open_connection(HOST, pair.inbound, ssl=context)
+    writer.write(b"GET / HTTP/1.1\r\nhost: summarizer.mesh\r\n\r\n")
+    assert (await reader.read(4096)).startswith(b"HTTP/1.1 200")
+    assert not writer.get_extra_info("ssl_object").session.has_ticket
+    writer.transport.abort()
 
 
 IMPOSTORS: dict[str, ChainAndKey] = {
