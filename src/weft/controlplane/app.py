@@ -98,7 +98,7 @@ async def run_control_plane(settings: ControlPlaneSettings) -> None:
             messages=custody,
         )
         callout = _callout(settings, store)
-        tls = server_tls()
+        tls = server_tls(context.access.refuse_certificate)
         work: dict[str, Awaitable[None]] = {
             "translate": _translate(snapshots, instances, declared, security),
             "push": ads.run(),

@@ -43,10 +43,8 @@ class Rule:
     peers: frozenset[Role] = field(default=frozenset())
 
     async def __call__(self, request: Request) -> None:
-        """Raise Unauthenticated or Denied unless the caller may."""
+        """Raise Denied unless the caller, who is somebody (the Gate saw to that), may."""
         context = request.app.state.context
-        if context.access is None:
-            return
         caller: Caller = request.scope["state"]["caller"]
         if not self.admits(caller):
             what = _what(request.scope)
@@ -63,13 +61,10 @@ class Rule:
                 return spiffe_id.role in self.peers
         return False
 
-    def _refusal(self, caller: Caller, what: str) -> MeshError:
+    def _refusal(self, caller: Caller, what: str) -> Denied:
         needed = f"{what} needs a token of scope {self.scope}"
-        match caller:
-            case Nobody():
-                return Unauthenticated(f"{needed}: send it as `Authorization: Bearer TOKEN`")
-            case Operator(name, scope):
-                return Denied(f"{needed}: token {name!r} has scope {scope}")
+        if isinstance(caller, Operator):
+            return Denied(f"{needed}: token {caller.name!r} has scope {caller.scope}")
         return Denied(f"{needed}: {caller.who} is no operator")
 
 

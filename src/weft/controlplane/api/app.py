@@ -25,8 +25,7 @@ def create_api(context: ApiContext, metrics: CollectorRegistry) -> FastAPI:
     app.state.context = context
     answer_with_problems(app)
     app.middleware("http")(_limit_body)
-    if context.access is not None:
-        app.add_middleware(Gate, access=context.access)
+    app.add_middleware(Gate, access=context.access)
     for router in (agents.router, resources.router, sidecars.router, tokens.router, audit.router):
         admit(app, router)
     admit(app, identity.router)

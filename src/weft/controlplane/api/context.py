@@ -9,7 +9,7 @@ from typing import Annotated, cast
 from fastapi import Depends, Request
 
 from weft.controlplane.api.access import Access
-from weft.controlplane.api.authentication import Caller, Nobody
+from weft.controlplane.api.authentication import Caller, CurrentCaller
 from weft.controlplane.api.recorder import Recorder
 from weft.controlplane.membership import Membership
 from weft.controlplane.message_custody import MessageCustody
@@ -28,8 +28,8 @@ class ApiContext:
     resources: Resources
     declared: ResourceView
     sidecars: Sidecars
-    access: Access | None = None
-    """Who may call what. None: everybody everything, on loopback, as before there were identities."""
+    access: Access
+    """Who may call what, and where it is written down."""
     membership: Membership | None = None
     """Who has an identity, and who gives it. None: nobody can join here."""
     messages: MessageCustody | None = None
@@ -41,12 +41,11 @@ class Changes:
     """Writes down what one request's caller changes."""
 
     caller: Caller
-    recorder: Recorder | None
+    recorder: Recorder
 
     def note(self, action: str, target: str, *, reason: str = "", **details: str) -> None:
         """The caller did `action` (verb and noun) to `target`."""
-        if self.recorder is not None:
-            self.recorder.done(self.caller.who, action, target, reason=reason, **details)
+        self.recorder.done(self.caller.who, action, target, reason=reason, **details)
 
 
 def _context(request: Request) -> ApiContext:
@@ -68,8 +67,6 @@ CurrentMembership = Annotated[Membership, Depends(_membership)]
 
 
 def _access(context: Context) -> Access:
-    if context.access is None:
-        raise Unavailable("this control plane was started without tokens and audit")
     return context.access
 
 
@@ -77,24 +74,20 @@ CurrentAccess = Annotated[Access, Depends(_access)]
 """An endpoint's parameter of this type gets the Access."""
 
 
-def _changes(request: Request, context: Context) -> Changes:
-    caller = request.scope.get("state", {}).get("caller", Nobody())
-    return Changes(caller, None if context.access is None else context.access.recorder)
+def _changes(caller: CurrentCaller, context: Context) -> Changes:
+    return Changes(caller, context.access.recorder)
 
 
 Audited = Annotated[Changes, Depends(_changes)]
 """An endpoint's parameter of this type writes down what the caller changes."""
 
 
-def _admitted(request: Request, context: Context) -> Callable[[], bool]:
+def _admitted(request: Request, caller: CurrentCaller, context: Context) -> Callable[[], bool]:
     def admitted() -> bool:
-        if context.access is None:
-            return True
         try:
-            now: Caller = context.access.authentication.caller(request.scope)
+            return context.access.authentication.caller(request.scope) == caller
         except MeshError:
             return False
-        return bool(now == request.scope["state"]["caller"])
 
     return admitted
 
