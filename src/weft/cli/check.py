@@ -6,20 +6,34 @@ import os
 import shutil
 from collections.abc import Sequence
 
+from weft.cli.api import API_VARIABLE
 from weft.cli.exit_codes import ExitCode
 from weft.cli.findings import FINDERS, Finding, Level
-from weft.cli.options import Output, OutputOption
+from weft.cli.options import ControlPlane, Output, OutputOption
 from weft.cli.show import print_json, print_table
+from weft.cli.trust_findings import trust_findings
+from weft.sdk.local_mesh import running_mesh
+
+_HERE = ControlPlane()
 
 
-def check(*, output: OutputOption = Output.TABLE) -> ExitCode:
-    """Tell what this machine lacks for a mesh, and what to do about it. Exit code 1 if none can run."""
+async def check(*, output: OutputOption = Output.TABLE, where: ControlPlane = _HERE) -> ExitCode:
+    """Tell what this machine lacks for a mesh, and what to do about it. Exit code 1 if none can run.
+
+    Of a mesh that runs it also says whether clocks agree, and whether certificates are renewed in time.
+    """
     findings = [finding for find in FINDERS for finding in find(os.environ)]
+    if _is_named(where) or running_mesh(os.environ, where.mesh) is not None:
+        findings += await trust_findings(where)
     if output is Output.JSON:
         print_json([each._asdict() for each in findings])
     else:
         _print(findings)
     return ExitCode.FAILED if any(each.level is Level.FAIL for each in findings) else ExitCode.OK
+
+
+def _is_named(where: ControlPlane) -> bool:
+    return bool(where.api or os.environ.get(API_VARIABLE))
 
 
 def _print(findings: Sequence[Finding]) -> None:

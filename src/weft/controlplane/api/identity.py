@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import math
+import time
+from dataclasses import asdict
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends
@@ -119,6 +121,8 @@ class AuthorityOut(Body):
     previous_roots: int
     federated: tuple[str, ...]
     bundle_revision: int
+    now: float
+    """This replica's clock."""
 
 
 class Rotation(Body):
@@ -231,7 +235,7 @@ async def make_join_token(
 @router.get("/authority", dependencies=_VIEWER)
 async def authority(membership: CurrentMembership) -> AuthorityOut:
     """The certificate authority, and where its rotation stands."""
-    return AuthorityOut.model_validate(membership.authority.status)
+    return _authority(membership)
 
 
 @router.post("/authority/rotations", status_code=202, dependencies=_ADMIN)
@@ -239,7 +243,7 @@ async def rotate(membership: CurrentMembership, changes: Audited, body: Rotation
     """Replace the intermediate now, or begin to replace the root."""
     await membership.authority.rotate(body.level)
     changes.note("rotate authority", body.level.value)
-    return AuthorityOut.model_validate(membership.authority.status)
+    return _authority(membership)
 
 
 @router.post("/revocations", status_code=204, dependencies=_ADMIN)
@@ -258,6 +262,10 @@ async def restore(membership: CurrentMembership, changes: Audited, spiffe_id: st
     identity = parse_spiffe_id(spiffe_id)
     await membership.identities.restore(identity)
     changes.note("restore identity", str(identity))
+
+
+def _authority(membership: Membership) -> AuthorityOut:
+    return AuthorityOut(now=time.time(), **asdict(membership.authority.status))
 
 
 def _issued(membership: Membership, svid: Svid) -> Issued:
