@@ -23,7 +23,8 @@ from tests.sds import write_secrets
 
 from weft.aio.ports import reserve_port
 from weft.controlplane.snapshots import Snapshots
-from weft.controlplane.translate.access import MAX_READ_BODY_BYTES, Access
+from weft.controlplane.translate.access import Access
+from weft.controlplane.translate.bodies import MAX_READ_BODY_BYTES
 from weft.controlplane.translate.listeners import inbound_listener
 from weft.controlplane.xds.snapshot import Snapshot, encode
 from weft.model.access import AccessPolicySpec, Action
@@ -300,11 +301,13 @@ def some_policies(dice: random.Random) -> AccessPolicies:
 
 
 def read(body: bytes | None) -> RpcCall | None:
+    if body is None:
+        return RpcCall()
     try:
-        message = json.loads(body or b"")
+        message = json.loads(body)
     except ValueError:
         return None
-    if not isinstance(message, dict) or not {"method", "jsonrpc"} & message.keys():
+    if not isinstance(message, dict):
         return None
     return RpcCall(message.get("method", ""), message.get("params", {}).get("name", ""))
 
@@ -443,7 +446,6 @@ async def test_a_tool_is_denied_whatever_the_request_says_it_is(tmp_path: Path) 
         (DELETE.replace(b'"id": 1', b'"id": NaN'), ()),
         (b" " * 300_000 + DELETE, ()),
         (b'{"a": ' + b"[" * 3000 + b"]" * 3000 + b"," + DELETE[1:], ()),
-        (b"", ()),
     ]
     async with callee(tmp_path, policies) as target:
         caller = target.caller()
@@ -457,6 +459,8 @@ async def test_a_tool_is_denied_whatever_the_request_says_it_is(tmp_path: Path) 
         assert target.agent.seen == []
         assert (await caller.send(chunked(SEARCH))).status == 200
         assert (await caller.ask("POST", "/mcp", SEARCH, *modern, "Mcp-Name: delete")).status == 200
+        assert (await caller.ask("POST", "/mcp", b'{"kind": "ordinary"}')).status == 200
+        assert (await caller.ask("POST", "/mcp", b"")).status == 200
         assert (await caller.ask("POST", "/elsewhere", b"no JSON at all")).status == 200
 
 

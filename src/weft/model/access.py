@@ -170,8 +170,8 @@ class AccessDestination(Spec):
 class McpMatch(Spec):
     """Which requests of MCP match, by what their bodies say.
 
-    A POST that is no message of JSON-RPC, or that cannot be read, is taken for what is denied: give `paths`
-    too where an agent takes other things elsewhere.
+    A POST of an array, or of what is no JSON at all, is taken for what is denied: give `paths` too where an
+    agent takes such things elsewhere.
     """
 
     methods: Annotated[tuple[RpcName, ...], Field(max_length=MAX_ITEMS)] = ()

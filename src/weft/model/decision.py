@@ -67,10 +67,10 @@ class AccessTarget:
 
 @dataclass(frozen=True, slots=True)
 class RpcCall:
-    """What a message of JSON-RPC says: an object in JSON with a member `method` or `jsonrpc`."""
+    """What a body in JSON says, read as a message of JSON-RPC."""
 
     method: str = ""
-    """Empty: it is an answer."""
+    """Empty: it is no request of JSON-RPC."""
     name: str = ""
     """`params.name`: the tool, where one is called."""
 
@@ -86,7 +86,7 @@ class AccessRequest:
     path: str = ""
     """Normalised, without the query."""
     body: RpcCall | None = None
-    """None: no message of JSON-RPC, or none that can be read. A POST is then taken for what is denied."""
+    """None: an array, or no JSON at all. Where bodies matter, a POST of that is taken for what is denied."""
 
 
 @dataclass(frozen=True, slots=True)

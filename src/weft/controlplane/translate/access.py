@@ -13,13 +13,13 @@ from dataclasses import dataclass, field
 from envoy.config.rbac.v3 import rbac_pb2 as rules_pb2
 from envoy.config.rbac.v3.rbac_pb2 import Permission, Policy
 from envoy.config.rbac.v3.rbac_pb2 import Principal as Identity
-from envoy.config.route.v3.route_components_pb2 import FilterConfig, Route, RouteMatch
-from envoy.extensions.filters.http.json_to_metadata.v3.json_to_metadata_pb2 import JsonToMetadata
+from envoy.config.route.v3.route_components_pb2 import RouteMatch
 from envoy.extensions.filters.http.rbac.v3.rbac_pb2 import RBAC
 from envoy.extensions.filters.network.http_connection_manager.v3.http_connection_manager_pb2 import (
     HttpConnectionManager,
 )
 
+from weft.controlplane.translate.bodies import read_bodies, says, unreadable
 from weft.controlplane.translate.denied import denied_replies
 from weft.model.a2a_methods import A2A_METHODS, HttpForm
 from weft.model.access import (
@@ -47,12 +47,6 @@ from weft.model.node import Inbound
 from weft.model.request_path import AMBIGUOUS_PATH
 from weft.model.spiffe import DEFAULT_TRUST_DOMAIN, SCHEME, Role, parse_spiffe_id
 
-BODY_FILTER = "weft.json_rpc"
-"""The filter that reads bodies."""
-
-BODY_METADATA = "weft.json_rpc"
-"""The namespace of what it found: `jsonrpc`, `method` and `name` (`params.name`)."""
-
 REVOKED_FILTER = "weft.access.revoked"
 DENY_FILTER = "weft.access.deny"
 ALLOW_FILTER = "weft.access.allow"
@@ -63,9 +57,6 @@ DEFAULT_SHADOW_PREFIX = "default_"
 `default_shadow_engine_result` is `denied` where it would have denied. What policies on trial would have
 denied is in `shadow_engine_result` and `shadow_effective_policy_id`, without a prefix.
 """
-
-MAX_READ_BODY_BYTES = 4 * 1024 * 1024
-"""Where rules depend on bodies, larger ones are answered with 413."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,8 +83,7 @@ def restrict(manager: HttpConnectionManager, inbound: Inbound, access: Access) -
         _normalise_paths(manager)
     reading = [rule for spec in own.values() for rule in spec.rules if rule.reads_bodies]
     if reading:
-        manager.http_filters.add(name=BODY_FILTER, disabled=True).typed_config.Pack(_body_reader())
-        _read_bodies(manager, reading)
+        read_bodies(manager, _post_routes(reading))
     filters = list(_filters(own, access))
     for name, config in filters:
         manager.http_filters.add(name=name).typed_config.Pack(config)
@@ -288,19 +278,19 @@ def _path_regex(pattern: str, *, ignore_case: bool = False) -> Permission:
 
 def _mcp(match: McpMatch, *, denies: bool) -> Permission:
     methods = match.methods or (TOOLS_CALL,)
-    forms = [_body("method", each) for each in methods if each != TOOLS_CALL or not match.tools]
+    forms = [says("method", each) for each in methods if each != TOOLS_CALL or not match.tools]
     if match.tools:
-        tool = _any(_body("name", each) for each in match.tools)
-        forms.append(_all([_body("method", TOOLS_CALL), tool]))
-    return _all([_post(denies=denies), _any([*forms, *([_not(_MESSAGE)] if denies else [])])])
+        tool = _any(says("name", each) for each in match.tools)
+        forms.append(_all([says("method", TOOLS_CALL), tool]))
+    return _all([_post(denies=denies), _any([*forms, *([unreadable()] if denies else [])])])
 
 
 def _a2a(match: A2aMatch, *, denies: bool) -> Permission:
     methods = [A2A_METHODS[each] for each in match.methods]
-    posted = [_body("method", name) for each in methods for name in each.rpc_names]
+    posted = [says("method", name) for each in methods for name in each.rpc_names]
     if denies:
         every = _any(_form(form, ignore_case=False) for each in A2A_METHODS.values() for form in each.http)
-        posted.append(_all([_not(_MESSAGE), _not(every)]))
+        posted.append(_all([unreadable(), _not(every)]))
     return _any(
         [
             *(_form(form, ignore_case=denies) for each in methods for form in each.http),
@@ -323,57 +313,10 @@ def _post(*, denies: bool) -> Permission:
     return _method("POST", ignore_case=denies)
 
 
-# What the body says
-
-
-def _body(key: str, value: str) -> Permission:
-    permission = Permission()
-    permission.metadata.filter = BODY_METADATA
-    permission.metadata.path.add().key = key
-    permission.metadata.value.string_match.exact = value
-    return permission
-
-
-def _has(key: str) -> Permission:
-    permission = Permission()
-    permission.metadata.filter = BODY_METADATA
-    permission.metadata.path.add().key = key
-    permission.metadata.value.present_match = True
-    return permission
-
-
-_MESSAGE = _any([_has("jsonrpc"), _has("method")])
-
-
-def _body_reader() -> JsonToMetadata:
-    """Read bodies as JSON-RPC, whatever they are said to be: the agent may not care for that either."""
-    config = JsonToMetadata()
-    rules = config.request_rules
-    rules.allow_empty_content_type = True
-    rules.allow_content_types_regex.regex = ".*"
-    for selectors in (("jsonrpc",), ("method",), ("params", "name")):
-        rule = rules.rules.add()
-        for each in selectors:
-            rule.selectors.add().key = each
-        # Not with a value of our own: Envoy would set that for an array too.
-        rule.on_present.metadata_namespace, rule.on_present.key = BODY_METADATA, selectors[-1]
-    return config
-
-
-def _read_bodies(manager: HttpConnectionManager, rules: Iterable[AccessRule]) -> None:
-    """Before the routes of `manager`, put copies of them for the POSTs that `rules` are about."""
+def _post_routes(rules: Iterable[AccessRule]) -> Iterator[RouteMatch]:
+    """The POSTs that `rules` are about."""
     paths = {path for rule in rules for path in rule.paths or ("/*",)}
-    if "/*" in paths:
-        paths = {"/*"}
-    for host in manager.route_config.virtual_hosts:
-        reading = [_reading(route, match) for match in _route_matches(sorted(paths)) for route in host.routes]
-        usual = list(host.routes)
-        del host.routes[:]
-        host.routes.extend([*reading, *usual])
-
-
-def _route_matches(paths: Iterable[str]) -> Iterator[RouteMatch]:
-    for path in paths:
+    for path in sorted({"/*"} if "/*" in paths else paths):
         matches = [RouteMatch(path=exact) for exact in _exact_paths(path, denies=True)]
         if path.endswith("*"):
             matches.append(RouteMatch(prefix=path[:-1]))
@@ -383,18 +326,6 @@ def _route_matches(paths: Iterable[str]) -> Iterator[RouteMatch]:
             method.string_match.exact = "POST"
             method.string_match.ignore_case = True
             yield match
-
-
-def _reading(route: Route, match: RouteMatch) -> Route:
-    copy = Route()
-    copy.CopyFrom(route)
-    copy.name = "bodies"
-    copy.match.CopyFrom(match)
-    copy.request_body_buffer_limit.value = MAX_READ_BODY_BYTES
-    enabled = FilterConfig(disabled=False)
-    enabled.config.Pack(_body_reader())
-    copy.typed_per_filter_config[BODY_FILTER].Pack(enabled)
-    return copy
 
 
 def _normalise_paths(manager: HttpConnectionManager) -> None:
