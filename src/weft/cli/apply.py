@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import Annotated
 
 from cyclopts import Parameter
@@ -24,7 +25,7 @@ async def apply(
     where: ControlPlane = _HERE,
 ) -> None:
     """Declare the resources of a manifest: all of them, or, if anything is wrong, none."""
-    manifests = read_manifests(file)
+    manifests = read_manifests(file, os.environ)
     async with control_api(where) as api:
         with manifests.located():
             results = await api.apply(manifests.text, manifests.name, dry_run=dry_run)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import os
 from typing import Any
 
 from rich.console import Console
@@ -22,7 +23,7 @@ async def diff(
     *, file: FileOption = (), output: OutputOption = Output.TABLE, where: ControlPlane = _HERE
 ) -> ExitCode:
     """Show what applying a manifest would change. Exit code 1 if anything, else 0."""
-    manifests = read_manifests(file)
+    manifests = read_manifests(file, os.environ)
     async with control_api(where) as api:
         with manifests.located():
             differences = await api.diff(manifests.text, manifests.name)

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import sys
 from bisect import bisect_right
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from weft.cli.secret_values import variables_of, with_secret_values
 from weft.errors import FieldProblem, InvalidRequest, InvalidResource
 
 MAX_BYTES = 1024 * 1024
@@ -23,10 +24,12 @@ _SEPARATOR = "\n---\n"
 class Manifests:
     """Several manifests joined into one."""
 
-    text: str
+    text: str = field(repr=False)
     files: tuple[str, ...]
     first_lines: tuple[int, ...]
     """The line of `text` at which each file begins."""
+    variables: frozenset[str] = frozenset()
+    """The environment variables from which values of Secrets were taken: no agent is to see them."""
 
     @property
     def name(self) -> str:
@@ -51,18 +54,25 @@ class Manifests:
 NO_MANIFESTS = Manifests("", ("manifest",), (1,))
 
 
-def read_manifests(sources: Sequence[str]) -> Manifests:
+def read_manifests(sources: Sequence[str], environ: Mapping[str, str] | None = None) -> Manifests:
     """Read files, directories and `-`.
 
-    Raises InvalidRequest if there is nothing to read, something cannot be read, or it is more than MAX_BYTES.
+    With `environ`, values of Secrets that are referred to are put in their place, from there or from files.
+    Raises InvalidRequest if there is nothing to read, something cannot be read, or it is more than MAX_BYTES;
+    InvalidResource where a value is not there.
     """
     if not sources:
         raise InvalidRequest("give a manifest: -f FILE, -f DIRECTORY, or -f - for standard input")
     names = [name for source in sources for name in _files(source)]
     texts = [_read(name) for name in names]
+    variables: frozenset[str] = frozenset()
+    if environ is not None:
+        named = tuple(zip(names, texts, strict=True))
+        variables = frozenset().union(*(variables_of(text) for _, text in named))
+        texts = [with_secret_values(text, name, environ) for name, text in named]
     if sum(len(text) for text in texts) > MAX_BYTES:
         raise InvalidRequest(f"the manifests are larger than {MAX_BYTES} bytes together")
-    return _join(names, texts)
+    return replace(_join(names, texts), variables=variables)
 
 
 def _join(names: Sequence[str], texts: Sequence[str]) -> Manifests:

@@ -86,13 +86,14 @@ def _host(
     fresh: bool,
     timeout: float,
 ) -> ExitCode:
-    manifests = read_manifests([str(manifest)]) if manifest else NO_MANIFESTS
+    manifests = read_manifests([str(manifest)], os.environ) if manifest else NO_MANIFESTS
     mesh = LocalMesh(
         directory,
         ports=ports,
         manifest=manifests.text,
         manifest_file=manifests.name,
         working_directory=_directory_of(manifest),
+        environ={name: value for name, value in os.environ.items() if name not in manifests.variables},
         fresh=fresh,
         on_child=reporter.child,
         on_line=reporter.line,

@@ -14,7 +14,7 @@ from weft.controlplane.sealing import SealBroken, Sealer
 from weft.errors import FieldProblem, InvalidResource
 from weft.model.manifest import Document
 from weft.model.resource import AnyResource
-from weft.model.secret import Given, Kept, Sealed, SecretSpec, SecretValue
+from weft.model.secret import Given, Kept, Reference, Sealed, SecretSpec, SecretValue
 
 logger = logging.getLogger(__name__)
 
@@ -43,8 +43,7 @@ class Secrets:
         for key, value in resource.spec.data.items():
             sealed = self._sealed(name, key, value, before.get(key))
             if sealed is None:
-                message = "there is no value stored that could be kept: give its value"
-                problems.append(document.problem(message, ("spec", "data", key)))
+                problems.append(document.problem(_missing(value), ("spec", "data", key)))
             else:
                 data[key] = sealed
         problems += self._no_headers(document, resource.spec, data)
@@ -70,6 +69,8 @@ class Secrets:
             return value
         if isinstance(value, Kept):
             return before if isinstance(before, Sealed) else None
+        if isinstance(value, Reference):
+            return None
         if isinstance(before, Sealed) and self._is(name, key, before, value):
             return before
         data = value.text.encode()
@@ -107,6 +108,14 @@ class Secrets:
             if not _HEADER_VALUE.fullmatch(opened):
                 message = "is injected as a header, but has a character (a line break?) that none can have"
                 yield document.problem(message, ("spec", "data", key))
+
+
+def _missing(value: SecretValue) -> str:
+    if isinstance(value, Reference):
+        return (
+            f"{value.source} is read where 'weft apply', 'weft diff' or 'weft up' runs: here is only the name"
+        )
+    return "there is no value stored that could be kept: give its value"
 
 
 def _context(name: str, key: str) -> str:

@@ -1,13 +1,15 @@
 """Secret: values that are sealed before anything is stored, and that Envoy adds to calls to outside hosts.
 
-A value has three forms, and none of them shows it: as it is *given* in a manifest, *sealed* as the store has
-it, and *kept* where a manifest has what `weft get` shows in its place, which means: leave it as it is.
+A value has four forms, and none of them shows it: as it is *given* in a manifest, *referred to* until `weft
+apply` has read it, *sealed* as the store has it, and *kept* where a manifest has what `weft get` shows in its
+place, which means: leave it as it is.
 """
 
 from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field
+from enum import StrEnum
 from typing import Annotated, Any
 
 from pydantic import (
@@ -28,6 +30,9 @@ from weft.model.spec import MAX_ITEMS, Spec, TypeName
 MAX_VALUE_BYTES = 64 * 1024
 """Size of one value."""
 
+MAX_NAME = 4096
+"""Characters of the name of a file or a variable."""
+
 MAX_CERTIFICATES = 64 * 1024
 """Characters of the certificates of a private authority."""
 
@@ -35,7 +40,7 @@ STORED = {"stored": True}
 """Pydantic's context for reading and writing sealed values as the store has them; else they are shown."""
 
 _SHOWN = re.compile(r"<sealed: [^<>\n]{0,100}>")
-_REFERENCES = ("fromEnv", "fromFile")
+_EXPECTED = "must be text in quotes, or {fromEnv: NAME}, or {fromFile: PATH}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,24 +79,40 @@ class Kept:
     shown: str
 
 
-SecretValue = Given | Sealed | Kept
+class Source(StrEnum):
+    """Where `weft apply`, `weft diff` and `weft up` take a value from, before it is sent anywhere."""
+
+    ENVIRONMENT = "fromEnv"
+    FILE = "fromFile"
+    """Relative to the manifest; a line break at its end is left out."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reference:
+    """What stands for a value in a manifest that may be shown to everybody: where the value is."""
+
+    source: Source
+    name: str
+    """Of an environment variable or a file."""
+
+    @property
+    def shown(self) -> dict[str, str]:
+        """The reference as it stands in a manifest."""
+        return {self.source.value: self.name}
+
+
+SecretValue = Given | Reference | Sealed | Kept
 
 
 def _read(value: Any, info: ValidationInfo) -> SecretValue:
     # Every message here is fixed: what was given must not be repeated.
-    if isinstance(value, Given | Sealed | Kept):
+    if isinstance(value, SecretValue):
         return value
     if isinstance(value, str):
         return _read_text(value)
     if isinstance(value, dict):
-        if (info.context or {}).get("stored"):
-            return _read_sealed(value)
-        if value.keys() & set(_REFERENCES):
-            raise ValueError(
-                "fromEnv and fromFile are taken by 'weft apply', 'weft diff' and 'weft up' where they run: "
-                "{fromEnv: NAME} or {fromFile: PATH}, and nothing else beside it"
-            )
-    raise ValueError("must be text in quotes, or {fromEnv: NAME}, or {fromFile: PATH}")
+        return _read_sealed(value) if (info.context or {}).get("stored") else _read_reference(value)
+    raise ValueError(_EXPECTED)
 
 
 def _read_text(value: str) -> SecretValue:
@@ -102,6 +123,13 @@ def _read_text(value: str) -> SecretValue:
     if len(value.encode(errors="replace")) > MAX_VALUE_BYTES:
         raise ValueError(f"must have at most {MAX_VALUE_BYTES} bytes")
     return Given(value)
+
+
+def _read_reference(value: dict[str, Any]) -> Reference:
+    [(source, name), *more] = value.items() or [("", None)]
+    if source in set(Source) and isinstance(name, str) and 0 < len(name) <= MAX_NAME and not more:
+        return Reference(Source(source), name)
+    raise ValueError(_EXPECTED)
 
 
 def _read_sealed(value: dict[str, Any]) -> Sealed:

@@ -37,6 +37,10 @@ _INTEGER = re.compile(r"[-+]?(0|[1-9][0-9]{0,17})")
 _FLOAT = re.compile(r"[-+]?(0|[1-9][0-9]{0,17})\.[0-9]{1,17}")
 
 
+Span = tuple[int, int]
+"""Index of the first character, and of that behind the last."""
+
+
 @dataclass(frozen=True, slots=True)
 class Problem:
     """Something in a text that cannot be taken."""
@@ -55,6 +59,8 @@ class Tree:
     """JSON types only."""
     lines: Mapping[Path, int]
     """Line, counted from 1, of every value by its path; for a member of a mapping that of its key."""
+    spans: Mapping[Path, Span]
+    """Where every mapping stands in the text, by its path."""
     problems: tuple[Problem, ...]
     """What was left out of `value`, and why."""
 
@@ -105,11 +111,14 @@ class _Builder:
     def __init__(self, events: Iterator[Any]) -> None:
         self._events = events
         self._lines: dict[Path, int] = {}
+        self._spans: dict[Path, Span] = {}
+        self._end = 0
+        """Index behind the last character read that is not blank."""
         self._problems: list[Problem] = []
 
     def build(self, event: Any) -> Tree:
         value = self._value(event, ())
-        return Tree(value, self._lines, tuple(self._problems))
+        return Tree(value, self._lines, self._spans, tuple(self._problems))
 
     def _value(self, event: Any, path: Path) -> Any:
         line = _line(event.start_mark)
@@ -123,7 +132,9 @@ class _Builder:
         if event.tag is not None:
             self._refuse("tags are not allowed", path, line)
         if isinstance(event, yaml.MappingStartEvent):
-            return self._mapping(path)
+            members = self._mapping(path)
+            self._spans[path] = (_index(event.start_mark), self._end)
+            return members
         if isinstance(event, yaml.SequenceStartEvent):
             return self._sequence(path)
         return self._scalar(event, path)
@@ -132,6 +143,7 @@ class _Builder:
         items: list[Any] = []
         for event in self._events:
             if isinstance(event, yaml.SequenceEndEvent):
+                self._ends(event)
                 break
             items.append(self._value(event, (*path, len(items))))
         return items
@@ -140,6 +152,7 @@ class _Builder:
         members: dict[str, Any] = {}
         for event in self._events:
             if isinstance(event, yaml.MappingEndEvent):
+                self._ends(event)
                 break
             line = _line(event.start_mark)
             if not isinstance(event, yaml.ScalarEvent) or _CONTROL.search(event.value):
@@ -163,8 +176,14 @@ class _Builder:
         while depth:
             depth += _nesting(next(self._events))
 
+    def _ends(self, event: Any) -> None:
+        # Without brackets, the end of a list or mapping is an event without extent, somewhere behind it.
+        if _index(event.end_mark) > _index(event.start_mark):
+            self._end = _index(event.end_mark)
+
     def _scalar(self, event: Any, path: Path) -> Any:
         text: str = event.value
+        self._end = _index(event.end_mark)
         if _CONTROL.search(text):
             return self._refuse("control characters are not allowed", path, _line(event.start_mark))
         if event.style:
@@ -194,3 +213,7 @@ def _nesting(event: Any) -> int:
 
 def _line(mark: Any) -> int:
     return mark.line + 1 if mark is not None else 0
+
+
+def _index(mark: Any) -> int:
+    return mark.index if mark is not None else 0
