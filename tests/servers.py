@@ -6,7 +6,7 @@ import asyncio
 import json
 import os
 import signal
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -15,6 +15,8 @@ from weft.aio.children import Child, spawn
 from weft.aio.guard import Guard
 from weft.aio.poll import until
 from weft.aio.ports import reserve_port
+from weft.local.nats import nats_config
+from weft.local.nats_security import NatsSecurity
 
 _HOST = "127.0.0.1"
 _START_LIMIT = 20.0
@@ -23,9 +25,10 @@ _START_LIMIT = 20.0
 class NatsServer:
     """A nats-server with JetStream on disk that can be killed and brought back at the same port."""
 
-    def __init__(self, directory: Path, guard: Guard) -> None:
-        """`guard` ends it if the test runner is killed."""
+    def __init__(self, directory: Path, guard: Guard, security: NatsSecurity | None = None) -> None:
+        """`guard` ends it if the test runner is killed; with `security` it is as `weft up` has it."""
         self._directory = directory
+        self._security = security
         self._guard = guard
         self._process: Child | None = None
         with reserve_port(_HOST) as reserved:
@@ -34,7 +37,7 @@ class NatsServer:
     @property
     def url(self) -> str:
         """Where clients connect."""
-        return f"nats://{_HOST}:{self.port}"
+        return f"{'tls' if self._security else 'nats'}://{_HOST}:{self.port}"
 
     @property
     def data(self) -> Path:
@@ -43,10 +46,8 @@ class NatsServer:
 
     async def start(self) -> None:
         """Start it and wait until it takes clients. Raises AssertionError, with its log, if it does not."""
-        addresses = ("--addr", _HOST, "--port", str(self.port))
-        files = ("--jetstream", "--store_dir", str(self.data), "--log", str(self._log))
         self._process = await spawn(
-            [str(NATS_SERVER), *addresses, *files],
+            [str(NATS_SERVER), *self._arguments(), "--log", str(self._log)],
             guard=self._guard,
             environ=os.environ,
             stderr=asyncio.subprocess.DEVNULL,
@@ -82,6 +83,19 @@ class NatsServer:
         assert self._process is not None
         self._process.send(signal.SIGCONT)
 
+    def reload(self) -> None:
+        """SIGHUP it: it reads its configuration and certificates anew."""
+        assert self._process is not None
+        self._process.send(signal.SIGHUP)
+
+    def _arguments(self) -> Sequence[str]:
+        if self._security is None:
+            addresses = ("--addr", _HOST, "--port", str(self.port))
+            return (*addresses, "--jetstream", "--store_dir", str(self.data))
+        file = self._directory / "nats.conf"
+        file.write_text(nats_config(self.port, self.data, self._security))
+        return ("--config", str(file))
+
     @property
     def _log(self) -> Path:
         return self._directory / "nats.log"
@@ -102,10 +116,10 @@ class NatsServer:
 
 
 @asynccontextmanager
-async def nats_server(directory: Path) -> AsyncIterator[NatsServer]:
+async def nats_server(directory: Path, security: NatsSecurity | None = None) -> AsyncIterator[NatsServer]:
     """A running nats-server that keeps its data in `directory`; gone when the context is left."""
     async with Guard(grace=0.1) as guard:
-        server = NatsServer(directory, guard)
+        server = NatsServer(directory, guard, security)
         try:
             await server.start()
             yield server

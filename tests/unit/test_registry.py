@@ -165,7 +165,7 @@ def test_a_live_namesake_is_a_conflict_that_says_where_it_runs_as_soon_as_it_ren
             Conflict, match=r"'one' of type 'worker' is running already, at 127\.0\.0\.1:1001"
         ):
             await registry.register(SECOND)
-        assert _now() == pytest.approx(3)
+        assert 3 <= _now() < 4  # it looks about twice a second
         renewing.cancel()
         assert await registry.get("worker", "one") == FIRST
 

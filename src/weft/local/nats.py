@@ -7,10 +7,13 @@ import json
 import shutil
 import sys
 from pathlib import Path
+from typing import Any
 
 from weft.errors import Unavailable
 from weft.local.home import MeshHome
+from weft.local.nats_security import NatsSecurity
 from weft.model.local_state import LOOPBACK
+from weft.store.nats_accounts import SYSTEM_ACCOUNT, accounts, authorization
 
 MAX_PAYLOAD_BYTES = 1024 * 1024 + 64 * 1024
 """The largest value of the store, and its headers."""
@@ -35,21 +38,23 @@ def nats_program() -> str:
     return program
 
 
-def nats_command(home: MeshHome, port: int) -> list[str]:
+def nats_command(home: MeshHome, port: int, security: NatsSecurity | None = None) -> list[str]:
     """Write the server's configuration into `home` and return the command that runs it at `port`.
 
+    Without `security` it takes anybody on this machine, in plain text.
     Raises Unavailable if there is no server or the configuration cannot be written.
     """
     file = home.directory / "nats.conf"
     try:
-        file.write_text(nats_config(port, home.nats), encoding="utf-8")
+        file.write_text(nats_config(port, home.nats, security), encoding="utf-8")
     except OSError as error:
         raise Unavailable(f"{file} cannot be written: {error.strerror or error}") from error
     return [nats_program(), "--config", str(file)]
 
 
-def nats_config(port: int, data: Path) -> str:
+def nats_config(port: int, data: Path, security: NatsSecurity | None = None) -> str:
     """The configuration of a server for this machine only, which keeps its data in `data`."""
+    secured = _secured(security) if security is not None else {}
     settings = {
         "host": LOOPBACK,
         "port": port,
@@ -62,8 +67,27 @@ def nats_config(port: int, data: Path) -> str:
             "max_memory_store": MAX_MEMORY_BYTES,
             "max_file_store": MAX_STORE_BYTES,
         },
+        **secured,
     }
     return json.dumps(settings, indent=2) + "\n"  # the server's format includes JSON
+
+
+def _secured(security: NatsSecurity) -> dict[str, Any]:
+    return {
+        "tls": {
+            "cert_file": str(security.certificate),
+            "key_file": str(security.key),
+            "ca_file": str(security.clients),
+            "verify": True,
+            "min_version": "1.3",
+            # Clients begin with the handshake; who says nothing is greeted as of old, by which `nats_serves`
+            # knows the server, and must then begin with the handshake all the same.
+            "handshake_first": "auto",
+        },
+        "system_account": SYSTEM_ACCOUNT,
+        "accounts": accounts(security.control_user),
+        "authorization": authorization(security.control_user, security.issuer),
+    }
 
 
 async def nats_serves(port: int) -> bool:

@@ -8,7 +8,7 @@ from weft.aio.backoff import backoff
 from weft.errors import Conflict, InvalidRequest
 from weft.model.agent import Instance
 from weft.registry.record import InstanceCodec
-from weft.store.bucket import Bucket, Change, Entry, Put, Snapshot, Store
+from weft.store.bucket import Bucket, Store
 
 BUCKET = "instances"
 
@@ -133,14 +133,15 @@ class Registry:
     async def _wait_for_vacancy(self, instance: Instance) -> None:
         """Return when the key of `instance` is free. Raises Conflict if its holder renews its lease."""
         seen: int | None = None
-        async with self.bucket.watch(instance.key) as changes:
-            async for change in changes:
-                holder = _holder(change, instance.key)
-                if holder is None or holder.value.incarnation == instance.incarnation:
-                    return
-                if seen not in {None, holder.revision}:
-                    raise _taken(holder.value)
-                seen = holder.revision
+        # Asked again and again rather than watched: a sidecar's identity may read its key, and follow none.
+        for pause in backoff(first=0.05, longest=0.5):
+            holder = await self.bucket.get(instance.key)
+            if holder is None or holder.value.incarnation == instance.incarnation:
+                return
+            if seen not in {None, holder.revision}:
+                raise _taken(holder.value)
+            seen = holder.revision
+            await asyncio.sleep(pause)
 
 
 async def _take(bucket: Bucket[Instance], instance: Instance, *, ttl: float) -> int:
@@ -158,15 +159,6 @@ async def _take(bucket: Bucket[Instance], instance: Instance, *, ttl: float) -> 
     raise Conflict(
         f"the key {instance.key} is held by something that is no instance, or changes all the time"
     )
-
-
-def _holder(change: Change[Instance], key: str) -> Entry[Instance] | None:
-    """Who holds `key` after `change`."""
-    if isinstance(change, Put):
-        return change.entry
-    if isinstance(change, Snapshot):
-        return next((entry for entry in change.entries if entry.key == key), None)
-    return None
 
 
 def _taken(holder: Instance) -> Conflict:

@@ -11,6 +11,7 @@ from weft.store.bucket import Bucket, Codec
 from weft.store.journal import DEFAULT_LIMITS, Journal, JournalLimits
 from weft.store.keys import check_bucket
 from weft.store.nats_bucket import NatsBucket
+from weft.store.nats_callout import Callout
 from weft.store.nats_connection import DEFAULT_INBOX_PREFIX, NatsConnection, NatsLogin
 from weft.store.nats_journal import NatsJournal, journal_config
 from weft.store.nats_wire import stream_config
@@ -80,6 +81,13 @@ class NatsStore:
         check_bucket(name)
         await self._connection.provide(journal_config(name, limits, replicas=self._replicas))
         return NatsJournal(self._connection, name, codec)
+
+    def callout(self, issuer: Path) -> Callout:
+        """What answers servers that ask about connections; `issuer` is the file with the seed to sign with.
+
+        Raises InvalidRequest if it holds none.
+        """
+        return Callout(self._connection, issuer)
 
     async def close(self) -> None:
         """Close the connection; what is written stays."""

@@ -15,7 +15,7 @@ from weft.store.bucket import Change, Codec, Entry, Snapshot
 from weft.store.keys import check_key, check_prefix, check_write, decoded
 from weft.store.nats_connection import NatsConnection, WrongRevision
 from weft.store.nats_watch import NatsWatch
-from weft.store.nats_wire import API, delete_headers, removal, stream_name, subject, write_headers
+from weft.store.nats_wire import delete_headers, removal, stream_name, subject, write_headers
 
 T = TypeVar("T")
 
@@ -112,7 +112,7 @@ class NatsBucket(Generic[T]):
                 lambda jetstream: jetstream.get_msg(
                     stream_name(self._name), subject=subject(self._name, key)
                 ),
-                subjects=[f"{API}.STREAM.MSG.GET.{stream_name(self._name)}"],
+                subjects=[f"{self._connection.api}.STREAM.MSG.GET.{stream_name(self._name)}"],
             )
         except nats.js.errors.NotFoundError:
             return None

@@ -12,7 +12,7 @@ import random
 import re
 import ssl
 from collections.abc import Awaitable, Callable, Collection, Iterator, Sequence
-from contextlib import AsyncExitStack, contextmanager
+from contextlib import AsyncExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from ipaddress import ip_address
 from pathlib import Path
@@ -29,7 +29,7 @@ from weft.aio.backoff import backoff
 from weft.aio.reminder import Reminder
 from weft.aio.tasks import TaskOwner
 from weft.errors import Conflict, Denied, InvalidRequest, MeshError, Unavailable
-from weft.store.nats_wire import API
+from weft.store.nats_accounts import API, MEMBER_API
 
 logger = logging.getLogger(__name__)
 
@@ -41,6 +41,12 @@ _PING_INTERVAL = 2
 _LONGEST_PAUSE = 1.0
 """Seconds, at most, between two attempts to connect: well under a lease, so that a restart costs none."""
 
+_ADMISSION_LIMIT = 4
+"""Seconds for the handshake and for the server to ask the control plane, for which it takes up to three."""
+
+_GOODBYE_LIMIT = 0.5
+"""Seconds for the closing of a connection that was never made."""
+
 _WRONG_LAST_SEQUENCE = frozenset({10071, 10164})
 _OTHER_CONFIGURATION = 10058
 
@@ -51,6 +57,9 @@ _FAILURES = (nats.errors.Error, OSError, EOFError, ValueError, TimeoutError)
 DEFAULT_INBOX_PREFIX = "_INBOX"
 
 _REFUSED = "this identity is refused, or the control plane, which is asked about each connection, is away"
+
+_HUNG_UP = "it hung up in place of a welcome"
+_REFUSAL = re.compile(f"authorization|authentication|{_HUNG_UP}", re.IGNORECASE)
 
 _VIOLATION = re.compile(r'permissions violation for \w+ to "([^"\s]+)"', re.IGNORECASE)
 """How the server says that a subject is closed to this connection."""
@@ -66,6 +75,11 @@ class NatsLogin:
     """A file with the seed of a user nkey, read at every connection; None if the certificate says it all."""
     inbox_prefix: str = DEFAULT_INBOX_PREFIX
     """The subjects under which answers come in: those that the server permits this identity."""
+
+    @property
+    def api(self) -> str:
+        """Where JetStream takes this client's questions: a certificate alone makes it a member."""
+        return API if self.tls is None or self.credentials is not None else MEMBER_API
 
 
 class WrongRevision(Conflict):
@@ -139,7 +153,7 @@ class NatsConnection:
             async with pending.limit:
                 client = await self.client()
                 with self._in_flight_until(pending):
-                    return await operation(client.jetstream(timeout=self._timeout))
+                    return await operation(self.jetstream(client))
         except nats.js.errors.NotFoundError:
             raise
         except nats.js.errors.APIError as error:
@@ -154,6 +168,15 @@ class NatsConnection:
                 ) from error
             raise self.unavailable(what, error) from error
 
+    @property
+    def api(self) -> str:
+        """The subject under which JetStream takes questions."""
+        return self._login.api
+
+    def jetstream(self, client: Client, *, timeout: float | None = None) -> JetStreamContext:
+        """JetStream through `client`; `timeout` in seconds, if not the connection's."""
+        return client.jetstream(prefix=self.api, timeout=timeout or self._timeout)
+
     async def client(self) -> Client:
         """The client that is connected now; waits for one."""
         while self._client is None:
@@ -165,7 +188,7 @@ class NatsConnection:
         await self.call(
             f"open stream {config.name}",
             lambda jetstream: _have(jetstream, config),
-            subjects=[f"{API}.STREAM.{each}.{config.name}" for each in ("INFO", "CREATE")],
+            subjects=[f"{self.api}.STREAM.{each}.{config.name}" for each in ("INFO", "CREATE")],
         )
         self._streams[config.name] = config
 
@@ -181,7 +204,7 @@ class NatsConnection:
     def unavailable(self, what: str, error: BaseException | None = None) -> Unavailable:
         """The error that tells that Weft could not do `what`."""
         reason = str(error or "") or self._reason or f"no answer within {self._timeout:g} s"
-        refused = "authorization violation" in reason.lower()
+        refused = self._login.tls is not None and _REFUSAL.search(reason) is not None
         return Unavailable(
             f"cannot {what}: NATS at {self._where} cannot be reached or cannot do it ({reason}); "
             + (_REFUSED if refused else "see that nats-server runs there with JetStream on")
@@ -206,7 +229,7 @@ class NatsConnection:
                 self._note_loss()
 
         async with AsyncExitStack() as stack:
-            stack.push_async_callback(client.close)
+            stack.push_async_callback(_give_up, client)
             try:
                 async with asyncio.timeout(self._timeout):
                     await client.connect(
@@ -221,11 +244,12 @@ class NatsConnection:
                         **self._login_options(),
                     )
                     for config in self._streams.values():
-                        await _have(client.jetstream(timeout=self._timeout), config)
+                        await _have(self.jetstream(client), config)
             except _FAILURES as error:
                 raise self.unavailable("connect", None if self._reason else error) from error
-            if client.is_closed:
-                raise self.unavailable("connect")
+            # nats-py takes a server that hangs up in place of a welcome for one that welcomes.
+            if not client.is_connected:
+                raise self.unavailable("connect", None if self._reason else ConnectionError(_HUNG_UP))
             stack.pop_all()
         self._client = client
         self._reason = ""
@@ -282,7 +306,11 @@ class NatsConnection:
         if self._login.tls is not None:
             # The handshake comes first: a client that waits to be told that TLS is required can be told
             # otherwise by whoever sits in between.
-            options |= {"tls": self._login.tls(), "tls_handshake_first": True}
+            options |= {
+                "tls": self._login.tls(),
+                "tls_handshake_first": True,
+                "connect_timeout": _ADMISSION_LIMIT,
+            }
         if self._login.credentials is not None:
             options["nkeys_seed"] = str(self._login.credentials)
         return options
@@ -294,6 +322,14 @@ class NatsConnection:
             yield
         finally:
             self._in_flight.discard(operation)
+
+
+def _is_news(record: logging.LogRecord) -> bool:
+    return not record.getMessage().startswith("returning true from eof_received()")
+
+
+# nats-py does not tell asyncio's streams that they are over TLS, of which asyncio then warns at every end.
+logging.getLogger("asyncio").addFilter(_is_news)
 
 
 def check_servers(servers: Sequence[str], *, encrypted: bool) -> None:
@@ -324,6 +360,13 @@ def _is_loopback(address: str) -> bool:
         return host == "localhost" or ip_address(host).is_loopback
     except ValueError:
         return False
+
+
+async def _give_up(client: Client) -> None:
+    # Where the TLS handshake failed, nobody tells nats-py that the connection is gone, and it waits for ever.
+    with suppress(TimeoutError):
+        async with asyncio.timeout(_GOODBYE_LIMIT):
+            await client.close()
 
 
 async def _have(jetstream: JetStreamContext, config: StreamConfig) -> None:

@@ -18,7 +18,7 @@ from nats.aio.msg import Msg
 from nats.js.api import AckPolicy, ConsumerConfig, DeliverPolicy
 
 from weft.store.nats_connection import NatsConnection
-from weft.store.nats_wire import API, CONTROL_STATUS, LAST_DELIVERED, STALLED, STATUS
+from weft.store.nats_wire import CONTROL_STATUS, LAST_DELIVERED, STALLED, STATUS
 
 _HEARTBEAT = 1.0
 """Seconds of silence after which the server says that it is still there."""
@@ -60,7 +60,7 @@ async def deliveries(
             info = await connection.call(
                 what,
                 lambda jetstream: jetstream.add_consumer(stream, config),
-                subjects=[f"{API}.CONSUMER.CREATE.{stream}"],
+                subjects=[f"{connection.api}.CONSUMER.CREATE.{stream}"],
             )
             consumer = info.name
             found.pending = info.num_pending or 0
@@ -69,7 +69,7 @@ async def deliveries(
         with suppress(nats.errors.Error, TimeoutError):
             await subscription.unsubscribe()
             if consumer:
-                await client.jetstream(timeout=_GOODBYE_TIMEOUT).delete_consumer(stream, consumer)
+                await connection.jetstream(client, timeout=_GOODBYE_TIMEOUT).delete_consumer(stream, consumer)
 
 
 def _config(inbox: str, filters: list[str], **start: Any) -> ConsumerConfig:

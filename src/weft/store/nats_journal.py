@@ -25,7 +25,6 @@ from weft.store.journal import (
 from weft.store.keys import check_prefix, decoded
 from weft.store.nats_connection import NatsConnection
 from weft.store.nats_deliveries import Deliveries, StartOver, deliveries
-from weft.store.nats_wire import API
 from weft.store.records import check_recent, encoded
 
 logger = logging.getLogger(__name__)
@@ -148,7 +147,7 @@ class NatsJournal(Generic[T]):
         info = await self._connection.call(
             what,
             lambda jetstream: jetstream.stream_info(self._name),
-            subjects=[f"{API}.STREAM.INFO.{self._name}"],
+            subjects=[f"{self._connection.api}.STREAM.INFO.{self._name}"],
         )
         return info.state
 

@@ -19,9 +19,6 @@ _MARKER_REASON = "Nats-Marker-Reason"
 _TTL = "Nats-TTL"
 _EXPECTED_REVISION = "Nats-Expected-Last-Subject-Sequence"
 
-API = "$JS.API"
-"""Where JetStream takes questions."""
-
 STATUS = "Status"
 CONTROL_STATUS = "100"
 """The status of what a consumer sends beside messages: idle heartbeats and flow control requests."""

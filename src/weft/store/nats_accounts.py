@@ -1,0 +1,80 @@
+"""The two accounts of a mesh's NATS, and what the one may ask of the other.
+
+All streams are in the account of the control plane. Members of the mesh (sidecars) are in an account of
+their own, and reach only what is exported to it, each only the subjects granted to its identity. Permissions
+alone would not do: JetStream sends its answer to whichever subject a request names for it, and where a
+consumer delivers to is not checked against permissions either. Within one account, who may ask JetStream
+anything can have it write over any key of any bucket.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+CONTROL_ACCOUNT = "WEFT"
+MEMBER_ACCOUNT = "MEMBERS"
+SYSTEM_ACCOUNT = "SYS"
+
+API = "$JS.API"
+"""Where JetStream takes questions of its own account."""
+
+MEMBER_API = "WEFT.API"
+"""Where it takes questions of members; the control plane's account knows it by that name too."""
+
+AUDIT = "audit"
+"""The journal of changes and denials."""
+
+CALLOUT_SUBJECT = "$SYS.REQ.USER.AUTH"
+"""Where servers ask about each connection."""
+
+_FOR_MEMBERS = (
+    f"{API}.STREAM.INFO.*",
+    f"{API}.STREAM.MSG.GET.*",
+    "$KV.instances.>",
+    f"{AUDIT}.>",
+    "topics.>",
+    "queues.>",
+)
+_FOR_CONTROL = ("$SYS.REQ.SERVER.*.KICK",)
+_FOR_CONTROL_OF_ALL = ("$SYS.REQ.SERVER.PING.CONNZ",)
+
+
+def accounts(control_user: str) -> dict[str, Any]:
+    """The block `accounts` of a server's configuration; `control_user` is the control plane's public nkey."""
+    return {
+        SYSTEM_ACCOUNT: {
+            "exports": [
+                *({"service": each, "accounts": [CONTROL_ACCOUNT]} for each in _FOR_CONTROL),
+                *(
+                    {"service": each, "accounts": [CONTROL_ACCOUNT], "response_type": "stream"}
+                    for each in _FOR_CONTROL_OF_ALL
+                ),
+            ]
+        },
+        CONTROL_ACCOUNT: {
+            "jetstream": "enabled",
+            "users": [{"nkey": control_user}],
+            "mappings": {f"{MEMBER_API}.>": f"{API}.>"},
+            "exports": [{"service": each, "accounts": [MEMBER_ACCOUNT]} for each in _FOR_MEMBERS],
+            "imports": [
+                {"service": {"account": SYSTEM_ACCOUNT, "subject": each}}
+                for each in (*_FOR_CONTROL, *_FOR_CONTROL_OF_ALL)
+            ],
+        },
+        MEMBER_ACCOUNT: {"imports": [_import(each) for each in _FOR_MEMBERS]},
+    }
+
+
+def authorization(control_user: str, issuer: str) -> dict[str, Any]:
+    """The block `authorization`: servers ask about all but `control_user`, and `issuer` signs the answers."""
+    return {
+        "timeout": 3,
+        "auth_callout": {"issuer": issuer, "auth_users": [control_user], "account": CONTROL_ACCOUNT},
+    }
+
+
+def _import(subject: str) -> dict[str, Any]:
+    service = {"service": {"account": CONTROL_ACCOUNT, "subject": subject}}
+    if subject.startswith(f"{API}."):
+        return {**service, "to": MEMBER_API + subject.removeprefix(API)}
+    return service
