@@ -166,3 +166,16 @@ def test_an_egress_that_cannot_be_meant_is_refused(resources: str, problem: str)
     with pytest.raises(InvalidResource) as caught:
         parse_manifest(resources)
     assert problem in str(caught.value)
+
+
+async def test_a_kept_value_is_sealed_anew_once_the_sealing_key_has_changed() -> None:
+    store, old, new = MemoryStore(), os.urandom(32), os.urandom(32)
+    await (await Resources.open(store, Secrets(Sealer([old])))).apply(parse_documents(secret(VALUE)))
+    resources = await Resources.open(store, Secrets(Sealer([new, old])))
+    shown = dump_manifest([await resources.get("Secret", "llm")])
+    [kept] = await resources.apply(parse_documents(shown))
+    assert kept.outcome is Outcome.CONFIGURED
+    assert Secrets(Sealer([new])).value(kept.resource, "apiKey") == VALUE
+    shown = dump_manifest([kept.resource])
+    with pytest.raises(InvalidResource, match=r"spec\.data\.apiKey: cannot be kept"):
+        await (await Resources.open(store, Secrets(Sealer([old])))).apply(parse_documents(shown))

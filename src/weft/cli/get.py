@@ -14,9 +14,11 @@ from weft.cli.resources import as_manifest, read_resource
 from weft.cli.show import age, print_json, print_table
 from weft.model.access import AccessPolicySpec, Mode
 from weft.model.agent_spec import AgentSpec
+from weft.model.egress import EgressMode, EgressSpec
 from weft.model.queue import QueueSpec
 from weft.model.resource import AnyResource
 from weft.model.route import RouteSpec
+from weft.model.secret import SecretSpec
 from weft.model.topic import TopicSpec
 from weft.model.traffic import TrafficPolicySpec
 
@@ -71,7 +73,22 @@ def summary(resource: AnyResource) -> str:
         return _access(spec)
     if isinstance(spec, TopicSpec | QueueSpec):
         return "encrypted" if spec.encrypted else ""
+    if isinstance(spec, SecretSpec):
+        return _secret(spec)
+    if isinstance(spec, EgressSpec):
+        return _egress(spec)
     return ""
+
+
+def _secret(spec: SecretSpec) -> str:
+    hosts = sorted({each.host for each in spec.inject})
+    return ", ".join(spec.data) + (f", for {', '.join(hosts)}" if hosts else "")
+
+
+def _egress(spec: EgressSpec) -> str:
+    callers = ", ".join(spec.for_types or ()) or "the whole mesh"
+    allowed = ", ".join(each.host for each in spec.allow) or "nothing"
+    return f"{callers}, {'open' if spec.mode is EgressMode.OPEN else allowed}"
 
 
 def _access(spec: AccessPolicySpec) -> str:

@@ -7,7 +7,7 @@ import binascii
 import hmac
 import logging
 import re
-from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
 from weft.controlplane.sealing import SealBroken, Sealer
@@ -37,16 +37,20 @@ class Secrets:
         if not isinstance(resource.spec, SecretSpec):
             return resource
         before = stored.spec.data if stored is not None else {}
-        name = resource.metadata.name
+        injected = {each.key for each in resource.spec.inject}
         data: dict[str, SecretValue] = {}
         problems: list[FieldProblem] = []
         for key, value in resource.spec.data.items():
-            sealed = self._sealed(name, key, value, before.get(key))
-            if sealed is None:
-                problems.append(document.problem(_missing(value), ("spec", "data", key)))
-            else:
-                data[key] = sealed
-        problems += self._no_headers(document, resource.spec, data)
+            box = _Box(self._sealer, resource.metadata.name, key)
+            try:
+                data[key] = sealed = _sealed(box, value, before.get(key))
+                if key in injected:
+                    _check_header(box.open(sealed))
+            except _Unfit as error:
+                problems.append(document.problem(str(error), ("spec", "data", key)))
+            except SealBroken as error:
+                message = f"cannot be kept, so give its value: {error.detail}"
+                problems.append(document.problem(message, ("spec", "data", key)))
         if problems:
             raise InvalidResource(problems)
         return resource.model_copy(update={"spec": resource.spec.model_copy(update={"data": data})})
@@ -54,76 +58,80 @@ class Secrets:
     def value(self, secret: AnyResource, key: str) -> str | None:
         """The value of `key`, text of any characters; None, and a line in the log, if it cannot be opened."""
         value = secret.spec.data.get(key)
+        if not isinstance(value, Sealed):
+            return None
         try:
-            return (
-                self._open(secret.metadata.name, key, value).decode() if isinstance(value, Sealed) else None
-            )
+            return _Box(self._sealer, secret.metadata.name, key).open(value).decode()
         except (SealBroken, UnicodeDecodeError) as error:
             reason = error.detail if isinstance(error, SealBroken) else "it is no text"
             # No traceback: an error's own text could tell of the value.
             logger.error("Secret %r cannot be used: %s", secret.metadata.name, reason)  # noqa: TRY400
             return None
 
-    def _sealed(self, name: str, key: str, value: SecretValue, before: SecretValue | None) -> Sealed | None:
-        if isinstance(value, Sealed):
-            return value
-        if isinstance(value, Kept):
-            return before if isinstance(before, Sealed) else None
-        if isinstance(value, Reference):
-            return None
-        if isinstance(before, Sealed) and self._is(name, key, before, value):
-            return before
-        data = value.text.encode()
-        box = base64.b64encode(self._sealer.seal(data, context=_context(name, key))).decode()
-        changed = datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
-        return Sealed(box, len(data), changed)
 
-    def _is(self, name: str, key: str, sealed: Sealed, given: Given) -> bool:
-        """Whether a sealed value is the one given, and sealed with the present key."""
+class _Unfit(Exception):
+    """A value cannot be taken; the text tells why, and never the value."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Box:
+    """The place of one value, which cannot be passed off as that of another."""
+
+    sealer: Sealer
+    name: str
+    """Of the Secret."""
+    key: str
+
+    @property
+    def _context(self) -> str:
+        return f"secret {self.name}/{self.key}"
+
+    def seal(self, data: bytes) -> str:
+        return base64.b64encode(self.sealer.seal(data, context=self._context)).decode()
+
+    def open(self, sealed: Sealed) -> bytes:
+        """Raises SealBroken."""
+        return self.sealer.open(self._bytes(sealed), context=self._context)
+
+    def is_current(self, sealed: Sealed) -> bool:
+        """Whether it was sealed with the present key. Raises SealBroken."""
+        return self.sealer.is_current(self._bytes(sealed))
+
+    def _bytes(self, sealed: Sealed) -> bytes:
         try:
-            same = hmac.compare_digest(self._open(name, key, sealed), given.text.encode())
-        except SealBroken:
-            return False
-        return same and self._sealer.is_current(_unpacked(sealed, name))
-
-    def _open(self, name: str, key: str, sealed: Sealed) -> bytes:
-        return self._sealer.open(_unpacked(sealed, name), context=_context(name, key))
-
-    def _no_headers(
-        self, document: Document, spec: SecretSpec, data: dict[str, SecretValue]
-    ) -> Iterator[FieldProblem]:
-        for key in {each.key for each in spec.inject} & data.keys():
-            sealed = data[key]
-            try:
-                opened = (
-                    self._open(document.resource.metadata.name, key, sealed)
-                    if isinstance(sealed, Sealed)
-                    else b""
-                )
-            except SealBroken as error:
-                yield document.problem(
-                    f"cannot be kept, so give its value: {error.detail}", ("spec", "data", key)
-                )
-                continue
-            if not _HEADER_VALUE.fullmatch(opened):
-                message = "is injected as a header, but has a character (a line break?) that none can have"
-                yield document.problem(message, ("spec", "data", key))
+            return base64.b64decode(sealed.box, validate=True)
+        except binascii.Error:
+            raise SealBroken(f"the sealed value of {self._context!r} is damaged") from None
 
 
-def _missing(value: SecretValue) -> str:
-    if isinstance(value, Reference):
-        return (
-            f"{value.source} is read where 'weft apply', 'weft diff' or 'weft up' runs: here is only the name"
-        )
-    return "there is no value stored that could be kept: give its value"
+def _sealed(box: _Box, value: SecretValue, before: SecretValue | None) -> Sealed:
+    """`value` sealed with the present key, in place of `before`. Raises _Unfit and SealBroken."""
+    match value:
+        case Sealed():
+            return value
+        case Reference():
+            raise _Unfit(
+                f"{value.source} is read where 'weft apply', 'weft diff' or 'weft up' runs, not here"
+            )
+        case Kept() if isinstance(before, Sealed):
+            return before if box.is_current(before) else replace(before, box=box.seal(box.open(before)))
+        case Kept():
+            raise _Unfit("there is no value stored that could be kept: give its value")
+    if isinstance(before, Sealed) and _is(box, before, value):
+        return before
+    data = value.text.encode()
+    changed = datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
+    return Sealed(box.seal(data), len(data), changed)
 
 
-def _context(name: str, key: str) -> str:
-    return f"secret {name}/{key}"
+def _check_header(value: bytes) -> None:
+    if not _HEADER_VALUE.fullmatch(value):
+        raise _Unfit("is injected as a header, but has a character (a line break?) that none can have")
 
 
-def _unpacked(sealed: Sealed, name: str) -> bytes:
+def _is(box: _Box, sealed: Sealed, given: Given) -> bool:
+    """Whether what is sealed, with the present key, is what was given."""
     try:
-        return base64.b64decode(sealed.box, validate=True)
-    except binascii.Error:
-        raise SealBroken(f"a sealed value of Secret {name!r} is damaged") from None
+        return box.is_current(sealed) and hmac.compare_digest(box.open(sealed), given.text.encode())
+    except SealBroken:
+        return False
