@@ -18,7 +18,7 @@ from tests.servers import NatsServer, nats_server
 
 from weft.aio.poll import until
 from weft.aio.tasks import TaskOwner
-from weft.controlplane.audit import Audit
+from weft.audit.trail import Audit
 from weft.controlplane.nats_access import admission
 from weft.errors import Conflict, Denied, InvalidRequest, MeshError, Unavailable
 from weft.identity.bundle import TrustBundles
@@ -331,7 +331,7 @@ async def test_what_an_agent_reports_is_written_down_as_its_own(secured: Secured
                 await journal.append("control.one", record)
             with pytest.raises(Denied):
                 await journal.recent()
-    async with await Audit.open(secured.control, "one") as audit:
+    async with await Audit.open(secured.control, "control.one") as audit:
         audit.record(record)
         assert [each.observer for each in await audit.recent()] == [
             "agent/worker/alice",

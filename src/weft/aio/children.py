@@ -51,6 +51,11 @@ class Child:
         return self._process.returncode is None
 
     @property
+    def stdout(self) -> asyncio.StreamReader | None:
+        """What it writes to its standard output, where that is a pipe."""
+        return self._process.stdout
+
+    @property
     def stderr(self) -> asyncio.StreamReader | None:
         """What it writes to its standard error, where that is a pipe."""
         return self._process.stderr

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from weft.aio.private_file import write_private
+from weft.audit.trail import Audit
 from weft.controlplane.attestation import Attestor
-from weft.controlplane.audit import Audit
 from weft.controlplane.ca.authority import Authority
 from weft.controlplane.ca.lifetimes import Lifetimes
 from weft.controlplane.enrolment import Enrolment
@@ -29,6 +29,7 @@ from weft.identity.tls import client_context
 from weft.model.audit import AuditRecord, Outcome
 from weft.model.node import Node, parse_address
 from weft.model.operator import Scope
+from weft.model.subjects import identity_subject
 from weft.store.bucket import Store
 from weft.store.nats_callout import ConnectingClient
 
@@ -96,13 +97,14 @@ async def open_security(
         if settings.operator_token_file is not None:
             token = _read(settings.operator_token_file).decode().strip()
             await tokens.adopt(token, settings.operator, Scope.ADMIN)
-        audit = await stack.enter_async_context(await Audit.open(store, settings.replica))
+        own = OwnIdentity(authority, settings.replica, _hosts(settings))
+        audit = await stack.enter_async_context(await Audit.open(store, identity_subject(own.held[0].id)))
         join_tokens = await JoinTokens.open(store, settings.trust_domain)
         roots = _read(settings.nats_roots_file) if settings.nats_roots_file is not None else b""
         enrolment = Enrolment(authority, identities, _attestors(settings, join_tokens))
         yield Security(
             Membership(authority, identities, join_tokens, enrolment, roots),
-            OwnIdentity(authority, settings.replica, _hosts(settings)),
+            own,
             tokens,
             audit,
             settings.replica,

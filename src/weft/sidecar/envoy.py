@@ -9,7 +9,7 @@ import logging
 import math
 import shutil
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -83,8 +83,12 @@ class Envoy:
         guard: Guard,
         settings: SidecarSettings,
         changed: Callable[[bool], None],
+        relay_output: Callable[[asyncio.StreamReader], Coroutine[Any, Any, None]],
     ) -> None:
-        """`listeners` names those that make it ready; `changed` hears when it is, and when no longer."""
+        """`listeners` names those that make it ready; `changed` hears when it is, and when no longer.
+
+        `relay_output` reads its standard output, which tells whom it refused, until that ends.
+        """
         self.admin = Admin(admin_socket(runtime_directory))
         self._bootstrap_file = runtime_directory / _BOOTSTRAP_FILE
         self._bootstrap_file.write_text(json.dumps(bootstrap), encoding="utf-8")
@@ -92,6 +96,7 @@ class Envoy:
         self._guard = guard
         self._settings = settings
         self._changed = changed
+        self._relay_output = relay_output
         self._log = EnvoyLog()
         self._child: Child | None = None
         self._ready = asyncio.Event()
@@ -155,7 +160,7 @@ class Envoy:
                 guard=self._guard,
                 environ={},
                 stdin=asyncio.subprocess.DEVNULL,
-                stdout=asyncio.subprocess.DEVNULL,
+                stdout=asyncio.subprocess.PIPE,
                 stderr=asyncio.subprocess.PIPE,
                 # The secrets in it are referred to by relative paths.
                 directory=self._bootstrap_file.parent,
@@ -170,6 +175,8 @@ class Envoy:
         async with asyncio.TaskGroup() as tasks:
             if child.stderr is not None:
                 tasks.create_task(self._log.relay(child.stderr), name="envoy-log")
+            if child.stdout is not None:
+                tasks.create_task(self._relay_output(child.stdout), name="envoy-denials")
             readiness = tasks.create_task(self._watch_readiness(), name="envoy-readiness")
             code = await child.wait()
             readiness.cancel()

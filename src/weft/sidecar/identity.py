@@ -59,6 +59,11 @@ class SidecarIdentity:
         return self._held.id
 
     @property
+    def trust_domain(self) -> str:
+        """The mesh's, as its roots say."""
+        return self._trust.own.trust_domain
+
+    @property
     def expires_at(self) -> float:
         """When its SVID ends, in seconds since 1970."""
         return self._held.not_after

@@ -16,10 +16,11 @@ from weft.aio.children import Child
 from weft.aio.guard import Guard
 from weft.errors import MeshError
 from weft.model.agent import Instance, Status
-from weft.model.node import Inbound
+from weft.model.node import Inbound, Node
 from weft.model.subjects import inbox_prefix
 from weft.registry.registry import Registry
 from weft.sidecar.bootstrap import INBOUND_LISTENER, OUTBOUND_LISTENER, bootstrap
+from weft.sidecar.denial_audit import DenialAudit
 from weft.sidecar.drain import drain
 from weft.sidecar.envoy import Envoy, admin_socket
 from weft.sidecar.exit_codes import ExitCode, exit_code
@@ -79,6 +80,8 @@ class Sidecar:
         self._guard = guard
         self._shutdown = Shutdown()
         self._identity = self._new_identity()
+        self._denials = _denials(plan.node)
+        self._store: NatsStore | None = None
         self._envoy = self._new_envoy()
         self._envoy_ready = False
         self._health = Health()
@@ -116,10 +119,13 @@ class Sidecar:
         self._background.append(tasks.create_task(self._identity.run(), name="identity"))
         tasks.create_task(self._envoy.run(), name="envoy")
         await self._envoy.wait_until_ready()
+        stack.push_async_callback(self._close_store)
         inbound = self._plan.node.inbound
         if inbound is not None:
-            self._registration = await self._register(inbound, stack)
+            self._registration = await self._register(inbound)
             self._background.append(tasks.create_task(self._registration.run(), name="registration"))
+        audit = self._denials.run(self._connect, self._identity.id)
+        self._background.append(tasks.create_task(audit, name="audit"))
         await self._start_program()
         if inbound is not None:
             self._background.append(tasks.create_task(self._monitor(inbound).run(), name="health"))
@@ -147,6 +153,7 @@ class Sidecar:
             admin_socket=admin_socket(plan.directory),
             max_connections=settings.max_connections,
             system_roots=system_roots(os.environ),
+            trust_domain=self._identity.trust_domain,
         )
         listeners = {OUTBOUND_LISTENER} | ({INBOUND_LISTENER} if plan.node.inbound else set())
         return Envoy(
@@ -156,12 +163,13 @@ class Sidecar:
             guard=self._guard,
             settings=settings,
             changed=self._envoy_changed,
+            relay_output=self._denials.relay,
         )
 
-    async def _register(self, inbound: Inbound, stack: AsyncExitStack) -> Registration:
+    async def _register(self, inbound: Inbound) -> Registration:
         settings = self._settings
         registration = Registration(
-            await self._open_registry(stack),
+            await self._open_registry(),
             _instance(settings, inbound),
             in_flight=self._envoy.in_flight,
             renew_interval=settings.renew_interval,
@@ -169,21 +177,27 @@ class Sidecar:
         await persistently(registration.register, what="registering", timeout=settings.start_timeout)
         return registration
 
-    async def _open_registry(self, stack: AsyncExitStack) -> Registry:
-        settings = self._settings
-        limit = settings.start_timeout
-        connect = partial(
-            NatsStore.connect,
-            settings.nats_servers,
-            name=f"sidecar {self._plan.node.key}",
-            timeout=min(DEFAULT_TIMEOUT, limit),
-            tls=self._identity.nats_tls if self._identity.nats_secured else None,
-            inbox_prefix=inbox_prefix(self._identity.id),
-        )
-        store = await persistently(connect, what="connecting to NATS", timeout=limit)
-        stack.push_async_callback(store.close)
-        open_registry = partial(Registry.open, store, lease_ttl=settings.lease_ttl)
+    async def _open_registry(self) -> Registry:
+        limit = self._settings.start_timeout
+        store = await persistently(self._connect, what="connecting to NATS", timeout=limit)
+        open_registry = partial(Registry.open, store, lease_ttl=self._settings.lease_ttl)
         return await persistently(open_registry, what="opening the registry", timeout=limit)
+
+    async def _connect(self) -> NatsStore:
+        """This sidecar's connection to NATS, made when it is first needed."""
+        if self._store is None:
+            self._store = await NatsStore.connect(
+                self._settings.nats_servers,
+                name=f"sidecar {self._plan.node.key}",
+                timeout=min(DEFAULT_TIMEOUT, self._settings.start_timeout),
+                tls=self._identity.nats_tls if self._identity.nats_secured else None,
+                inbox_prefix=inbox_prefix(self._identity.id),
+            )
+        return self._store
+
+    async def _close_store(self) -> None:
+        if self._store is not None:
+            await self._store.close()
 
     async def _start_program(self) -> None:
         settings = self._settings
@@ -287,6 +301,11 @@ async def _release(registration: Registration) -> None:
             await registration.release()
     except (MeshError, TimeoutError) as error:
         logger.warning("the registration could not be withdrawn and will lapse: %s", error)
+
+
+def _denials(node: Node) -> DenialAudit:
+    callee = node.inbound.type if node.inbound is not None else node.id
+    return DenialAudit(callee=callee, observer=node.key)
 
 
 def _instance(settings: SidecarSettings, inbound: Inbound) -> Instance:

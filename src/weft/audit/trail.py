@@ -43,9 +43,12 @@ class Audit:
         self._tasks.start(self._write_on(), name="write", endless=True)
 
     @classmethod
-    async def open(cls, store: Store, replica: str) -> Audit:
-        """The audit in `store`, written to by the control plane's `replica`. Raises Unavailable."""
-        return cls(await store.journal(AUDIT, AuditCodec()), f"{_CONTROL}.{replica}")
+    async def open(cls, store: Store, writer: str) -> Audit:
+        """The audit in `store`, written to by the process with the subject `writer` (`identity_subject`).
+
+        Raises Unavailable.
+        """
+        return cls(await store.journal(AUDIT, AuditCodec()), writer)
 
     def record(self, record: AuditRecord) -> None:
         """Keep `record`; returns at once, never fails. It is written as soon as the store can be reached."""
