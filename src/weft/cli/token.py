@@ -10,9 +10,11 @@ from cyclopts import App, Parameter
 from weft.cli.api import control_api
 from weft.cli.options import ControlPlane, Output, OutputOption
 from weft.cli.show import age, duration, print_json, print_table
+from weft.model.duration import parse_duration
 from weft.model.operator import Scope, parse_lifetime
+from weft.sidecar.arguments import parse_label
 
-app = App(name="token", help="Make, list and revoke operators' tokens. It takes a token of scope admin.")
+app = App(name="token", help="Make, list and revoke tokens: of operators, and for agents that join.")
 
 _HERE = ControlPlane()
 
@@ -65,6 +67,42 @@ async def revoke(
     async with control_api(where) as api:
         await api.revoke_token(name)
     print(f"token/{name} revoked")
+
+
+@app.command
+async def join(
+    instance: Annotated[str, Parameter(help="The id of the instance that may join.")],
+    /,
+    *,
+    type_: Annotated[
+        str | None,
+        Parameter(name="--type", help="Its type; without it, it only calls others, in your name."),
+    ] = None,
+    label: Annotated[
+        tuple[str, ...],
+        Parameter(
+            help="NAME=VALUE attested of it, for AccessPolicies; may be repeated.",
+            negative="",
+            show_default=False,
+        ),
+    ] = (),
+    expires: Annotated[str, Parameter(help="How long it can be used: 90s, 15m; up to 24h.")] = "5m",
+    output: OutputOption = Output.TABLE,
+    where: ControlPlane = _HERE,
+) -> None:
+    """Make a join token and print it: one sidecar gets one identity for it, once. It takes scope operator.
+
+    The sidecar takes it from WEFT_JOIN_TOKEN or WEFT_JOIN_TOKEN_FILE, and the mesh's roots from --trust-bundle:
+    `weft identity bundle` prints them.
+    """
+    labels = dict(parse_label(each) for each in label)
+    lifetime = parse_duration(expires)
+    async with control_api(where) as api:
+        token = await api.join_token(type_, instance, labels, lifetime)
+    if output is Output.JSON:
+        print_json({"token": token})
+    else:
+        print(token)
 
 
 def _left(expires: float) -> str:
