@@ -10,6 +10,7 @@ from cyclopts import App, Parameter
 from weft.cli.api import control_api
 from weft.cli.options import ControlPlane, Output, OutputOption
 from weft.cli.show import age, duration, print_json, print_table
+from weft.errors import InvalidRequest
 from weft.model.duration import parse_duration
 from weft.model.operator import Scope, parse_lifetime
 from weft.sidecar.arguments import parse_label
@@ -92,11 +93,14 @@ async def join(
 ) -> None:
     """Make a join token and print it: one sidecar gets one identity for it, once. It takes scope operator.
 
-    The sidecar takes it from WEFT_JOIN_TOKEN or WEFT_JOIN_TOKEN_FILE, and the mesh's roots from --trust-bundle:
-    `weft identity bundle` prints them.
+    The sidecar takes it from WEFT_JOIN_TOKEN or WEFT_JOIN_TOKEN_FILE, and the mesh's roots from
+    --trust-bundle: `weft identity bundle` prints them.
     """
     labels = dict(parse_label(each) for each in label)
-    lifetime = parse_duration(expires)
+    try:
+        lifetime = parse_duration(expires)
+    except ValueError as error:
+        raise InvalidRequest(f"--expires {expires!r} {error}") from error
     async with control_api(where) as api:
         token = await api.join_token(type_, instance, labels, lifetime)
     if output is Output.JSON:
