@@ -35,7 +35,7 @@ class Weft:
         self.temporary.mkdir()
         self._home = directory / "home"
         kept = {name: value for name, value in os.environ.items() if not name.startswith("WEFT_")}
-        for name in ("HTTP_PROXY", "http_proxy", "NO_PROXY", "no_proxy"):
+        for name in ("HTTP_PROXY", "http_proxy", "HTTPS_PROXY", "https_proxy", "NO_PROXY", "no_proxy"):
             kept.pop(name, None)
         self.environ = {
             **kept,

@@ -7,6 +7,8 @@ import os
 
 import pytest
 
+from weft.cli.get import summary
+from weft.cli.resources import read_resource
 from weft.controlplane.sealing import Sealer
 from weft.controlplane.secrets import Secrets
 from weft.errors import InvalidResource
@@ -179,3 +181,11 @@ async def test_a_kept_value_is_sealed_anew_once_the_sealing_key_has_changed() ->
     shown = dump_manifest([kept.resource])
     with pytest.raises(InvalidResource, match=r"spec\.data\.apiKey: cannot be kept"):
         await (await Resources.open(store, Secrets(Sealer([old])))).apply(parse_documents(shown))
+
+
+async def test_what_the_api_shows_is_read_back_and_shown_the_same(secrets: Secrets) -> None:
+    resources = await opened(secrets)
+    [applied] = await resources.apply(parse_documents(secret(VALUE, INJECT)))
+    document = applied.resource.document()
+    assert read_resource(document).document() == document
+    assert summary(read_resource(document)) == "apiKey, for api.example.com"

@@ -119,6 +119,8 @@ def test_a_program_is_told_its_port_and_its_way_out() -> None:
         "WEFT_CONTROL": "http://control.mesh",
         "HTTP_PROXY": "http://127.0.0.1:15001",
         "http_proxy": "http://127.0.0.1:15001",
+        "HTTPS_PROXY": "http://127.0.0.1:15001",
+        "https_proxy": "http://127.0.0.1:15001",
         "NO_PROXY": "localhost,127.0.0.1,::1",
         "no_proxy": "localhost,127.0.0.1,::1",
     }

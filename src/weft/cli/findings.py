@@ -177,12 +177,13 @@ def memory(_environ: Environment) -> Iterator[Finding]:
 
 def proxies(environ: Environment) -> Iterator[Finding]:
     """Whether a proxy of the surroundings would come between an agent and the world."""
-    names = sorted(name for name in environ if name.lower() in {"http_proxy", "all_proxy"} and environ[name])
+    variables = {"http_proxy", "https_proxy", "all_proxy"}
+    names = sorted(name for name in environ if name.lower() in variables and environ[name])
     if not names:
         yield Finding(Level.OK, "proxy variables", "none")
         return
     advice = (
-        "agents get HTTP_PROXY set to their sidecar instead: calls to the outside will not use your proxy"
+        "agents get these set to their sidecar instead: calls to the outside will not use your proxy"
     )
     yield Finding(Level.WARN, "proxy variables", f"{', '.join(names)} set", advice)
 

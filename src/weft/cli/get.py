@@ -62,22 +62,23 @@ def _row(resource: AnyResource) -> tuple[str, ...]:
 
 def summary(resource: AnyResource) -> str:
     """What a resource says, in a few words."""
-    spec = resource.spec
-    if isinstance(spec, AgentSpec):
-        return _agent(spec)
-    if isinstance(spec, RouteSpec):
-        return f"{spec.destination}, {len(spec.rules)} rule{'s' if len(spec.rules) > 1 else ''}"
-    if isinstance(spec, TrafficPolicySpec):
-        return f"{spec.target or 'the whole mesh'}, {spec.load_balancing.policy.value}"
-    if isinstance(spec, AccessPolicySpec):
-        return _access(spec)
-    if isinstance(spec, TopicSpec | QueueSpec):
-        return "encrypted" if spec.encrypted else ""
-    if isinstance(spec, SecretSpec):
-        return _secret(spec)
-    if isinstance(spec, EgressSpec):
-        return _egress(spec)
-    return ""
+    words = ""
+    match resource.spec:
+        case AgentSpec() as spec:
+            words = _agent(spec)
+        case RouteSpec() as spec:
+            words = f"{spec.destination}, {len(spec.rules)} rule{'s' if len(spec.rules) > 1 else ''}"
+        case TrafficPolicySpec() as spec:
+            words = f"{spec.target or 'the whole mesh'}, {spec.load_balancing.policy.value}"
+        case AccessPolicySpec() as spec:
+            words = _access(spec)
+        case TopicSpec(encrypted=True) | QueueSpec(encrypted=True):
+            words = "encrypted"
+        case SecretSpec() as spec:
+            words = _secret(spec)
+        case EgressSpec() as spec:
+            words = _egress(spec)
+    return words
 
 
 def _secret(spec: SecretSpec) -> str:

@@ -14,10 +14,9 @@ from typing import Annotated, Any
 
 from pydantic import (
     AfterValidator,
-    BeforeValidator,
     Field,
-    InstanceOf,
     PlainSerializer,
+    PlainValidator,
     SerializationInfo,
     StringConstraints,
     ValidationInfo,
@@ -150,11 +149,7 @@ def _write(value: SecretValue, info: SerializationInfo) -> Any:
 SecretKey = Annotated[str, StringConstraints(max_length=128, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
 """The name of a value: letters, digits, dots, hyphens and underscores."""
 
-Value = Annotated[
-    InstanceOf[SecretValue],
-    BeforeValidator(_read),
-    PlainSerializer(_write, when_used="json"),
-]
+Value = Annotated[SecretValue, PlainValidator(_read), PlainSerializer(_write, when_used="json")]
 
 _CERTIFICATE = re.compile(
     r"\s*(-----BEGIN CERTIFICATE-----[A-Za-z0-9+/=\s]+-----END CERTIFICATE-----\s*)+", re.ASCII

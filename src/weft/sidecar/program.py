@@ -40,13 +40,16 @@ async def start_program(
 def environment(base: Mapping[str, str], node: Node) -> dict[str, str]:
     """`base` with what a program beside `node`'s sidecar needs to be called and to call.
 
-    An ordinary HTTP client finds the mesh through HTTP_PROXY. The names that NO_PROXY had are kept.
+    An ordinary HTTP client finds the mesh through HTTP_PROXY, and the world through the same proxy, for https
+    too, so that an Egress sees it. The names that NO_PROXY had are kept.
     """
     proxy = f"http://{node.outbound}"
     no_proxy = _no_proxy(base)
     variables = {
         "HTTP_PROXY": proxy,
         "http_proxy": proxy,
+        "HTTPS_PROXY": proxy,
+        "https_proxy": proxy,
         "NO_PROXY": no_proxy,
         "no_proxy": no_proxy,
         "WEFT_PROXY": proxy,
