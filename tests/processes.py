@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+import argparse
 import asyncio
+import signal
 import subprocess
-import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 
+import httpx
 import psutil
 
 from weft.aio.poll import until
-from weft.local.commands import control_command, door_command
+from weft.identity.tls import client_context
+from weft.local.commands import DOOR, control_command, door_command, sidecar_command
+from weft.local.control import ControlApi
 from weft.local.home import MeshHome
 from weft.local.nats import nats_command, nats_serves
 from weft.local.ports import free_ports
+from weft.local.token_file import TOKEN_FILE
 from weft.model.local_state import LOOPBACK
 
 _START_LIMIT = 40.0
@@ -26,11 +32,19 @@ class Program:
     """A process that writes its log to a file."""
 
     def __init__(
-        self, name: str, command: Sequence[str], directory: Path, environ: Mapping[str, str]
+        self,
+        name: str,
+        command: Sequence[str],
+        directory: Path,
+        environ: Mapping[str, str],
+        admission: Callable[[], Mapping[str, str]] = dict,
     ) -> None:
+        """`admission` gives what one start needs beside `environ`: a join token, which is good once."""
         self.name = name
         self._command = command
         self._environ = environ
+        self._admission = admission
+        self._admitted: Mapping[str, str] | None = None
         self._log = directory / f"{name}.log"
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -44,12 +58,18 @@ class Program:
         """Whether it has not ended."""
         return self._process is not None and self._process.poll() is None
 
+    def admit(self) -> None:
+        """Get now what the next start needs: the control plane may be down then."""
+        self._admitted = self._admission()
+
     def start(self) -> None:
         """Start it (again)."""
+        admitted = self._admission() if self._admitted is None else self._admitted
+        self._admitted = None
         with self._log.open("ab") as log:
             self._process = subprocess.Popen(
                 self._command,
-                env={"PYTHONUNBUFFERED": "1", **self._environ},
+                env={"PYTHONUNBUFFERED": "1", **self._environ, **admitted},
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
@@ -99,14 +119,36 @@ class Core:
         self.environ = environ
         self.ports = free_ports()
         self.proxy_url = f"http://{LOOPBACK}:{self.ports.proxy}"
-        self.api_url = f"http://{LOOPBACK}:{self.ports.api}"
+        self.api_url = f"https://{LOOPBACK}:{self.ports.api}"
         self._lease_ttl = lease_ttl
         self._lease = ("--lease-ttl", str(lease_ttl))
         home = MeshHome(directory)
         home.nats.mkdir(parents=True)
-        self.nats = self._program("nats", nats_command(home, self.ports.nats))
-        self.control = self._program("control", [*control_command(self.ports), *self._lease])
-        self.door = self._program("door", door_command(self.ports))
+        self._security = home.secure(fresh=True)
+        self.nats = self._program("nats", nats_command(home, self.ports.nats, self._security.nats))
+        self.control = Program(
+            "control",
+            [*control_command(self.ports), *self._lease],
+            directory,
+            {**environ, **self._security.control_environment()},
+        )
+        door = door_command(self.ports, directory)
+        self.door = Program(DOOR, door, directory, environ, partial(self.join_token, None, DOOR))
+
+    def api(self) -> ControlApi:
+        """The control plane's API, asked by whoever started it all; use as an async context manager."""
+        return ControlApi(self.api_url, token=self._security.token, roots=self._security.bundle)
+
+    @property
+    def operator_environ(self) -> Mapping[str, str]:
+        """Where it is, and who asks: for commands such as `weft run`."""
+        return {
+            "WEFT_NATS": f"tls://{LOOPBACK}:{self.ports.nats}",
+            "WEFT_XDS": f"{LOOPBACK}:{self.ports.xds}",
+            "WEFT_API": self.api_url,
+            "WEFT_CA_FILE": str(self._security.bundle),
+            "WEFT_TOKEN_FILE": str(self.directory / TOKEN_FILE),
+        }
 
     async def start(self) -> None:
         """Start everything, and wait until it serves."""
@@ -115,8 +157,22 @@ class Core:
             await self.serving(self.nats)
             self.control.start()
             await self.serving(self.control)
+            if self._security.refresh_nats_trust():
+                self.nats.send(signal.SIGHUP)
             self.door.start()
             await self.serving(self.door)
+
+    def join_token(self, agent_type: str | None, instance: str) -> Mapping[str, str]:
+        """The environment with which a sidecar gets its identity, once."""
+        answer = httpx.post(
+            f"{self.api_url}/v1/join-tokens",
+            json={"type": agent_type, "instance": instance, "labels": {}},
+            headers={"authorization": f"Bearer {self._security.token}"},
+            verify=client_context(self._security.bundle.read_bytes()),
+            trust_env=False,
+            timeout=_START_LIMIT,
+        )
+        return {"WEFT_JOIN_TOKEN": answer.raise_for_status().json()["token"]}
 
     async def serving(self, program: Program) -> None:
         """Wait until a part serves. Raises AssertionError, with its log, if it has ended."""
@@ -130,23 +186,14 @@ class Core:
 
     def sidecar(self, name: str, *arguments: str, command: Sequence[str] = ()) -> Program:
         """A sidecar of the instance `name`, yet to be started."""
-        mesh = ("--nats", f"nats://{LOOPBACK}:{self.ports.nats}", "--xds", f"{LOOPBACK}:{self.ports.xds}")
         renewal = ("--renew-interval", str(self._lease_ttl / 4))
-        tail = ("--", *command) if command else ()
-        return self._program(
+        options = ["--id", name, *self._lease, *renewal, *arguments]
+        return Program(
             name,
-            [
-                sys.executable,
-                "-m",
-                "weft.sidecar",
-                "--id",
-                name,
-                *mesh,
-                *self._lease,
-                *renewal,
-                *arguments,
-                *tail,
-            ],
+            sidecar_command(self.ports, self.directory, options, command),
+            self.directory,
+            self.environ,
+            partial(self.join_token, _type(arguments), name),
         )
 
     def _program(self, name: str, command: Sequence[str]) -> Program:
@@ -162,6 +209,13 @@ def core(directory: Path, environ: Mapping[str, str], *, lease_ttl: float) -> It
     finally:
         for each in (parts.door, parts.control, parts.nats):
             each.stop()
+
+
+def _type(arguments: Sequence[str]) -> str | None:
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser.add_argument("--type")
+    agent_type: str | None = parser.parse_known_args(arguments)[0].type
+    return agent_type
 
 
 async def _accepts(port: int) -> bool:

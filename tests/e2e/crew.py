@@ -18,8 +18,6 @@ from tests.e2e.meshes import PROGRAMS, eventually
 from tests.integration.sidecar_process import LIMIT
 from tests.processes import Core, Program, core
 
-from weft.local.control import ControlApi
-
 WORKERS = {
     "w-1": ("--version=1", "--weight=1"),
     "w-2": ("--version=1", "--weight=2"),
@@ -146,7 +144,7 @@ def running_crew(directory: Path, manifest: str) -> Iterator[Crew]:
 
 async def _start(crew: Crew, ends: ExitStack, manifest: str) -> None:
     await crew.core.start()
-    async with ControlApi(crew.core.api_url) as api:
+    async with crew.core.api() as api:
         await api.apply(manifest, "test.yaml")
     capabilities = [f"--capability={each}" for each in CAPABILITIES]
     for name, arguments in WORKERS.items():

@@ -14,7 +14,6 @@ from tests.integration.sidecar_process import LIMIT, alive
 
 from weft import Mesh, NotFound
 from weft.aio.poll import until
-from weft.local.control import ControlApi
 from weft.local.mesh import LocalMesh
 from weft.local.ports import free_ports
 
@@ -24,9 +23,9 @@ PROGRAMS = Path(__file__).parent
 class RunningMesh:
     """A LocalMesh that has been entered, and its processes."""
 
-    def __init__(self, local: LocalMesh, api: ControlApi, home: Path, inside: Scope) -> None:
+    def __init__(self, local: LocalMesh, home: Path, inside: Scope) -> None:
         self.local = local
-        self.api = api
+        self.api = local.api
         self.home = home
         self.scope = inside
 
@@ -114,10 +113,10 @@ async def running_mesh(manifest: str, *, environ: dict[str, str] | None = None) 
             working_directory=PROGRAMS,
             environ={**inside.environ, **(environ or {})},
         )
-        async with local, ControlApi(local.api_url) as api:
+        async with local:
             await local.wait_healthy()
             inside.note_ports()
-            yield RunningMesh(local, api, home, inside)
+            yield RunningMesh(local, home, inside)
             inside.note_ports()
         await inside.check_empty()
 

@@ -47,7 +47,7 @@ async def mesh(journal: Journal, tmp_path: Path) -> AsyncIterator[Mesh]:
             for each in workers.values():
                 ends.callback(each.stop)
                 each.start()
-            async with ControlApi(parts.api_url) as api:
+            async with parts.api() as api:
                 await registered(api, *WORKERS)
             yield Mesh(parts, workers)
             inside.note_ports()
@@ -68,7 +68,7 @@ async def test_an_outage_of_nats_longer_than_the_lease_is_not_taken_for_the_deat
 ) -> None:
     async with (
         weft.Mesh(proxy=mesh.core.proxy_url) as client,
-        ControlApi(mesh.core.api_url) as api,
+        mesh.core.api() as api,
         load(client) as calls,
     ):
         await calls.reaches(*WORKERS)

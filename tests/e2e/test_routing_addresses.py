@@ -70,14 +70,9 @@ async def test_a_program_that_knows_only_http_proxy_calls_the_mesh(crew: Crew) -
     program = (
         "import urllib.request; print(urllib.request.urlopen('http://worker.mesh/foreign').read().decode())"
     )
-    ports = crew.core.ports
     run = await asyncio.create_subprocess_exec(
         *(WEFT, "run", "--", sys.executable, "-c", program),
-        env={
-            **crew.scope.environ,
-            "WEFT_NATS": f"nats://127.0.0.1:{ports.nats}",
-            "WEFT_XDS": f"127.0.0.1:{ports.xds}",
-        },
+        env={**crew.scope.environ, **crew.core.operator_environ},
         stdout=asyncio.subprocess.PIPE,
     )
     async with asyncio.timeout(LIMIT):
@@ -153,7 +148,7 @@ async def test_an_agent_gets_no_calls_until_its_health_makes_sense(
 ) -> None:
     with ExitStack() as ends:
         sick = crew.prepare("sick-1")
-        async with ControlApi(crew.core.api_url) as api:
+        async with crew.core.api() as api:
             with sick.set("health", "garbage"):
                 crew.join(ends, "sick-1", "--type=sick")
                 await _says(api, "starting", "HTTP")

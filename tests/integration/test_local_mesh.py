@@ -17,7 +17,6 @@ import pytest
 
 from weft.aio.poll import until
 from weft.errors import Conflict, InvalidResource, Unavailable
-from weft.local.control import ControlApi
 from weft.local.mesh import LocalMesh
 from weft.local.ports import free_ports
 from weft.model.agent import Status
@@ -81,8 +80,7 @@ async def test_a_mesh_is_used_through_its_door_and_api_and_ends_with_its_context
         async with Mesh(proxy=mesh.proxy_url) as client:
             assert await client.request("echo", "echo", text="hello") == "hello"
             assert {each.id for each in await client.discover("echo")} == {"echo-1", "echo-2"}
-        async with ControlApi(mesh.api_url) as api:
-            assert [each["metadata"]["name"] for each in await api.resources("agents")] == ["echo"]
+        assert [each["metadata"]["name"] for each in await mesh.api.resources("agents")] == ["echo"]
     assert len(pids) == 5
     assert not any(psutil.pid_exists(pid) for pid in pids)
     assert [each.phase for each in heard if each.name == "echo-1"][:2] == ["starting", "ready"]
@@ -92,10 +90,10 @@ async def test_a_mesh_is_used_through_its_door_and_api_and_ends_with_its_context
 
 
 async def test_replicas_are_replaced_without_a_moment_in_which_none_is_healthy(home: Path) -> None:
-    async with _mesh(home, _manifest()) as mesh, ControlApi(mesh.api_url) as api:
+    async with _mesh(home, _manifest()) as mesh:
         await mesh.wait_healthy()
         async with Mesh(proxy=mesh.proxy_url) as client:
-            await api.apply(_manifest(text=AGENT + "# changed"), "again.yaml")
+            await mesh.api.apply(_manifest(text=AGENT + "# changed"), "again.yaml")
             seen: set[str] = set()
 
             async def replaced() -> bool:

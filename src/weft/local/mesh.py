@@ -92,6 +92,11 @@ class LocalMesh:
         return self._state.api_url
 
     @property
+    def api(self) -> ControlApi:
+        """The control plane's API, asked by whoever started the mesh; there while the mesh is entered."""
+        return self._api
+
+    @property
     def proxy_url(self) -> str:
         """Where the door is, an HTTP proxy into the mesh: `Mesh(proxy=mesh.proxy_url)`."""
         return self._state.proxy_url
