@@ -148,7 +148,7 @@ class EchoAgent:
 def _as_files(
     snapshot: Snapshot, node: Node, adapt: Callable[[Cluster], None] | None, admin: Path
 ) -> dict[str, Any]:
-    [routes] = _unpacked(snapshot.routes.values(), RouteConfiguration)
+    routes = {each.name: each for each in _unpacked(snapshot.routes.values(), RouteConfiguration)}
     assignments = {
         each.cluster_name: each for each in _unpacked(snapshot.endpoints.values(), ClusterLoadAssignment)
     }
@@ -173,7 +173,7 @@ def _as_files(
         for each in listener.filter_chains[0].filters:
             manager = HttpConnectionManager()
             if each.typed_config.Unpack(manager) and manager.HasField("rds"):
-                manager.route_config.CopyFrom(routes)
+                manager.route_config.CopyFrom(routes[manager.rds.route_config_name])
                 each.typed_config.Pack(manager)
         bootstrap.static_resources.listeners.append(listener)
     as_json: dict[str, Any] = MessageToDict(bootstrap, preserving_proto_field_name=True)

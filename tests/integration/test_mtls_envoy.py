@@ -22,8 +22,8 @@ from tests.sds import write_secrets
 from weft.aio.poll import until
 from weft.aio.ports import reserve_port
 from weft.controlplane.snapshots import Snapshots
-from weft.controlplane.translate.access import Access
-from weft.controlplane.translate.listeners import inbound_listener
+from weft.controlplane.translate.access import Access, called
+from weft.controlplane.translate.inbound_routes import inbound_routes
 from weft.controlplane.translate.tls import NOT_ONE_IDENTITY
 from weft.controlplane.xds.snapshot import Snapshot, encode
 from weft.identity.bundle import TrustBundle, TrustBundles
@@ -71,9 +71,9 @@ class Pair:
     def callee_snapshot(self) -> Snapshot:
         """That of the summarizer, with its policies."""
         assert self.callee_node.inbound is not None
-        inbound = inbound_listener(self.callee_node.inbound, Access(POLICIES))
+        routes = inbound_routes(called(self.callee_node.inbound), Access(POLICIES))
         snapshot = self.snapshots.snapshot(self.callee_node)
-        return replace(snapshot, listeners={**snapshot.listeners, "inbound": encode("inbound", inbound)})
+        return replace(snapshot, routes={**snapshot.routes, routes.name: encode(routes.name, routes)})
 
     async def call(
         self, client: httpx.AsyncClient, path: str = "", headers: Mapping[str, str] = MappingProxyType({})

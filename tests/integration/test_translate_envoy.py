@@ -77,7 +77,7 @@ def test_envoy_accepts_the_translation_of(manifest: Path, node: Node, tmp_path: 
 def _static_bootstrap(snapshots: Snapshots, node: Node) -> dict[str, Any]:
     """The snapshot as a static bootstrap, routes inlined, so that Envoy checks all of it at once."""
     snapshot = snapshots.snapshot(node)
-    [routes] = _unpack(snapshot.routes.values(), RouteConfiguration)
+    routes = {each.name: each for each in _unpack(snapshot.routes.values(), RouteConfiguration)}
     bootstrap = Bootstrap()
     bootstrap.node.id = node.key
     bootstrap.node.cluster = "test"
@@ -93,7 +93,7 @@ def _static_bootstrap(snapshots: Snapshots, node: Node) -> dict[str, Any]:
             if not http.typed_config.Unpack(manager):
                 continue
             if manager.HasField("rds"):
-                manager.route_config.CopyFrom(routes)
+                manager.route_config.CopyFrom(routes[manager.rds.route_config_name])
             http.typed_config.Pack(manager)
         bootstrap.static_resources.listeners.append(listener)
     as_json: dict[str, Any] = MessageToDict(bootstrap, preserving_proto_field_name=True)

@@ -9,14 +9,16 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping
+from functools import lru_cache
 
 from weft.aio.generation import Generation
 from weft.controlplane.outside import OutsideWorld, SecretValue, unopened
-from weft.controlplane.translate.access import Access
+from weft.controlplane.translate.access import Access, called
 from weft.controlplane.translate.clusters import control_cluster, destination_cluster, forward_cluster
 from weft.controlplane.translate.destination import Destination
 from weft.controlplane.translate.egress import Outside
 from weft.controlplane.translate.endpoints import Endpoint, endpoint, load_assignment
+from weft.controlplane.translate.inbound_routes import inbound_routes
 from weft.controlplane.translate.listeners import listeners
 from weft.controlplane.translate.policy import (
     declared_destinations,
@@ -27,7 +29,7 @@ from weft.controlplane.translate.policy import (
 from weft.controlplane.translate.routes import route_configuration
 from weft.controlplane.xds.snapshot import EncodedResource, Snapshot, encode
 from weft.model.agent import Instance, Locality
-from weft.model.decision import access_policies
+from weft.model.decision import AccessTarget, access_policies
 from weft.model.node import Address, Node
 from weft.model.resource import AnyResource
 from weft.model.route import RouteSpec
@@ -38,8 +40,8 @@ DESTINATION_RETENTION = 600.0
 """Seconds for which a destination stays known after its last instance left: callers are told "no healthy
 agent" rather than "no such agent", and clusters do not come and go with every restart."""
 
-MAX_NODES = 4096
-"""Of how many sidecars the listeners are kept encoded."""
+MAX_KINDS = 4096
+"""For how many kinds of agents (by type, version, capabilities) routes are kept encoded at once."""
 
 NO_LABELS: Mapping[str, Mapping[str, str]] = {}
 """Nobody was attested any label."""
@@ -84,7 +86,8 @@ class Snapshots:
         """By what they lead to outside the mesh; encoded when the first sidecar needs them."""
         self._endpoints: dict[Locality, Encoded] = {}
         self._access = Access(trust_domain=trust_domain)
-        self._listeners: dict[Node, Encoded] = {}
+        self._routes_both_ways: dict[tuple[Outside, AccessTarget], Encoded] = {}
+        """Those of sidecars with an agent, by what they reach outside and by what their agent is."""
         self._generation = Generation()
 
     @property
@@ -102,8 +105,8 @@ class Snapshots:
         return Snapshot(
             clusters=self._outside.clusters(outside, self._clusters),
             endpoints=self._endpoints_for(node.locality),
-            listeners=self._listeners_of(node),
-            routes=self._routes_to(outside),
+            listeners=_encoded_listeners(node),
+            routes=self._routes_of(node, outside),
             secrets=self._outside.secrets(outside),
         )
 
@@ -198,17 +201,23 @@ class Snapshots:
         )
         if access == self._access:
             return False
-        self._access, self._listeners = access, {}
+        self._access, self._routes_both_ways = access, {}
         return True
 
-    def _listeners_of(self, node: Node) -> Encoded:
-        if node not in self._listeners:
-            while len(self._listeners) >= MAX_NODES:
-                del self._listeners[next(iter(self._listeners))]
-            self._listeners[node] = {
-                each.name: encode(each.name, each) for each in listeners(node, self._access)
-            }
-        return self._listeners[node]
+    def _routes_of(self, node: Node, outside: Outside) -> Encoded:
+        """The routes from `node` and to its agent."""
+        routes = self._routes_to(outside)
+        if node.inbound is None:
+            return routes
+        key = (outside, called(node.inbound))
+        known = self._routes_both_ways.get(key, {})
+        if routes.items() <= known.items():
+            return known
+        while len(self._routes_both_ways) >= MAX_KINDS:
+            del self._routes_both_ways[next(iter(self._routes_both_ways))]
+        to_agent = inbound_routes(key[1], self._access)
+        self._routes_both_ways[key] = {**routes, to_agent.name: encode(to_agent.name, to_agent)}
+        return self._routes_both_ways[key]
 
     def _endpoints_for(self, locality: Locality) -> Encoded:
         if locality not in self._endpoints:
@@ -260,3 +269,8 @@ def _encoded_endpoints(
 def _encoded_routes(policies: Policies, routes: Mapping[Destination, RouteSpec], outside: Outside) -> Encoded:
     configuration = route_configuration(policies, routes, outside)
     return {configuration.name: encode(configuration.name, configuration)}
+
+
+@lru_cache(maxsize=4096)
+def _encoded_listeners(node: Node) -> Encoded:
+    return {each.name: encode(each.name, each) for each in listeners(node)}

@@ -84,7 +84,7 @@ class AccessRequest:
     method: str = ""
     """Of HTTP."""
     path: str = ""
-    """Normalised, without the query."""
+    """Without the query."""
     body: RpcCall | None = None
     """None: an array, or no JSON at all. Where bodies matter, a POST of that is taken for what is denied."""
 

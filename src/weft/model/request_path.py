@@ -1,4 +1,4 @@
-"""Paths of requests, in the one form in which rules are held against them."""
+"""Paths of requests: which of them mean the same to everybody."""
 
 from __future__ import annotations
 
@@ -8,47 +8,27 @@ from typing import Final
 RULE_PATH: Final = r"^/[A-Za-z0-9._~!$&'()+,=:@/-]*\*?$"
 """What a rule may name: a path of characters that need no escape, or such a prefix and `*`."""
 
-_NEEDLESS: Final = r"%(2[1346-9A-Fa-f]|3[0-9AaBbDdFf]|4[0-9A-Fa-f]|5[0-9AaCcFf]|6[1-9A-Fa-f]|7[0-9AaEe])"
-_CONTROL: Final = r"%([01][0-9A-Fa-f]|7[Ff])"
-_TWICE: Final = r"%25[0-9A-Fa-f][0-9A-Fa-f]"
-_OVERLONG: Final = r"%([Cc][01]|[Ee]0%[89][0-9A-Fa-f])"
+# Of what could stand there itself or means something in a path or after it, of controls, or of an escape.
+_NEEDLESS: Final = (
+    "%(2[1346-9A-Fa-f]|3[0-9ABDFabdf]|4[0-9A-Fa-f]|5[0-9ACFacf]|6[1-9A-Fa-f]|7[0-9AEFaef]|[01]|25[0-9A-Fa-f])"
+)
+_NO_UTF8: Final = "%([Cc][01]|[Ee]0%[89])"
+_NO_ESCAPE: Final = "%([!-/:-@G-`g-~]|[0-9A-Fa-f][!-/:-@G-`g-~]|.?$)"
+_DOTS: Final = r"/\.\.?(/|$)"
 
-AMBIGUOUS_PATH: Final = rf".*(;|{_NEEDLESS}|{_CONTROL}|{_TWICE}|{_OVERLONG}).*"
-"""A regular expression (RE2) for normalised paths that an agent may read otherwise than the mesh does.
+AMBIGUOUS_PATHS: Final = (
+    rf".*(;|\\|//|{_DOTS}|{_NO_ESCAPE}).*",
+    rf".*({_NEEDLESS}|{_NO_UTF8}).*",
+)
+"""Regular expressions (RE2) for paths that are not in normal form: agents may read them in several ways.
 
-Path parameters (`/admin;x`), and escapes of what needs none, of controls, of escapes, or in overlong UTF-8.
-Where paths decide who may call, such requests are refused.
+Empty, `.` and `..` segments, backslashes, path parameters (`/admin;x`), and escapes that are needless,
+broken, of controls, slashes or escapes, or in overlong UTF-8. Where paths decide who may call, such are refused.
 """
 
-_AMBIGUOUS = re.compile(AMBIGUOUS_PATH)
-_REFUSED = re.compile(r"#|%2f|%5c|%00", re.IGNORECASE)
-_ESCAPED_UNRESERVED = re.compile("%(2[DdEe]|3[0-9]|4[1-9A-Fa-f]|5[0-9AaFf]|6[1-9A-Fa-f]|7[0-9AaEe])")
+_AMBIGUOUS = [re.compile(each) for each in AMBIGUOUS_PATHS]
 
 
 def is_ambiguous(path: str) -> bool:
-    """Whether an agent may read a normalised path otherwise than the mesh does."""
-    return _AMBIGUOUS.fullmatch(path) is not None
-
-
-def normalised(target: str) -> str | None:
-    """The path of a request target as the callee's Envoy sees it; None if it refuses such a path (400).
-
-    Without the query, needless escapes undone, `.` and `..` resolved, then slashes merged.
-    """
-    path = target.partition("?")[0]
-    if not path.startswith("/") or _REFUSED.search(path):
-        return None
-    kept: list[str] = []
-    segments = _ESCAPED_UNRESERVED.sub(_unescaped, path).replace("\\", "/").split("/")[1:]
-    for each in segments:
-        if each == "..":
-            del kept[-1:]
-        elif each != ".":
-            kept.append(each)
-    if segments[-1] in {".", ".."}:
-        kept.append("")
-    return re.sub("/+", "/", "/" + "/".join(kept))
-
-
-def _unescaped(escape: re.Match[str]) -> str:
-    return chr(int(escape[1], 16))
+    """Whether agents may read a path, which is without its query, in several ways."""
+    return any(each.fullmatch(path) for each in _AMBIGUOUS)

@@ -1,8 +1,9 @@
 """AccessPolicies as Envoy enforces them: RBAC filters on the listener of the agent that is called.
 
-They come to what `weft.model.decision` says. A listener has only what concerns its agent: one filter for
-identities that were revoked, one for the policies that deny, one for those that allow where the mesh-wide
-default is to deny; and where rules depend on bodies, one before them that reads these, on those rules' paths.
+They come to what `weft.model.decision` says: one filter for identities that were revoked, one for the
+policies that deny, one for those that allow where the mesh-wide default is to deny. The listener has them
+without rules; these come with the routes, and only those that concern the agent. Where rules depend on
+bodies, the routes of their paths turn on the filters that read these.
 """
 
 from __future__ import annotations
@@ -14,13 +15,14 @@ from envoy.config.rbac.v3 import rbac_pb2 as rules_pb2
 from envoy.config.rbac.v3.rbac_pb2 import Permission, Policy
 from envoy.config.rbac.v3.rbac_pb2 import Principal as Identity
 from envoy.config.route.v3.route_components_pb2 import RouteMatch
-from envoy.extensions.filters.http.rbac.v3.rbac_pb2 import RBAC
+from envoy.config.route.v3.route_pb2 import RouteConfiguration
+from envoy.extensions.filters.http.rbac.v3.rbac_pb2 import RBAC, RBACPerRoute
 from envoy.extensions.filters.network.http_connection_manager.v3.http_connection_manager_pb2 import (
     HttpConnectionManager,
 )
 
-from weft.controlplane.translate.bodies import read_bodies, says, unreadable
-from weft.controlplane.translate.denied import denied_replies
+from weft.controlplane.translate.bodies import add_body_filters, read_bodies, says, unreadable
+from weft.controlplane.translate.denied import DEFAULT_KEY, ROUTE_METADATA
 from weft.model.a2a_methods import A2A_METHODS, HttpForm
 from weft.model.access import (
     TOOLS_CALL,
@@ -44,7 +46,7 @@ from weft.model.decision import (
     is_principal,
 )
 from weft.model.node import Inbound
-from weft.model.request_path import AMBIGUOUS_PATH
+from weft.model.request_path import AMBIGUOUS_PATHS
 from weft.model.spiffe import DEFAULT_TRUST_DOMAIN, SCHEME, Role, parse_spiffe_id
 
 REVOKED_FILTER = "weft.access.revoked"
@@ -76,28 +78,42 @@ NO_ACCESS_RULES = Access()
 """Without policies, whoever has an identity may call everybody."""
 
 
-def restrict(manager: HttpConnectionManager, inbound: Inbound, access: Access) -> None:
-    """Have `manager` enforce what concerns `inbound`'s agent. It has its routes, and not yet its router."""
-    own = _own(inbound, access.policies)
-    if any(rule.reads_paths for spec in own.values() for rule in spec.rules):
-        _normalise_paths(manager)
+def add_access_filters(manager: HttpConnectionManager) -> None:
+    """Have `manager` enforce what its routes say of access. Call it before its router is added."""
+    add_body_filters(manager)
+    for name, config in (
+        (REVOKED_FILTER, RBAC()),
+        (DENY_FILTER, RBAC()),
+        (ALLOW_FILTER, RBAC(shadow_rules_stat_prefix=DEFAULT_SHADOW_PREFIX)),
+    ):
+        manager.http_filters.add(name=name).typed_config.Pack(config)
+
+
+def called(inbound: Inbound) -> AccessTarget:
+    """The agent behind an inbound listener, as policies see it."""
+    return AccessTarget(TargetKind.AGENT, inbound.type, inbound.version, inbound.capabilities)
+
+
+def restrict(routes: RouteConfiguration, agent: AccessTarget, access: Access) -> None:
+    """Have `routes`, which lead to `agent`, say who may use them."""
+    own = _own(agent, access.policies)
+    if default := default_of(own)[0]:
+        for host in routes.virtual_hosts:
+            for route in host.routes:
+                route.metadata.filter_metadata[ROUTE_METADATA].update({DEFAULT_KEY: default})
     reading = [rule for spec in own.values() for rule in spec.rules if rule.reads_bodies]
     if reading:
-        read_bodies(manager, _post_routes(reading))
-    filters = list(_filters(own, access))
-    for name, config in filters:
-        manager.http_filters.add(name=name).typed_config.Pack(config)
-    if filters:
-        manager.local_reply_config.mappers.extend(denied_replies(inbound.type, default_of(own)[0]))
+        read_bodies(routes, _post_routes(reading))
+    for name, config in _filters(own, access):
+        routes.typed_per_filter_config[name].Pack(RBACPerRoute(rbac=config))
 
 
-def _own(inbound: Inbound, policies: AccessPolicies) -> AccessPolicies:
-    """The policies about calls of `inbound`'s agent, each with its rules about calls only."""
-    target = AccessTarget(TargetKind.AGENT, inbound.type, inbound.version, inbound.capabilities)
+def _own(agent: AccessTarget, policies: AccessPolicies) -> AccessPolicies:
+    """The policies about calls of `agent`, each with its rules about calls only."""
     own = {}
     for name, spec in sorted(policies.items()):
         rules = tuple(rule for rule in spec.rules if not rule.actions or Action.CALL in rule.actions)
-        if concerns(spec, target) and bool(rules) == bool(spec.rules):
+        if concerns(spec, agent) and bool(rules) == bool(spec.rules):
             own[name] = spec.model_copy(update={"rules": rules})
     return own
 
@@ -110,7 +126,9 @@ def _filters(own: AccessPolicies, access: Access) -> Iterator[tuple[str, RBAC]]:
     enforced, on_trial = _of_mode(own, Mode.ENFORCE), _of_mode(own, Mode.DRY_RUN)
     denying = _policies(enforced, Effect.DENY, access)
     if any(rule.reads_paths for spec in enforced.values() for rule in spec.rules):
-        denying[AMBIGUOUS] = Policy(permissions=[_path_regex(AMBIGUOUS_PATH)], principals=[_ANYONE])
+        denying[AMBIGUOUS] = Policy(
+            permissions=[_path_regex(each) for each in AMBIGUOUS_PATHS], principals=[_ANYONE]
+        )
     denying_on_trial = _policies(on_trial, Effect.DENY, access)
     if denying or denying_on_trial:
         yield DENY_FILTER, _filter(rules_pb2.RBAC.DENY, denying, denying_on_trial)
@@ -326,10 +344,3 @@ def _post_routes(rules: Iterable[AccessRule]) -> Iterator[RouteMatch]:
             method.string_match.exact = "POST"
             method.string_match.ignore_case = True
             yield match
-
-
-def _normalise_paths(manager: HttpConnectionManager) -> None:
-    """One path, one form: what the rules are held against is what the agent gets."""
-    manager.normalize_path.value = True
-    manager.merge_slashes = True
-    manager.path_with_escaped_slashes_action = HttpConnectionManager.REJECT_REQUEST

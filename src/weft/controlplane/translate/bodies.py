@@ -6,6 +6,7 @@ from collections.abc import Iterable
 
 from envoy.config.rbac.v3.rbac_pb2 import Permission
 from envoy.config.route.v3.route_components_pb2 import FilterConfig, Route, RouteMatch
+from envoy.config.route.v3.route_pb2 import RouteConfiguration
 from envoy.extensions.filters.http.json_to_metadata.v3.json_to_metadata_pb2 import JsonToMetadata
 from envoy.extensions.filters.http.lua.v3.lua_pb2 import Lua
 from envoy.extensions.filters.network.http_connection_manager.v3.http_connection_manager_pb2 import (
@@ -21,8 +22,8 @@ _SHAPE_FILTER = "weft.bodies.shape"
 _METADATA = "weft.body"
 """The namespace of what is found: `method`, `name` (`params.name`), `broken`, and `shape` (`object`)."""
 
-# To the filter that reads JSON, an array is an object without members; but it may be a batch of messages. Before
-# the object may stand white space, and a byte order mark, which that filter and some agents skip.
+# To the filter that reads JSON, an array is an object without members; but it may be a batch of messages.
+# Before the object may stand white space, and a byte order mark, which that filter and some agents skip.
 _SHAPE_SCRIPT = f"""
 function envoy_on_request(request)
   local body = request:body()
@@ -49,12 +50,16 @@ def unreadable() -> Permission:
     return Permission(or_rules=Permission.Set(rules=[says("broken", "yes"), no_object]))
 
 
-def read_bodies(manager: HttpConnectionManager, matches: Iterable[RouteMatch]) -> None:
-    """Have `manager` read the bodies of requests that match, whose routes are copies of those it has."""
+def add_body_filters(manager: HttpConnectionManager) -> None:
+    """Have `manager` read the bodies of requests on those routes that turn it on."""
     for name, config in ((_JSON_FILTER, _json_filter()), (_SHAPE_FILTER, _shape_filter())):
         manager.http_filters.add(name=name, disabled=True).typed_config.Pack(config)
+
+
+def read_bodies(routes: RouteConfiguration, matches: Iterable[RouteMatch]) -> None:
+    """Have the bodies of requests that match read; their routes are copies of those there are."""
     matches = list(matches)
-    for host in manager.route_config.virtual_hosts:
+    for host in routes.virtual_hosts:
         usual = list(host.routes)
         del host.routes[:]
         host.routes.extend(_reading(route, match) for match in matches for route in usual)

@@ -20,8 +20,17 @@ _NO_POLICY = "none"
 _POLICY = r"%CEL(re.extract(response.code_details, '.*[[](.*)[]]', '\\1'))%"
 
 
-def denied_replies(agent_type: str, default: str) -> Iterator[ResponseMapper]:
-    """The answers of agents of a type. `default` is the name of the policy that sets the mesh-wide default.
+ROUTE_METADATA = "weft.access"
+"""The namespace of what a route's metadata tells these answers."""
+
+DEFAULT_KEY = "default"
+"""There: the name of the policy that sets the mesh-wide default."""
+
+_DEFAULT = f"%METADATA(ROUTE:{ROUTE_METADATA}:{DEFAULT_KEY})%"
+
+
+def denied_replies(agent_type: str) -> Iterator[ResponseMapper]:
+    """The answers of agents of a type.
 
     They have no `x-weft-refused`: another instance would say the same.
     """
@@ -31,26 +40,21 @@ def denied_replies(agent_type: str, default: str) -> Iterator[ResponseMapper]:
         _by(AMBIGUOUS),
         Denied,
         f"{who}: policies for it depend on paths, and this one can be read in two ways; "
-        "write it without ';' and needless escapes",
+        "write it in its normal form, without '//', '..', ';' and needless escapes",
         AMBIGUOUS,
     )
     yield _mapper(
         _by(_NO_POLICY),
         Denied,
-        f"{who}: no AccessPolicy allows it, and the mesh-wide default ('{default}') is to deny; "
+        f"{who}: no AccessPolicy allows it, and the mesh-wide default ('{_DEFAULT}') is to deny; "
         "see why with 'weft can'",
-        f"accesspolicy/{default}",
+        f"accesspolicy/{_DEFAULT}",
     )
     yield _mapper(
         f"response.code_details.startsWith('{_MATCHED}')",
         Denied,
         f"{who}: AccessPolicy '{_POLICY}' denies it; see why with 'weft can'",
         f"accesspolicy/{_POLICY}",
-    )
-    yield _mapper(
-        "response.code_details == 'path_normalization_failed'",
-        InvalidRequest,
-        f"policies for '{agent_type}' depend on paths, and this one has an escaped slash, or is none",
     )
     yield _mapper(
         "response.code_details == 'request_payload_too_large'",

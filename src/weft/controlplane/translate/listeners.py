@@ -8,8 +8,6 @@ from envoy.config.core.v3.base_pb2 import TrafficDirection
 from envoy.config.core.v3.config_source_pb2 import ApiVersion
 from envoy.config.core.v3.protocol_pb2 import HttpProtocolOptions
 from envoy.config.listener.v3.listener_pb2 import Listener
-from envoy.config.route.v3.route_components_pb2 import Route, RouteAction, RouteMatch, VirtualHost
-from envoy.config.route.v3.route_pb2 import RouteConfiguration
 from envoy.extensions.filters.http.dynamic_forward_proxy.v3.dynamic_forward_proxy_pb2 import (
     FilterConfig as DynamicForwardProxy,
 )
@@ -24,11 +22,13 @@ from envoy.extensions.filters.network.http_connection_manager.v3.http_connection
 from envoy.extensions.http.early_header_mutation.header_mutation.v3.header_mutation_pb2 import HeaderMutation
 from google.protobuf.message import Message
 
-from weft.controlplane.translate.access import NO_ACCESS_RULES, Access, restrict
+from weft.controlplane.translate.access import add_access_filters
 from weft.controlplane.translate.denial_log import call_log, connection_log
+from weft.controlplane.translate.denied import denied_replies
 from weft.controlplane.translate.durations import duration
 from weft.controlplane.translate.egress import CONNECT
 from weft.controlplane.translate.forward import FORWARD_FILTER, dns_cache
+from weft.controlplane.translate.inbound_routes import INBOUND_ROUTES
 from weft.controlplane.translate.replies import (
     CALLER_HEADER,
     DESTINATION_HEADER,
@@ -46,9 +46,6 @@ from weft.model.node import Address, Inbound, Node
 
 OUTBOUND_LISTENER = "outbound"
 INBOUND_LISTENER = "inbound"
-
-AGENT_CLUSTER = "agent"
-"""The sidecar's own agent; it stands in the sidecar's bootstrap, since only the sidecar knows it."""
 
 MAX_REQUEST_HEADERS_KB = 60
 """Larger request headers are answered with 431."""
@@ -87,20 +84,18 @@ _UNTRUSTED_HEADERS = (
 """Headers by which a caller could pose as another, or override its Envoy's timeouts and retry rule."""
 
 
-def listeners(node: Node, access: Access = NO_ACCESS_RULES) -> list[Listener]:
+def listeners(node: Node) -> list[Listener]:
     """The listeners of `node`: outbound, and inbound if it has an agent."""
     result = [outbound_listener(node.outbound)]
     if node.inbound is not None:
-        result.append(inbound_listener(node.inbound, access))
+        result.append(inbound_listener(node.inbound))
     return result
 
 
 def outbound_listener(address: Address) -> Listener:
     """The HTTP proxy through which an agent reaches the mesh; its routes come by RDS."""
     manager = _connection_manager(OUTBOUND_LISTENER)
-    manager.rds.route_config_name = ROUTE_CONFIGURATION
-    manager.rds.config_source.ads.SetInParent()
-    manager.rds.config_source.resource_api_version = ApiVersion.V3
+    _take_routes(manager, ROUTE_CONFIGURATION)
     manager.local_reply_config.CopyFrom(outbound_replies())
     mutation = manager.early_header_mutation_extensions.add(name="destination")
     mutation.typed_config.Pack(_destination_from_request())
@@ -115,28 +110,17 @@ def outbound_listener(address: Address) -> Listener:
     return listener
 
 
-def inbound_listener(inbound: Inbound, access: Access = NO_ACCESS_RULES) -> Listener:
-    """Where other sidecars send the agent's calls. The caller's Envoy times them."""
+def inbound_listener(inbound: Inbound) -> Listener:
+    """Where other sidecars send the agent's calls; its routes come by RDS, with what AccessPolicies say."""
     manager = _connection_manager(INBOUND_LISTENER)
+    _take_routes(manager, INBOUND_ROUTES)
     manager.local_reply_config.CopyFrom(inbound_replies())
+    manager.local_reply_config.mappers.extend(denied_replies(inbound.type))
     lifetime = manager.common_http_protocol_options.max_connection_duration
     lifetime.CopyFrom(duration(CONNECTION_LIFETIME))
     mutation = manager.early_header_mutation_extensions.add(name="caller")
     mutation.typed_config.Pack(_caller_from_certificate())
-    action = RouteAction(cluster=AGENT_CLUSTER, timeout=duration(0), idle_timeout=duration(0))
-    # The agent may have closed an idle connection just as a call was put on it: nothing was sent yet.
-    action.retry_policy.retry_on = "reset-before-request"
-    host = VirtualHost(name="agent", domains=["*"])
-    host.routes.append(Route(name="agent", match=RouteMatch(prefix="/"), route=action))
-    # What the caller's Envoy noted for itself is none of the agent's business.
-    manager.route_config.CopyFrom(
-        RouteConfiguration(
-            name=INBOUND_LISTENER,
-            virtual_hosts=[host],
-            request_headers_to_remove=[DESTINATION_HEADER, "x-envoy-external-address"],
-        )
-    )
-    restrict(manager, inbound, access)
+    add_access_filters(manager)
     _add_filter(manager, "envoy.filters.http.router", Router(suppress_envoy_headers=True))
     listener = _listener(INBOUND_LISTENER, TrafficDirection.INBOUND, inbound.listen)
     secure_chain(listener.filter_chains[0])
@@ -165,6 +149,12 @@ def _connection_manager(name: str) -> HttpConnectionManager:
     # Many programs take `x_weft_caller` for `x-weft-caller`.
     options.headers_with_underscores_action = HttpProtocolOptions.DROP_HEADER
     return manager
+
+
+def _take_routes(manager: HttpConnectionManager, name: str) -> None:
+    manager.rds.route_config_name = name
+    manager.rds.config_source.ads.SetInParent()
+    manager.rds.config_source.resource_api_version = ApiVersion.V3
 
 
 def _destination_from_request() -> HeaderMutation:
