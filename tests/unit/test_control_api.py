@@ -19,6 +19,8 @@ from tests.control_access import admin_access
 from weft.controlplane.api.access import PUBLIC, admit, requires
 from weft.controlplane.api.app import MAX_BODY_BYTES, create_api
 from weft.controlplane.api.context import ApiContext
+from weft.controlplane.sealing import Sealer
+from weft.controlplane.secrets import Secrets
 from weft.controlplane.sidecars import Sidecars
 from weft.model.agent import Instance, Status
 from weft.model.node import Address, Inbound, Node
@@ -38,6 +40,13 @@ apiVersion: weft.dev/v1alpha1
 kind: Agent
 metadata: {name: summarizer}
 spec: {capabilities: [summarize]}
+"""
+
+SECRET = """
+apiVersion: weft.dev/v1alpha1
+kind: Secret
+metadata: {name: provider}
+spec: {data: {key: VALUE}, inject: [{host: api.example.com, key: key}]}
 """
 
 NODE = Node(
@@ -71,7 +80,7 @@ async def api() -> AsyncIterator[Api]:
     store = MemoryStore()
     registry, resources, sidecars = (
         await Registry.open(store),
-        await Resources.open(store),
+        await Resources.open(store, Secrets(Sealer([bytes(32)]))),
         await Sidecars.open(store),
     )
     async with (
@@ -226,6 +235,26 @@ async def test_a_watch_of_resources_tells_of_puts_and_removals(api: Api) -> None
         assert (await anext(events))[0] == "put"
         await api.http.delete("/v1/resources/agents/summarizer")
         assert (await anext(events))[0] == "removed"
+
+
+async def test_no_answer_and_no_line_of_the_log_holds_the_value_of_a_secret(
+    api: Api, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("DEBUG")
+    answers = []
+    for value in ("hunter2-first", "hunter2-second", '"hunter2\\nsplit"', "[hunter2]", "{hunter2: x}"):
+        body = {"manifest": SECRET.replace("VALUE", value)}
+        answers += [await api.http.post(f"/v1/{path}", json=body) for path in ("diff", "resources")]
+    for path in ("resources", "resources/secrets", "resources/secret/provider", "audit"):
+        answers.append(await api.http.get(f"/v1/{path}"))
+    statuses = [each.status_code for each in answers]
+    assert statuses == [200] * 4 + [422] * 6 + [200] * 4
+    async with asyncio.timeout(10), api.http.stream("GET", "/v1/resources?watch=true") as stream:
+        lines = stream.aiter_lines()
+        watched = await anext(lines) + await anext(lines)
+    said = " ".join([*(each.text + str(each.headers) for each in answers), watched, caplog.text])
+    assert "<sealed: 14 bytes, changed 20" in said
+    assert "hunter2" not in said
 
 
 async def test_an_oversized_body_is_refused_unread(api: Api) -> None:
