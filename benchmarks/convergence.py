@@ -66,7 +66,7 @@ async def measure(*, quick: bool = False) -> Result:
         step(f"convergence: starting a mesh and {OBSERVERS} sidecars")
         sockets = await _observers(mesh)
         envoy = [await _envoy_start(mesh) for _ in range(repetitions)]
-        notice = await notice_times(mesh.mesh.state.nats_url, OBSERVERS, repetitions)
+        notice = await notice_times(mesh.mesh.state.nats_url, mesh.nats_keys, OBSERVERS, repetitions)
         async with observing(sockets, f"type/{_TYPE}") as observers:
             times = await Bench(mesh, observers, await mesh.backend()).run(repetitions)
     return _result(times, median(envoy), median(notice), repetitions)
@@ -109,8 +109,9 @@ class Bench:
         """An agent at `port` and its sidecar, and when its first check passed."""
         inbound = free_port()
         sidecar = await self._mesh.sidecar(
-            *("--type", _TYPE, "--id", f"{_TYPE}-{next(self._numbers)}"),
+            f"{_TYPE}-{next(self._numbers)}",
             *("--port", str(port), "--inbound-port", str(inbound)),
+            agent_type=_TYPE,
             program=program,
             stderr=PIPE,
         )
@@ -153,7 +154,7 @@ class Bench:
 
 async def _observers(mesh: Rig) -> list[Path]:
     """Start OBSERVERS sidecars that only call; return their Envoys' admin sockets, once they are ready."""
-    sidecars = [await mesh.sidecar("--id", f"observer-{number}") for number in range(OBSERVERS)]
+    sidecars = [await mesh.sidecar(f"observer-{number}") for number in range(OBSERVERS)]
     return [await admin_socket_of(each.pid, START_TIMEOUT) for each in sidecars]
 
 

@@ -50,7 +50,7 @@ async def _more(mesh: Rig, backend: int, first: int, count: int) -> list[int]:
     started = []
     for number in range(first + 1, count + 1):
         name = f"{AGENT}-{number}"
-        sidecar = await mesh.sidecar("--type", AGENT, "--id", name, "--port", str(backend))
+        sidecar = await mesh.sidecar(name, "--port", str(backend), agent_type=AGENT)
         started.append((name, sidecar.pid))
     for name, _ in started:
         await answers(mesh.mesh.proxy_url, f"{name}.{AGENT}.mesh")

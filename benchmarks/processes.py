@@ -6,7 +6,7 @@ import asyncio
 import os
 import sys
 from asyncio.subprocess import DEVNULL
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from string import Template
@@ -28,11 +28,21 @@ STOP_GRACE = 5.0
 
 @asynccontextmanager
 async def running(
-    guard: Guard, command: Sequence[str], *, stderr: int = DEVNULL, grace: float = STOP_GRACE
+    guard: Guard,
+    command: Sequence[str],
+    *,
+    stderr: int = DEVNULL,
+    grace: float = STOP_GRACE,
+    environ: Mapping[str, str] | None = None,
 ) -> AsyncIterator[Child]:
-    """Run `command` for the block; its process group ends with it."""
+    """Run `command` for the block; its process group ends with it. `environ` adds to its environment."""
     child = await spawn(
-        command, guard=guard, environ=os.environ, stdin=DEVNULL, stdout=DEVNULL, stderr=stderr
+        command,
+        guard=guard,
+        environ={**os.environ, **(environ or {})},
+        stdin=DEVNULL,
+        stdout=DEVNULL,
+        stderr=stderr,
     )
     try:
         yield child

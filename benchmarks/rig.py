@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import aiohttp
+from benchmarks.bare_tls import mutual, plain
 from benchmarks.processes import envoy_command, envoy_of, running
 
 from weft.aio.children import Child
@@ -24,6 +25,9 @@ HOST = "127.0.0.1"
 
 AGENT = "bench"
 """Type of the agent whose calls are measured."""
+
+MESH = "mesh"
+"""Name of the mesh, and of its directory in the rig's."""
 
 START_TIMEOUT = 60.0
 """Seconds that anything may take to start."""
@@ -60,13 +64,17 @@ class Rig:
         """What the processes have written to their standard errors."""
         return (self.directory / "log").read_text(encoding="utf-8", errors="replace")
 
-    async def start(self, command: Sequence[str], *, stderr: int | None = None) -> Child:
+    async def start(
+        self, command: Sequence[str], *, stderr: int | None = None, environ: Mapping[str, str] | None = None
+    ) -> Child:
         """Start a process that lives as long as the rig does, unless it is stopped before.
 
-        Its standard error goes to the log, or where `stderr` says.
+        Its standard error goes to the log, or where `stderr` says; `environ` adds to its environment.
         """
         errors = self._log.fileno() if stderr is None else stderr
-        return await self._stack.enter_async_context(running(self.guard, command, stderr=errors))
+        return await self._stack.enter_async_context(
+            running(self.guard, command, stderr=errors, environ=environ)
+        )
 
     def port(self) -> int:
         """A port that nobody else takes while the rig lives; Envoy can listen at it."""
@@ -79,18 +87,25 @@ class Rig:
         await answers(f"http://{HOST}:{port}")
         return port
 
-    async def sidecar(self, *arguments: str, program: Sequence[str] = (), stderr: int | None = None) -> Child:
-        """Start a sidecar of the mesh, which need not be ready yet."""
-        return await self.start(self.sidecar_command(*arguments, program=program), stderr=stderr)
-
-    def sidecar_command(self, *arguments: str, program: Sequence[str] = ()) -> list[str]:
-        """The command line of a sidecar of the mesh."""
-        options = ["--runtime-dir", str(self.directory), *arguments]
-        return sidecar_command(self.mesh.ports, options, program)
+    async def sidecar(
+        self,
+        instance: str,
+        *arguments: str,
+        agent_type: str | None = None,
+        program: Sequence[str] = (),
+        stderr: int | None = None,
+    ) -> Child:
+        """Start a sidecar of the mesh, which need not be ready yet; with an agent, if it has a type."""
+        options = ["--runtime-dir", str(self.directory), "--id", instance, *arguments]
+        if agent_type is not None:
+            options += ["--type", agent_type]
+        command = sidecar_command(self.mesh.ports, self.directory / MESH, options, program)
+        token = await self.mesh.api.join_token(agent_type, instance, {})
+        return await self.start(command, stderr=stderr, environ={"WEFT_JOIN_TOKEN": token})
 
     async def mesh_pair(self, backend: int) -> Pair:
         """The door's Envoy and that of a sidecar beside the agent at port `backend`."""
-        sidecar = await self.sidecar("--type", AGENT, "--id", f"{AGENT}-1", "--port", str(backend))
+        sidecar = await self.sidecar(f"{AGENT}-1", "--port", str(backend), agent_type=AGENT)
         await answers(self.mesh.proxy_url, AGENT)
         return Pair(self.mesh.proxy_url, envoy_of(self.door).pid, envoy_of(sidecar.pid).pid)
 
@@ -101,12 +116,30 @@ class Rig:
         assert pid is not None, "the mesh is up"
         return pid
 
-    async def bare_pair(self, backend: int) -> Pair:
-        """A pair of Envoys with the least configuration that a person would write."""
+    @property
+    def nats_keys(self) -> Path:
+        """Directory with what the control plane proves itself to NATS with."""
+        return self.directory / MESH / "identity" / "nats"
+
+    async def bare_pair(self, backend: int, *, mtls: bool = True) -> Pair:
+        """A pair of Envoys with the least configuration that a person would write, with or without TLS."""
         outer, inner = self.port(), self.port()
-        admin = self.directory
-        inbound = envoy_command("bare_inbound.yaml", port=inner, upstream=backend, admin=admin / "in.sock")
-        outbound = envoy_command("bare_outbound.yaml", port=outer, upstream=inner, admin=admin / "out.sock")
+        name = "mtls" if mtls else "plain"
+        admin, transport = self.directory, mutual(self.directory / name) if mtls else plain()
+        inbound = envoy_command(
+            "bare_inbound.yaml",
+            port=inner,
+            upstream=backend,
+            admin=admin / f"{name}-in.sock",
+            transport=transport.inbound,
+        )
+        outbound = envoy_command(
+            "bare_outbound.yaml",
+            port=outer,
+            upstream=inner,
+            admin=admin / f"{name}-out.sock",
+            transport=transport.outbound,
+        )
         pids = [(await self.start(each)).pid for each in (outbound, inbound)]
         url = f"http://{HOST}:{outer}"
         await answers(url)
@@ -120,7 +153,7 @@ async def rig() -> AsyncIterator[Rig]:
         directory = Path(stack.enter_context(TemporaryDirectory(prefix="wb-")))
         guard = await stack.enter_async_context(Guard())
         guard.add_directory(directory)
-        mesh = LocalMesh(directory / "mesh", ports=free_ports(), fresh=True)
+        mesh = LocalMesh(directory / MESH, ports=free_ports(), fresh=True)
         await stack.enter_async_context(mesh)
         place = Rig(guard, directory, mesh, stack)
         try:

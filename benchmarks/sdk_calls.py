@@ -41,8 +41,8 @@ async def measure(*, quick: bool = False) -> Result:
     async with rig() as place:
         step("sdk: starting a mesh and an agent")
         port = free_port()
-        arguments = ("--type", _TYPE, "--id", f"{_TYPE}-1", "--port", str(port))
-        await place.sidecar(*arguments, program=module_command("benchmarks.echo_agent"))
+        program = module_command("benchmarks.echo_agent")
+        await place.sidecar(f"{_TYPE}-1", "--port", str(port), agent_type=_TYPE, program=program)
         await answers(place.mesh.proxy_url, _TYPE)
         async with Mesh(proxy=place.mesh.proxy_url) as mesh, aiohttp.ClientSession() as client:
             requests = {

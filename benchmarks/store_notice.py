@@ -6,7 +6,9 @@ import asyncio
 import time
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
+from pathlib import Path
 
+from weft.identity.tls import client_context
 from weft.store.bucket import Bucket, Change, Put
 from weft.store.nats import NatsStore
 
@@ -24,18 +26,27 @@ class _Text:
         return data.decode()
 
 
-async def notice_times(nats: str, watchers: int, repetitions: int) -> list[float]:
-    """Write `repetitions` times; return how long it took to the last of `watchers`, in seconds."""
+async def notice_times(nats: str, keys: Path, watchers: int, repetitions: int) -> list[float]:
+    """Write `repetitions` times; return how long it took to the last of `watchers`, in seconds.
+
+    They connect as the control plane does, by what is in the directory `keys`.
+    """
     async with AsyncExitStack() as stack:
-        buckets = [await _bucket(stack, nats) for _ in range(watchers + 1)]
+        buckets = [await _bucket(stack, nats, keys) for _ in range(watchers + 1)]
         watches = [await stack.enter_async_context(each.watch()) for each in buckets[1:]]
         for each in watches:
             await anext(each)  # what there is already
         return [await _notice(buckets[0], watches, str(number)) for number in range(repetitions)]
 
 
-async def _bucket(stack: AsyncExitStack, nats: str) -> Bucket[str]:
-    store = await NatsStore.connect([nats], name="benchmark")
+async def _bucket(stack: AsyncExitStack, nats: str, keys: Path) -> Bucket[str]:
+    roots = (keys / "roots.pem").read_bytes()
+    store = await NatsStore.connect(
+        [nats],
+        name="benchmark",
+        tls=lambda: client_context(roots, keys / "control.pem"),
+        credentials=keys / "control.seed",
+    )
     stack.push_async_callback(store.close)
     return await store.bucket(_BUCKET, _Text())
 
