@@ -30,6 +30,9 @@ MAX_HEAD_BYTES = 64 * 1024
 HEAD_TIMEOUT = 30.0
 """Seconds a client has to send a request's line and headers, from the connection or their first byte on."""
 
+_FAREWELL = 0.3
+"""Seconds a client has, when the server stops, to take what was written to it and to end its TLS."""
+
 _PIPE_BYTES = 16 * 1024  # what a pipe holds while nobody reads it, on every system
 
 _STALE_SHARE = 0.75
@@ -142,6 +145,12 @@ class ApiProtocol(HttpToolsProtocol):
         """A connection has ended."""
         self._cancel_deadline()
         super().connection_lost(exc)
+
+    def shutdown(self) -> None:
+        """The server stops: end the connection, though its client may be slow to agree, or gone."""
+        super().shutdown()
+        if self.transport.is_closing():
+            self.loop.call_later(_FAREWELL, self.transport.abort)
 
     def data_received(self, data: bytes) -> None:
         """More of a request has come."""
