@@ -7,9 +7,13 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from urllib.error import HTTPError
+from urllib.request import ProxyHandler, Request, build_opener
 
 import pytest
 from tests.e2e.weft_cli import EXAMPLES, TIMEOUT, Weft, agent_manifest, weft_user
+
+from weft.identity.keys import new_key, signing_request
 
 HELLO = EXAMPLES / "hello_agent.py"
 
@@ -68,6 +72,34 @@ def test_agents_are_listed_and_filtered(weft: Weft) -> None:
     assert weft.json("agents", "--status", "draining") == []
     assert len(weft.json("agents", "--limit", "2")) == 2
     assert "summarizer-2" in weft.ok("agents", "summarizer")
+
+
+def test_nobody_gets_a_key_for_an_identity_through_the_sidecar_that_holds_it(weft: Weft) -> None:
+    body = json.dumps({"csr": signing_request(new_key(), None).decode()})
+    request = Request("http://control.mesh/v1/identity/renewal", body.encode())
+    request.add_header("content-type", "application/json")
+    door = build_opener(ProxyHandler({"http": weft.json("status")["urls"]["proxy"]}))
+    with pytest.raises(HTTPError) as refusal:
+        door.open(request, timeout=TIMEOUT)
+    refusal.value.close()
+    assert refusal.value.code == 403
+    last = weft.json("audit", "--limit", "1")[0]
+    assert (last["action"], last["outcome"]) == ("call api", "denied")
+    assert last["target"] == "POST /v1/identity/renewal"
+
+
+def test_tokens_are_made_used_and_revoked(weft: Weft) -> None:
+    token = weft.ok("token", "create", "ci", "--scope", "viewer").strip()
+    file = weft.write("ci-token", token)
+    file.chmod(0o600)
+    assert weft.run("get", "agents", "--token-file", str(file)).returncode == 0
+    assert weft.run("delete", "agent", "counter", "--token-file", str(file)).returncode == 8
+    weft.ok("token", "revoke", "ci")
+    assert weft.run("get", "agents", "--token-file", str(file)).returncode == 8
+    audit = [(each["who"], each["action"], each["outcome"]) for each in weft.json("audit")]
+    assert ("operator/local", "make token", "done") in audit
+    assert ("operator/ci", "call api", "denied") in audit
+    assert ("operator/local", "revoke token", "done") in audit
 
 
 def test_agents_are_discovered_by_capability(weft: Weft) -> None:

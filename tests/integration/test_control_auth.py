@@ -271,6 +271,15 @@ async def test_a_connection_does_not_outlive_its_certificate(api: Api) -> None:
         assert "connection" not in (await peer.get("/v1/agents")).headers
 
 
+async def test_nobody_renews_an_identity_through_the_sidecar_that_holds_it(api: Api) -> None:
+    async with api.client(certificate=api.pki.svid(AGENT)) as sidecar:
+        itself = await sidecar.post("/v1/identity/renewal", json={"csr": "x"})
+        assert itself.status_code == 503, "it may, but this control plane has no authority"
+        passed_on = {"x-weft-destination": "control.mesh"}
+        assert (await sidecar.get("/v1/agents", headers=passed_on)).status_code == 200
+        refused(await sidecar.post("/v1/identity/renewal", json={"csr": "x"}, headers=passed_on), 403)
+
+
 async def test_a_token_counts_before_a_certificate(api: Api) -> None:
     token = await api.token(Scope.VIEWER)
     async with api.client(token=token, certificate=api.pki.svid(AGENT)) as client:

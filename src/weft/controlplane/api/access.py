@@ -41,6 +41,8 @@ class Rule:
 
     scope: Scope
     peers: frozenset[Role] = field(default=frozenset())
+    in_person: bool = False
+    """Of those, only the process itself: not an agent through its sidecar."""
 
     async def __call__(self, request: Request) -> None:
         """Raise Denied unless the caller, who is somebody (the Gate saw to that), may."""
@@ -57,20 +59,23 @@ class Rule:
         match caller:
             case Operator(_, scope):
                 return scope.includes(self.scope)
-            case Peer(spiffe_id):
-                return spiffe_id.role in self.peers
+            case Peer(spiffe_id, through_sidecar):
+                return spiffe_id.role in self.peers and not (through_sidecar and self.in_person)
         return False
 
     def _refusal(self, caller: Caller, what: str) -> Denied:
         needed = f"{what} needs a token of scope {self.scope}"
         if isinstance(caller, Operator):
             return Denied(f"{needed}: token {caller.name!r} has scope {caller.scope}")
-        return Denied(f"{needed}: {caller.who} is no operator")
+        through = (
+            ", asked through its sidecar," if isinstance(caller, Peer) and caller.through_sidecar else ""
+        )
+        return Denied(f"{needed}: {caller.who}{through} may not")
 
 
-def requires(scope: Scope, *, peers: Collection[Role] = ()) -> Rule:
-    """What an endpoint depends on, as `Depends(requires(Scope.VIEWER))`."""
-    return Rule(scope, frozenset(peers))
+def requires(scope: Scope, *, peers: Collection[Role] = (), in_person: bool = False) -> Rule:
+    """What an endpoint depends on, as `Depends(requires(Scope.VIEWER))`. The arguments are as in Rule."""
+    return Rule(scope, frozenset(peers), in_person)
 
 
 def admit(app: FastAPI, router: APIRouter) -> None:

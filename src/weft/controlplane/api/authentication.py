@@ -12,6 +12,7 @@ from typing import Annotated, Any, cast
 from fastapi import Depends, Request
 
 from weft.controlplane.tokens import Tokens
+from weft.controlplane.translate.replies import DESTINATION_HEADER
 from weft.errors import Unauthenticated
 from weft.identity.bundle import TrustBundles
 from weft.identity.svid import InvalidSvid, Reason, parse_svid, verify_svid
@@ -19,6 +20,7 @@ from weft.model.operator import Scope
 from weft.model.spiffe import SpiffeId
 
 _BEARER = re.compile(rb"bearer +([!-~]{1,200})", re.IGNORECASE)
+_PASSED_ON = DESTINATION_HEADER.encode()  # Envoy sets it on whatever it passes on, and nothing removes it
 _REMEMBERED = 4096  # certificates whose chains need not be verified at every request
 
 
@@ -40,6 +42,8 @@ class Peer:
     """A process of this mesh that has shown its certificate."""
 
     id: SpiffeId
+    through_sidecar: bool = False
+    """Its Envoy passed on what somebody else sent: the agent, or whoever reaches the sidecar's listener."""
 
     @property
     def who(self) -> str:
@@ -90,7 +94,10 @@ class Authentication:
         if given:
             return self._operator(given)
         chain = scope.get("extensions", {}).get("tls", {}).get("client_cert_chain", ())
-        return self._peer("".join(chain)) if chain else Nobody(address(scope))
+        if not chain:
+            return Nobody(address(scope))
+        passed_on = any(name == _PASSED_ON for name, _ in scope["headers"])
+        return self._peer("".join(chain), through_sidecar=passed_on)
 
     def _operator(self, given: list[bytes]) -> Operator:
         match = _BEARER.fullmatch(given[0]) if len(given) == 1 else None
@@ -99,13 +106,13 @@ class Authentication:
         record = self._tokens.check(match[1].decode())
         return Operator(record.name, record.scope)
 
-    def _peer(self, chain_pem: str) -> Peer:
+    def _peer(self, chain_pem: str, *, through_sidecar: bool) -> Peer:
         spiffe_id, expires = self._verified(chain_pem, self._bundles().revision)
         if expires <= self._clock():
             raise InvalidSvid(Reason.EXPIRED, f"that of {spiffe_id} has expired on this connection")
         if self._revoked(str(spiffe_id)):
             raise Unauthenticated(f"the identity {spiffe_id} is revoked")
-        return Peer(spiffe_id)
+        return Peer(spiffe_id, through_sidecar)
 
     def _verify(self, chain_pem: str, _revision: int) -> tuple[SpiffeId, float]:
         """Whom a chain proves, and until when."""

@@ -160,7 +160,11 @@ async def enrol(
     return _issued(membership, svid)
 
 
-@router.post("/identity/renewal", dependencies=[Depends(requires(Scope.ADMIN, peers=MEMBERS))])
+@router.post(
+    "/identity/renewal",
+    # Whoever reaches a sidecar's listener must not get a key for its identity.
+    dependencies=[Depends(requires(Scope.ADMIN, peers=MEMBERS, in_person=True))],
+)
 async def renew(
     membership: CurrentMembership, access: CurrentAccess, caller: CurrentCaller, body: Renewal
 ) -> Issued:
