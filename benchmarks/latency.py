@@ -1,13 +1,17 @@
-"""Added latency of the sidecar pair at 1,000 requests a second, beside that of a bare pair of Envoys."""
+"""Added latency of the sidecar pair at 1,000 requests a second, beside that of a bare pair of Envoys.
+
+Both talk by mutual TLS, and the sidecar pair has policies. A bare pair in plain text is beside them.
+"""
 
 from __future__ import annotations
 
 from statistics import median
 
 from benchmarks.load import Load, Target, open_loop
+from benchmarks.policies import USUAL, switch_on
 from benchmarks.progress import step
 from benchmarks.report import Budget, Figure, Result
-from benchmarks.rig import HOST, Rig, rig
+from benchmarks.rig import AGENT, HOST, Rig, rig
 
 RATE = 1000
 """Requests a second, whatever the answers do."""
@@ -23,7 +27,7 @@ Round = dict[str, Load]
 
 
 async def measure(*, quick: bool = False) -> Result:
-    """Take interleaved rounds of the agent alone, the bare pair and the mesh; tell medians."""
+    """Take interleaved rounds of the agent alone, the bare pairs and the mesh; tell medians."""
     rounds, seconds = (2, 2) if quick else (5, 5)
     async with rig() as mesh:
         targets = await _targets(mesh)
@@ -34,11 +38,17 @@ async def measure(*, quick: bool = False) -> Result:
 
 
 async def _targets(mesh: Rig) -> dict[str, Target]:
-    step("latency: starting a mesh and a bare pair")
+    step("latency: starting a mesh and bare pairs")
     backend = await mesh.backend()
-    bare = await mesh.bare_pair(backend)
+    plain, bare = await mesh.bare_pair(backend, mtls=False), await mesh.bare_pair(backend)
     weft = await mesh.mesh_pair(backend)
-    urls = {"direct": f"http://{HOST}:{backend}", "bare": bare.url, "mesh": weft.url}
+    await switch_on(mesh, AGENT)
+    urls = {
+        "direct": f"http://{HOST}:{backend}",
+        "plain": plain.url,
+        "bare": bare.url,
+        "mesh": weft.url,
+    }
     return {name: Target(f"{url}/rpc") for name, url in urls.items()}
 
 
@@ -54,6 +64,8 @@ def _result(rounds: list[Round], seconds: int) -> Result:
     notes = [
         f"k6, open loop of {RATE:,} requests/s; medians of {len(rounds)} interleaved rounds of {seconds} s",
         "added: through the pair, minus client to agent directly, in the same round",
+        f"sidecar pair: mTLS, {USUAL} policies that deny others, deny by default; "
+        "bare mTLS pair: TLS 1.3 alone",
     ]
     dropped = sum(load.dropped for each in rounds for load in each.values())
     if dropped > _MAX_DROPPED * RATE * seconds * len(rounds):
@@ -63,6 +75,8 @@ def _result(rounds: list[Round], seconds: int) -> Result:
         (
             _added(rounds, "p50", P50_BUDGET),
             _added(rounds, "p99", P99_BUDGET),
+            _by_tls(rounds, "p50"),
+            _by_tls(rounds, "p99"),
             _whole(rounds, "p50"),
             _whole(rounds, "p99"),
         ),
@@ -71,12 +85,22 @@ def _result(rounds: list[Round], seconds: int) -> Result:
 
 
 def _added(rounds: list[Round], quantile: str, limit: float) -> Figure:
-    added = {
-        name: median(getattr(each[name], quantile) - getattr(each["direct"], quantile) for each in rounds)
-        for name in ("mesh", "bare")
-    }
     name = f"added by the sidecar pair, {quantile}"
-    return Figure(name, added["mesh"], "ms", added["bare"], "bare pair", Budget(limit))
+    value, baseline = _over_direct(rounds, "mesh", quantile), _over_direct(rounds, "bare", quantile)
+    return Figure(name, value, "ms", baseline, "bare mTLS pair", Budget(limit))
+
+
+def _by_tls(rounds: list[Round], quantile: str) -> Figure:
+    name = f"added by the bare mTLS pair, {quantile}"
+    value, baseline = _over_direct(rounds, "bare", quantile), _over_direct(rounds, "plain", quantile)
+    return Figure(name, value, "ms", baseline, "plain pair")
+
+
+def _over_direct(rounds: list[Round], name: str, quantile: str) -> float:
+    added: float = median(
+        getattr(each[name], quantile) - getattr(each["direct"], quantile) for each in rounds
+    )
+    return added
 
 
 def _whole(rounds: list[Round], quantile: str) -> Figure:
