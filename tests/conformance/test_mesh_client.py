@@ -49,7 +49,7 @@ class Crew:
 
     def summarizer(self, concurrency: int = 8) -> Agent:
         agent = Agent("summarizer", capabilities=["summarize"], version="2", concurrency=concurrency)
-        for handler in (self.summarize, self.count, self.hang, self.fail, self.crash):
+        for handler in (self.summarize, self.count, self.hang, self.fail, self.crash, self.caller):
             agent.handles(handler.__name__)(handler)
         for stream in (self.words, self.endless, self.stumble):
             agent.streams(stream.__name__)(stream)
@@ -75,6 +75,9 @@ class Crew:
     async def fail(self) -> None:
         raise AgentError("out of ink", status=409, code="no-ink", cartridge="blue")
 
+    async def caller(self) -> str | None:
+        return current().caller
+
     async def crash(self) -> None:
         raise RuntimeError("password is hunter2")
 
@@ -96,6 +99,10 @@ class Crew:
 
     def chief(self) -> Agent:
         agent = Agent("chief", capabilities=["delegate", "summarize"])
+
+        @agent.handles("introduce")
+        async def introduce(mesh: Mesh) -> str:
+            return await mesh.request("summarizer", "caller", result_type=str)
 
         @agent.handles("delegate")
         async def delegate(text: str, mesh: Mesh) -> str:
@@ -262,6 +269,15 @@ async def test_a_stream_of_a_plain_kind_is_refused_before_it_is_processed(client
     with pytest.raises(InvalidRequest, match="one result"):
         await anext(client.stream("summarizer", "count"))
     assert crew.served["count"] == 0
+
+
+async def test_an_agent_knows_for_certain_who_calls_it(factory: MeshFactory, crew: Crew) -> None:
+    async with factory({crew.summarizer(): 1, crew.chief(): 1}) as mesh:
+        forged = {"x-weft-caller": "spiffe://weft.local/agent/chief/chief-1"}
+        outside = await mesh.client.request("summarizer", "caller", headers=forged, result_type=str)
+        assert outside.startswith("spiffe://weft.local/operator/")
+        inside = await mesh.client.request("chief", "introduce", result_type=str)
+        assert inside.startswith("spiffe://weft.local/agent/chief/")
 
 
 async def test_calls_go_round_all_instances(factory: MeshFactory) -> None:

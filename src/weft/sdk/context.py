@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from weft.errors import InvalidRequest
 from weft.sdk.wire import (
+    CALLER_HEADER,
     CONTEXT_HEADER,
     DEADLINE_HEADER,
     FORWARDED_HEADERS,
@@ -29,6 +30,14 @@ class Context:
     """All headers of the request, names in lower case."""
     deadline: float | None = None
     """When the whole call tree must be done, in seconds since 1970; None where nobody set a limit."""
+
+    @property
+    def caller(self) -> str | None:
+        """Who calls, as its certificate proves: a SPIFFE ID such as `spiffe://weft.local/agent/editor/editor-1`.
+
+        None for a call that has not come through the mesh.
+        """
+        return self.headers.get(CALLER_HEADER)
 
     @property
     def idempotency_key(self) -> str | None:

@@ -23,6 +23,9 @@ CONTEXT_HEADER = "x-weft-context"
 DEADLINE_HEADER = "x-weft-deadline"
 """When the whole call tree must be done: milliseconds since 1970."""
 
+CALLER_HEADER = "x-weft-caller"
+"""Who calls, as a SPIFFE ID: set by the callee's Envoy from the caller's certificate, never by the caller."""
+
 IDEMPOTENCY_HEADER = "idempotency-key"
 """Says that the same call may arrive twice and is to be processed once."""
 

@@ -9,12 +9,17 @@ from typing import Self
 from starlette.types import ASGIApp
 
 from weft.model.agent import Instance, Status
+from weft.model.spiffe import DEFAULT_TRUST_DOMAIN, agent_id, operator_id
 from weft.sdk.agent import Agent
 from weft.sdk.mesh import Mesh
 from weft.testing.asgi import AsgiTransport
+from weft.testing.caller import as_caller
 from weft.testing.control import control_app
 from weft.testing.members import Member, Members
 from weft.testing.router import Router
+
+_DOOR = operator_id(DEFAULT_TRUST_DOMAIN, "local", "door")
+"""Whom agents take calls from outside for, as in a mesh of `weft up`."""
 
 
 class InMemoryMesh:
@@ -31,9 +36,10 @@ class InMemoryMesh:
 
     def __init__(self) -> None:
         self._members = Members()
-        self.asgi: ASGIApp = Router(self._members, control_app(self._members))
+        self._router = Router(self._members, control_app(self._members))
+        self.asgi: ASGIApp = as_caller(self._router, _DOOR)
         """The whole mesh as an ASGI application: once served, its address does for `Mesh(proxy=...)`."""
-        self.client = self._mesh()
+        self.client = Mesh(transport=AsgiTransport(self.asgi))
 
     async def __aenter__(self) -> Self:
         return self
@@ -84,11 +90,10 @@ class InMemoryMesh:
             labels=dict(labels),
             started_at=time.time(),
         )
-        self._members.join(Member(instance, agent.app(self._mesh())))
+        identity = agent_id(DEFAULT_TRUST_DOMAIN, instance.type, instance.id)
+        own = Mesh(transport=AsgiTransport(as_caller(self._router, identity)))
+        self._members.join(Member(instance, agent.app(own)))
         return instance
-
-    def _mesh(self) -> Mesh:
-        return Mesh(transport=AsgiTransport(self.asgi))
 
 
 def _name(instance: Instance | str) -> str:
