@@ -12,7 +12,7 @@ from pydantic_settings import CliApp
 from weft.aio.ports import PortUnavailable
 from weft.controlplane.app import run_control_plane
 from weft.controlplane.settings import ControlPlaneSettings
-from weft.errors import MeshError
+from weft.errors import InvalidRequest, MeshError, Unavailable
 
 EXIT_FAILED = 1
 EXIT_USAGE = 2
@@ -35,8 +35,14 @@ def main(arguments: list[str]) -> int:
         uvloop.run(run_control_plane(settings))
     except (MeshError, PortUnavailable) as error:
         print(f"weft control: {error}", file=sys.stderr)
-        return EXIT_FAILED if isinstance(error, PortUnavailable) else EXIT_UNREACHABLE
+        return _exit_code(error)
     return 0
+
+
+def _exit_code(error: MeshError | PortUnavailable) -> int:
+    if isinstance(error, InvalidRequest):
+        return EXIT_USAGE
+    return EXIT_UNREACHABLE if isinstance(error, Unavailable) else EXIT_FAILED
 
 
 if __name__ == "__main__":
