@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from tests.xds import bare, snapshot
 
 from weft.controlplane.xds.aggregated import AggregatedStream
 from weft.controlplane.xds.delta import Request, Response
-from weft.controlplane.xds.snapshot import CLUSTER, ENDPOINTS, LISTENER, ROUTES, Snapshot
+from weft.controlplane.xds.snapshot import CLUSTER, ENDPOINTS, LISTENER, ROUTES, SECRET, Snapshot
 from weft.errors import InvalidRequest
 
-SHORT = {CLUSTER: "cds", ENDPOINTS: "eds", LISTENER: "lds", ROUTES: "rds"}
+SHORT = {CLUSTER: "cds", ENDPOINTS: "eds", LISTENER: "lds", ROUTES: "rds", SECRET: "sds"}
 
 OLD = snapshot(
     clusters=bare(old="1"), endpoints=bare(old="1"), listeners=bare(door="1"), routes=bare(all="old")
@@ -71,6 +73,28 @@ def test_clusters_endpoints_listeners_and_routes_follow_each_other_and_removals_
     assert outline(routes) == ["rds +all"]
     ack(stream, routes[0])
     assert outline(stream.responses(NEW)) == ["cds -old", "eds -old"]
+
+
+def test_secrets_come_with_the_clusters_that_wait_for_them_and_go_after_the_routes_that_led_there() -> None:
+    with_secret = replace(NEW, secrets=bare(key="1"))
+    stream = subscribed(OLD)
+    [clusters] = stream.responses(with_secret)
+    stream.receive(Request(ENDPOINTS, ("new",)))
+    stream.receive(Request(SECRET, ("key",)))
+    needed = stream.responses(with_secret)
+    assert outline(needed) == ["eds +new", "sds +key"]
+    ack(stream, needed[0])
+    ack(stream, needed[1])
+    assert stream.responses(with_secret) == []
+    ack(stream, clusters)
+    while responses := stream.responses(with_secret):
+        for response in responses:
+            ack(stream, response)
+    without = replace(with_secret, routes=bare(all="newer"), secrets=bare())
+    [routes] = stream.responses(without)
+    assert outline([routes]) == ["rds +all"]
+    ack(stream, routes)
+    assert outline(stream.responses(without)) == ["sds -key"]
 
 
 def test_endpoints_do_not_wait_for_the_ack_of_clusters_which_envoy_holds_back_until_it_has_them() -> None:

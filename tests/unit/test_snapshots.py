@@ -8,11 +8,13 @@ from dataclasses import replace
 from envoy.config.endpoint.v3.endpoint_pb2 import ClusterLoadAssignment
 from envoy.service.discovery.v3.discovery_pb2 import Resource
 
+from weft.controlplane.sealing import Sealer
+from weft.controlplane.secrets import Secrets
 from weft.controlplane.snapshots import DESTINATION_RETENTION, Snapshots
 from weft.controlplane.xds.snapshot import Snapshot
 from weft.model.agent import Instance, Locality, Status
-from weft.model.manifest import parse_manifest
-from weft.model.node import Address, Node
+from weft.model.manifest import parse_documents, parse_manifest
+from weft.model.node import Address, Inbound, Node
 from weft.model.resource import AnyResource
 
 API = Address("127.0.0.1", 7400)
@@ -156,3 +158,46 @@ def test_callers_of_one_locality_share_what_is_encoded() -> None:
     one, other = source.snapshot(DOOR), source.snapshot(replace(DOOR, id="another"))
     assert one.endpoints is other.endpoints
     assert one.clusters is other.clusters
+
+
+OUTSIDE = """
+apiVersion: weft.dev/v1alpha1
+kind: Secret
+metadata: {name: key}
+spec: {data: {key: VALUE}, inject: [{host: api.example.com, key: key, for: [writer, editor]}]}
+---
+apiVersion: weft.dev/v1alpha1
+kind: Egress
+metadata: {name: default}
+spec: {mode: list}
+"""
+
+
+def test_callers_who_reach_the_same_outside_share_it_and_a_new_value_is_all_that_moves() -> None:
+    seal = Secrets(Sealer([bytes(32)]))
+
+    def declared(value: str) -> list[AnyResource]:
+        return [seal(each, None) for each in parse_documents(OUTSIDE.replace("VALUE", value))]
+
+    source = Snapshots([API], secret_value=seal.value)
+    source.update([ONE], declared("first"))
+    writer, editor, reader = (source.snapshot(agent_of(each)) for each in ("writer", "editor", "reader"))
+    door = source.snapshot(DOOR)
+    assert writer.secrets is editor.secrets
+    assert writer.routes["outbound"] is editor.routes["outbound"]
+    assert reader.routes["outbound"] is door.routes["outbound"]
+    assert reader.routes["outbound"] is not writer.routes["outbound"]
+    assert set(writer.clusters) - set(reader.clusters) == {"outside/api.example.com"} == set(writer.secrets)
+    assert not reader.secrets
+    generation = source.generation
+    source.update([ONE], declared("second"))
+    assert source.generation > generation
+    rotated = source.snapshot(agent_of("writer"))
+    assert rotated.routes is writer.routes
+    assert rotated.clusters is writer.clusters
+    [before], [after] = writer.secrets.values(), rotated.secrets.values()
+    assert before.version != after.version
+
+
+def agent_of(agent_type: str) -> Node:
+    return replace(DOOR, inbound=Inbound(agent_type, Address("127.0.0.1", 1), Address("127.0.0.1", 2)))
