@@ -189,9 +189,23 @@ async def test_a_key_expires_when_its_time_to_live_is_over(bucket: Bucket[Any]) 
         removed = await following(changes)
     assert isinstance(removed, Removed)
     assert (removed.key, removed.reason) == ("a", Removal.EXPIRED)
-    assert removed.revision > revision
+    assert removed.revision >= revision
     assert await bucket.get("a") is None
     assert [entry.key for entry in await bucket.entries()] == ["kept"]
+
+
+async def test_a_key_that_turned_to_garbage_is_gone_when_its_time_runs_out(
+    store: Store, bucket: Bucket[Any]
+) -> None:
+    raw = await store.bucket("things", RawCodec())
+    async with bucket.watch() as changes:
+        await following(changes)
+        await bucket.create("a", 1)
+        assert isinstance(await following(changes), Put)
+        await raw.put("a", b"\xff", ttl=1)
+        removed = await following(changes)
+    assert isinstance(removed, Removed)
+    assert (removed.key, removed.reason) == ("a", Removal.EXPIRED)
 
 
 async def test_an_expired_key_can_be_created_again(bucket: Bucket[Any]) -> None:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 from nats.aio.client import Client
+from nats.js.errors import APIError
 from tests.conformance.test_journal import JsonCodec
 from tests.pki import Pki
 from tests.servers import NatsServer, nats_server
@@ -33,7 +34,7 @@ from weft.model.spiffe import SpiffeId, agent_id, control_id, operator_id
 from weft.model.subjects import inbox_prefix
 from weft.registry.registry import Registry
 from weft.store.nats import NatsStore
-from weft.store.nats_accounts import AUDIT
+from weft.store.nats_accounts import AUDIT, MEMBER_API
 from weft.store.nats_callout import Callout, ConnectingClient
 
 PATIENCE = 30.0
@@ -257,6 +258,12 @@ async def test_an_agent_can_write_and_delete_no_key_but_its_own(secured: Secured
         ):
             with pytest.raises(Denied):
                 await attempt
+        # Nor by a header of a write that is permitted.
+        async with secured.raw(ALICE) as (client, _):
+            jetstream = client.jetstream(prefix=MEMBER_API)
+            for scope in ("all", "sub"):
+                with pytest.raises(APIError, match="rollup"):
+                    await jetstream.publish("$KV.instances.worker.alice", b"", headers={"Nats-Rollup": scope})
         # What is there can neither be read nor made.
         for name in ("authority", "new"):
             with pytest.raises(Denied):

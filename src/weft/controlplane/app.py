@@ -213,7 +213,8 @@ def _admission(security: Security, declared: ResourceView) -> Decide:
         resources = declared.resources.values()
         topics = [each.metadata.name for each in resources if isinstance(each.spec, TopicSpec)]
         queues = [each.metadata.name for each in resources if isinstance(each.spec, QueueSpec)]
-        return message_grants(access_policies(resources), identity, topics, queues)
+        labels = security.identities.labels.get(str(identity))
+        return message_grants(access_policies(resources), identity, topics, queues, labels=labels)
 
     return admission(
         lambda: security.authority.bundles,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 
 from weft.errors import Denied, InvalidRequest, Unauthenticated
@@ -51,9 +51,17 @@ def grant(identity: SpiffeId, *, expires_at: float, messages: MessageGrant = NO_
 
 
 def message_grants(
-    policies: AccessPolicies, principal: SpiffeId, topics: Iterable[str], queues: Iterable[str]
+    policies: AccessPolicies,
+    principal: SpiffeId,
+    topics: Iterable[str],
+    queues: Iterable[str],
+    *,
+    labels: Mapping[str, str] | None = None,
 ) -> MessageGrant:
-    """The subjects of those of `topics` and `queues`, by name, that the policies let `principal` use."""
+    """The subjects of those of `topics` and `queues`, by name, that the policies let `principal` use.
+
+    `labels` are those that the authority attested to it.
+    """
     wanted = [
         *((TargetKind.TOPIC, name, Action.PUBLISH, Action.SUBSCRIBE) for name in topics),
         *((TargetKind.QUEUE, name, Action.SUBMIT, Action.CONSUME) for name in queues),
@@ -61,7 +69,8 @@ def message_grants(
 
     def allowed(action: Action, kind: TargetKind, name: str) -> bool:
         request = AccessRequest(action, AccessTarget(kind, name))
-        return decide(policies, principal, request, trust_domain=principal.trust_domain).allowed
+        decision = decide(policies, principal, request, trust_domain=principal.trust_domain, labels=labels)
+        return decision.allowed
 
     return MessageGrant(
         publish=tuple(f"{kind}s.{name}" for kind, name, give, _ in wanted if allowed(give, kind, name)),

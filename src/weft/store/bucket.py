@@ -60,6 +60,7 @@ class Removed:
     key: str
     reason: Removal
     revision: int
+    """Of the deletion; of a key that expired at least that of its value."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,15 +7,15 @@ from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, aclosing
 from typing import Generic, TypeVar
 
-import nats.js.errors
 from nats.js.api import RawStreamMsg
 
 from weft.errors import Conflict
 from weft.store.bucket import Change, Codec, Entry, Snapshot
 from weft.store.keys import check_key, check_prefix, check_write, decoded
 from weft.store.nats_connection import NatsConnection, WrongRevision
+from weft.store.nats_read import last_message
 from weft.store.nats_watch import NatsWatch
-from weft.store.nats_wire import delete_headers, removal, stream_name, subject, write_headers
+from weft.store.nats_wire import delete_headers, removal, subject, write_headers
 
 T = TypeVar("T")
 
@@ -105,14 +105,4 @@ class NatsBucket(Generic[T]):
         return acknowledgement.seq
 
     async def _last_message(self, key: str) -> RawStreamMsg | None:
-        """The value or marker that stands at `key`; None if there never was one, or it is forgotten."""
-        try:
-            return await self._connection.call(
-                f"read {key!r} in bucket {self._name!r}",
-                lambda jetstream: jetstream.get_msg(
-                    stream_name(self._name), subject=subject(self._name, key)
-                ),
-                subjects=[f"{self._connection.api}.STREAM.MSG.GET.{stream_name(self._name)}"],
-            )
-        except nats.js.errors.NotFoundError:
-            return None
+        return await last_message(self._connection, self._name, key)

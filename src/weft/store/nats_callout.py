@@ -80,7 +80,7 @@ class Callout:
     def __init__(self, connection: NatsConnection, issuer: Path) -> None:
         """`issuer` is the file with the seed that answers are signed with. Raises InvalidRequest."""
         self._connection = connection
-        self._issuer = _key_pair(issuer)
+        self._issuer = read_seed(issuer)
 
     async def serve(self, decide: Decide) -> None:
         """Answer until cancelled. What cannot be decided, for whichever reason, is refused."""
@@ -113,38 +113,29 @@ class Callout:
 
     async def _answer(self, decide: Decide, message: Msg) -> None:
         try:
-            request = _Request.parse(message.data)
+            answer = await answered(message.data, decide, self._issuer)
         except ValueError as error:
             logger.warning("a question of NATS about a connection cannot be read: %s", error)
             return
-        answer = {"type": "authorization_response", "version": 2}
-        try:
-            async with asyncio.timeout(_DECISION_LIMIT):
-                grant = await decide(request.client)
-            answer["jwt"] = self._signed(request.user, _account(grant), _rights(grant), grant)
-        except MeshError as error:
-            logger.info("NATS refuses %s from %s: %s", _named(request), request.client.host, error.detail)
-            answer["error"] = error.code
-        except Exception:
-            logger.exception("NATS refuses %s: whether it may connect cannot be decided", _named(request))
-            answer["error"] = "undecided"
         with suppress(nats.errors.Error):
-            await message.respond(self._signed(request.user, request.server, answer).encode())
+            await message.respond(answer.encode())
 
-    def _signed(
-        self, subject: str, audience: str, content: dict[str, Any], grant: Grant | None = None
-    ) -> str:
-        claims = {
-            "iss": _public(self._issuer),
-            "sub": subject,
-            "aud": audience,
-            "iat": int(time.time()),
-            **({"name": grant.name, "exp": int(grant.expires_at)} if grant else {}),
-            "nats": content,
-        }
-        claims["jti"] = base64.b32encode(hashlib.sha256(_json(claims)).digest()).decode().rstrip("=")
-        signed = f"{_base64(_json({'typ': 'JWT', 'alg': 'ed25519-nkey'}))}.{_base64(_json(claims))}"
-        return f"{signed}.{_base64(self._issuer.sign(signed.encode()))}"
+
+async def answered(question: bytes, decide: Decide, issuer: nkeys.KeyPair) -> str:
+    """The answer to a server's question, signed by `issuer`. Raises ValueError if it cannot be read."""
+    request = _Request.parse(question)
+    answer: dict[str, Any] = {"type": "authorization_response", "version": 2}
+    try:
+        async with asyncio.timeout(_DECISION_LIMIT):
+            grant = await decide(request.client)
+        answer["jwt"] = _signed(issuer, request.user, _account(grant), _rights(grant), grant)
+    except MeshError as error:
+        logger.info("NATS refuses %s from %s: %s", _named(request), request.client.host, error.detail)
+        answer["error"] = error.code
+    except Exception:
+        logger.exception("NATS refuses %s: whether it may connect cannot be decided", _named(request))
+        answer["error"] = "undecided"
+    return _signed(issuer, request.user, request.server, answer)
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,6 +175,18 @@ def account_seed() -> bytes:
     return _seed(nkeys.PREFIX_BYTE_ACCOUNT)
 
 
+def read_seed(seed: Path) -> nkeys.KeyPair:
+    """The nkey whose seed is in a file. Raises InvalidRequest."""
+    try:
+        with seed.open("rb") as file:
+            return nkeys.from_seed(file.read(_MAX_SEED_BYTES).strip())
+    except (OSError, nkeys.NkeysError, ValueError) as error:
+        raise InvalidRequest(
+            f"{seed} holds no seed of an nkey ({type(error).__name__}): write one there, "
+            f"and its public half into the NATS servers' configuration"
+        ) from None
+
+
 def public_nkey(seed: bytes) -> str:
     """The public half of an nkey."""
     return _public(nkeys.from_seed(seed))
@@ -209,6 +212,22 @@ async def _connections(client: Client, name: str) -> list[tuple[str, int]]:
     finally:
         await subscription.unsubscribe()
     return found
+
+
+def _signed(
+    issuer: nkeys.KeyPair, subject: str, audience: str, content: dict[str, Any], grant: Grant | None = None
+) -> str:
+    claims = {
+        "iss": _public(issuer),
+        "sub": subject,
+        "aud": audience,
+        "iat": int(time.time()),
+        **({"name": grant.name, "exp": int(grant.expires_at)} if grant else {}),
+        "nats": content,
+    }
+    claims["jti"] = base64.b32encode(hashlib.sha256(_json(claims)).digest()).decode().rstrip("=")
+    signed = f"{_base64(_json({'typ': 'JWT', 'alg': 'ed25519-nkey'}))}.{_base64(_json(claims))}"
+    return f"{signed}.{_base64(issuer.sign(signed.encode()))}"
 
 
 def _account(grant: Grant) -> str:
@@ -237,17 +256,6 @@ def _permission(subjects: tuple[str, ...]) -> dict[str, list[str]]:
 
 def _named(request: _Request) -> str:
     return repr(request.client.name) if request.client.name else "a client without a name"
-
-
-def _key_pair(seed: Path) -> nkeys.KeyPair:
-    try:
-        with seed.open("rb") as file:
-            return nkeys.from_seed(file.read(_MAX_SEED_BYTES).strip())
-    except (OSError, nkeys.NkeysError, ValueError) as error:
-        raise InvalidRequest(
-            f"{seed} holds no seed of an nkey ({type(error).__name__}): write one there, "
-            f"and its public half into the NATS servers' configuration"
-        ) from None
 
 
 def _seed(kind: int) -> bytes:

@@ -97,6 +97,8 @@ class Deliveries:
         self._delivered = 0
         self._broken = ""
         self._news = asyncio.Event()
+        self._clock = asyncio.get_running_loop().time
+        self._heard = self._clock()
         self.pending = 0
         """How many messages there were to deliver when the consumer was made."""
 
@@ -104,6 +106,7 @@ class Deliveries:
         """Take a message from the subscription."""
         if self._broken:
             return
+        self._heard = self._clock()
         if _is_control(message):
             await self._answer(message)
         self._waiting.append(message)
@@ -116,10 +119,15 @@ class Deliveries:
         """Make the reader start over."""
         self._break("the connection was lost")
 
-    async def next(self) -> Msg | None:
-        """The next message; None when the server says that there is none for now. Raises StartOver."""
+    async def next(self, until: float | None = None) -> Msg | None:
+        """The next message; None when the server says that there is none for now. Raises StartOver.
+
+        None too when it is `until`, by the loop's clock, and there is none yet.
+        """
         while True:
-            message = await self._wait()
+            message = await self._wait(until)
+            if message is None:
+                return None
             if not _is_control(message):
                 self._check(message.metadata.sequence.consumer == self._delivered + 1)
                 self._delivered += 1
@@ -129,16 +137,23 @@ class Deliveries:
                 self._check(int(headers[LAST_DELIVERED]) == self._delivered)
                 return None
 
-    async def _wait(self) -> Msg:
-        if not self._waiting and not self._broken:
-            self._news.clear()
-            try:
-                async with asyncio.timeout(_SILENCE_LIMIT):
-                    await self._news.wait()
-            except TimeoutError:
-                self._break(f"the server was silent for {_SILENCE_LIMIT:g} s")
+    def check_unbroken(self) -> None:
+        """Raise StartOver if something may have been missed."""
         if self._broken:
             raise StartOver(self._broken)
+
+    async def _wait(self, until: float | None) -> Msg | None:
+        if not self._waiting and not self._broken:
+            self._news.clear()
+            silent = self._heard + _SILENCE_LIMIT
+            try:
+                async with asyncio.timeout_at(silent if until is None else min(silent, until)):
+                    await self._news.wait()
+            except TimeoutError:
+                if self._clock() < silent:
+                    return None
+                self._break(f"the server was silent for {_SILENCE_LIMIT:g} s")
+        self.check_unbroken()
         message = self._waiting.popleft()
         self._bytes -= len(message.data)
         return message

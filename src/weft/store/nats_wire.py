@@ -15,7 +15,7 @@ MARKER_TTL = 600
 _OPERATION = "KV-Operation"
 """In the marker that a client writes to delete a key: DEL or PURGE."""
 _MARKER_REASON = "Nats-Marker-Reason"
-"""In the marker that the server writes where a key's time to live ran out: MaxAge."""
+"""In the marker that the server of a stream made elsewhere writes where a key's time ran out: MaxAge."""
 _TTL = "Nats-TTL"
 _EXPECTED_REVISION = "Nats-Expected-Last-Subject-Sequence"
 
@@ -55,11 +55,12 @@ def stream_config(bucket: str, *, replicas: int) -> StreamConfig:
         max_msgs_per_subject=1,
         discard=DiscardPolicy.NEW,
         deny_delete=True,
-        allow_rollup_hdrs=True,
+        # With that header whoever may write one key could remove all others.
+        allow_rollup_hdrs=False,
+        deny_purge=True,
         # Reads go to the leader: a follower may not have yet what its reader has just written.
         allow_direct=False,
         allow_msg_ttl=True,
-        subject_delete_marker_ttl=MARKER_TTL,
     )
 
 
@@ -77,6 +78,13 @@ def write_headers(*, ttl: float | None = None, revision: int | None = None) -> d
 def delete_headers(revision: int) -> dict[str, str]:
     """The headers of the marker that deletes a key which is at `revision`."""
     return {_OPERATION: "DEL", **write_headers(ttl=MARKER_TTL, revision=revision)}
+
+
+def time_left(headers: Mapping[str, str] | None, age: float) -> float | None:
+    """Seconds until what was written with `headers`, `age` seconds ago, lapses; None: never."""
+    ttl = (headers or {}).get(_TTL, "")
+    # What a foreign client wrote in another form is followed until the next snapshot.
+    return max(0.0, int(ttl) - max(0.0, age)) if ttl.isdecimal() and len(ttl) < 12 else None
 
 
 def removal(headers: Mapping[str, str] | None) -> Removal | None:
