@@ -132,7 +132,7 @@ def print_summary(state: MeshState, *, as_json: bool) -> None:
     first = next(iter(sorted(agents)), None)
     out = console()
     out.print(f"\nmesh [bold]{state.name}[/bold] is up: {len(state.children)} processes; agents: {running}")
-    out.print(f"  control plane  {state.api_url}  (documentation of its API at /docs)")
+    out.print(f"  control plane  {state.api_url}  (its operators have tokens: weft token list)")
     out.print(f"  door           {state.proxy_url}  (HTTP proxy: export http_proxy={state.proxy_url})\n")
     out.print("Try next:")
     for command, purpose in (
