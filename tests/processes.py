@@ -162,11 +162,11 @@ class Core:
             self.door.start()
             await self.serving(self.door)
 
-    def join_token(self, agent_type: str | None, instance: str) -> Mapping[str, str]:
+    def join_token(self, kind: str | None, instance: str) -> Mapping[str, str]:
         """The environment with which a sidecar gets its identity, once."""
         answer = httpx.post(
             f"{self.api_url}/v1/join-tokens",
-            json={"type": agent_type, "instance": instance, "labels": {}},
+            json={"type": kind, "instance": instance, "labels": {}},
             headers={"authorization": f"Bearer {self._security.token}"},
             verify=client_context(self._security.bundle.read_bytes()),
             trust_env=False,
@@ -193,7 +193,7 @@ class Core:
             sidecar_command(self.ports, self.directory, options, command),
             self.directory,
             self.environ,
-            partial(self.join_token, _type(arguments), name),
+            partial(self.join_token, agent_type(arguments), name),
         )
 
     def _program(self, name: str, command: Sequence[str]) -> Program:
@@ -211,11 +211,12 @@ def core(directory: Path, environ: Mapping[str, str], *, lease_ttl: float) -> It
             each.stop()
 
 
-def _type(arguments: Sequence[str]) -> str | None:
+def agent_type(arguments: Sequence[str]) -> str | None:
+    """What kind of agent the arguments of a sidecar say that it stands beside."""
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     parser.add_argument("--type")
-    agent_type: str | None = parser.parse_known_args(arguments)[0].type
-    return agent_type
+    given: str | None = parser.parse_known_args(arguments)[0].type
+    return given
 
 
 async def _accepts(port: int) -> bool:

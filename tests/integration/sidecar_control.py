@@ -1,12 +1,15 @@
 """A control plane that knows one thing: every sidecar's outbound listener, and its inbound one to the agent.
 
-It speaks just enough incremental xDS for the real Envoy of a sidecar to come up.
+It gives out identities as the real one does, and speaks just enough incremental xDS, over mTLS, for the real
+Envoy of a sidecar to come up.
 """
 
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import grpc
@@ -16,7 +19,9 @@ from envoy.extensions.filters.network.http_connection_manager.v3 import http_con
 from envoy.service.discovery.v3.discovery_pb2 import DeltaDiscoveryRequest, DeltaDiscoveryResponse
 from google.protobuf.json_format import MessageToDict, ParseDict
 from google.protobuf.message import Message
+from tests.authority import AuthorityApi, authority_api
 
+from weft.controlplane.xds.credentials import ServerIdentity, server_credentials
 from weft.model.node import Address, Node
 
 SERVICE = "envoy.service.discovery.v3.AggregatedDiscoveryService"
@@ -27,9 +32,29 @@ assert router_pb2.DESCRIPTOR
 assert http_connection_manager_pb2.DESCRIPTOR
 
 
+@dataclass(frozen=True)
+class Control:
+    """Where the two halves are."""
+
+    api: AuthorityApi
+    xds: Address
+
+
 @asynccontextmanager
-async def control_plane(port: int = 0) -> AsyncIterator[Address]:
-    """Serve until the context is left; yields where."""
+async def control_plane(directory: Path) -> AsyncIterator[Control]:
+    """Serve until the context is left; the roots are written into `directory`."""
+    async with authority_api(directory) as api, xds_server(api) as xds:
+        yield Control(api, xds)
+
+
+@asynccontextmanager
+async def xds_server(api: AuthorityApi, port: int = 0) -> AsyncIterator[Address]:
+    """Serve xDS to those who have an identity of `api`'s, until the context is left; yields where."""
+
+    def identity() -> ServerIdentity:
+        svid, key = api.own.held
+        return ServerIdentity(svid.chain_pem, key, api.membership.authority.bundles.own.pem)
+
     server = grpc.aio.server()
     handler = grpc.stream_stream_rpc_method_handler(
         _stream,
@@ -39,7 +64,7 @@ async def control_plane(port: int = 0) -> AsyncIterator[Address]:
     server.add_generic_rpc_handlers(
         [grpc.method_handlers_generic_handler(SERVICE, {"DeltaAggregatedResources": handler})]
     )
-    bound = server.add_insecure_port(f"127.0.0.1:{port}")
+    bound = server.add_secure_port(f"127.0.0.1:{port}", server_credentials(identity))
     await server.start()
     try:
         yield Address("127.0.0.1", bound)

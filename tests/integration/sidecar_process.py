@@ -12,9 +12,10 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import psutil
+from tests.integration.sidecar_control import Control
+from tests.processes import agent_type
 
 from weft.aio.poll import until
-from weft.model.node import Address
 
 LIMIT = 20.0
 """Seconds within which anything a test waits for has happened, or it fails."""
@@ -78,21 +79,27 @@ def runtime_parent() -> Iterator[Path]:
 @asynccontextmanager
 async def sidecar(
     directory: Path,
-    xds: Address,
+    control: Control,
     *arguments: str,
     command: Sequence[str] = (),
+    instance: str = "client-1",
     nats: str = "nats://127.0.0.1:9",
 ) -> AsyncIterator[SidecarProcess]:
-    """Start a sidecar with its log and runtime directory below `directory`. None of its processes is left."""
+    """Start a sidecar of the name `instance`, with its log and runtime directory below `directory`.
+
+    None of its processes is left.
+    """
+    admission = await control.api.admission(agent_type(arguments), instance)
+    addresses = ("--xds", str(control.xds), "--nats", nats)
     log = directory / "sidecar.log"
     with runtime_parent() as runtime, log.open("wb") as output:
-        options = ["--xds", str(xds), "--nats", nats, "--runtime-dir", str(runtime), *arguments]
+        options = [*addresses, "--id", instance, "--runtime-dir", str(runtime), *arguments]
         process = await asyncio.create_subprocess_exec(
             *(sys.executable, "-m", "weft.sidecar", *options, *(("--", *command) if command else ())),
             stdout=output,
             stderr=output,
             stdin=asyncio.subprocess.DEVNULL,
-            env={**os.environ, "PYTHONUNBUFFERED": "1"},
+            env={**os.environ, "PYTHONUNBUFFERED": "1", **admission},
             process_group=0,
         )
         running = SidecarProcess(process, log)

@@ -10,14 +10,14 @@ from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 
 import pytest
-from tests.integration.sidecar_control import control_plane
+from tests.integration.sidecar_control import Control, control_plane
 from tests.integration.sidecar_process import LIMIT, SidecarProcess, alive, eventually, sidecar
 from tests.servers import NatsServer, nats_server
 
 from weft.aio.poll import until
 from weft.aio.ports import reserve_port
 from weft.model.agent import Instance, Locality, Status
-from weft.model.node import Address, parse_address
+from weft.model.node import parse_address
 from weft.registry.registry import Registry
 from weft.sidecar.exit_codes import ExitCode
 from weft.sidecar.http import Answer, exchange
@@ -31,10 +31,10 @@ LEASE_TTL = 10.0
 class World:
     """A NATS server, a control plane, and an agent's sidecar to be started in it."""
 
-    def __init__(self, directory: Path, nats: NatsServer, xds: Address, registry: Registry) -> None:
+    def __init__(self, directory: Path, nats: NatsServer, control: Control, registry: Registry) -> None:
         self.directory = directory
         self.nats = nats
-        self.xds = xds
+        self.control = control
         self.registry = registry
         self.mode = directory / "mode"
         self.mode.write_text("200")
@@ -55,10 +55,8 @@ class World:
         """Any sidecar of type `summarizer` with id `s1`."""
         directory = self.directory / home
         directory.mkdir()
-        names = ("--type", "summarizer", "--id", "s1")
-        return sidecar(
-            directory, self.xds, *names, *FAST_HEALTH, *arguments, command=command, nats=self.nats.url
-        )
+        options = ("--type", "summarizer", *FAST_HEALTH, *arguments)
+        return sidecar(directory, self.control, *options, command=command, instance="s1", nats=self.nats.url)
 
     async def instance(self) -> Instance | None:
         """The instance as the registry has it."""
@@ -96,10 +94,10 @@ class World:
 
 @pytest.fixture
 async def world(tmp_path: Path) -> AsyncIterator[World]:
-    async with nats_server(tmp_path) as nats, control_plane() as xds:
+    async with nats_server(tmp_path) as nats, control_plane(tmp_path) as control:
         store = await NatsStore.connect([nats.url], name="test")
         try:
-            yield World(tmp_path, nats, xds, await Registry.open(store, lease_ttl=LEASE_TTL))
+            yield World(tmp_path, nats, control, await Registry.open(store, lease_ttl=LEASE_TTL))
         finally:
             await store.close()
 
@@ -260,8 +258,8 @@ async def test_without_nats_it_gives_up_after_a_while_and_says_where_it_looked(t
         nats = f"nats://127.0.0.1:{free.port}"
         options = ("--type", "summarizer", "--start-timeout", "1")
         async with (
-            control_plane() as xds,
-            sidecar(tmp_path, xds, *options, command=("sh", "-c", "echo hello"), nats=nats) as running,
+            control_plane(tmp_path) as control,
+            sidecar(tmp_path, control, *options, command=("sh", "-c", "echo hello"), nats=nats) as running,
         ):
             assert await running.exit_code() == ExitCode.UNAVAILABLE
             assert f"127.0.0.1:{free.port}" in running.log

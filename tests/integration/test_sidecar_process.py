@@ -12,7 +12,8 @@ from pathlib import Path
 
 import psutil
 import pytest
-from tests.integration.sidecar_control import control_plane
+from tests.authority import authority_api
+from tests.integration.sidecar_control import Control, control_plane, xds_server
 from tests.integration.sidecar_process import SidecarProcess, alive, eventually, sidecar
 
 from weft.aio.ports import reserve_port
@@ -21,9 +22,9 @@ from weft.sidecar.exit_codes import ExitCode
 
 
 @pytest.fixture
-async def xds() -> AsyncIterator[Address]:
-    async with control_plane() as address:
-        yield address
+async def control(tmp_path: Path) -> AsyncIterator[Control]:
+    async with control_plane(tmp_path) as control:
+        yield control
 
 
 def script(text: str) -> tuple[str, ...]:
@@ -44,37 +45,37 @@ FOR_EVER = script("echo started; while true; do sleep 0.05; done")
 
 @pytest.mark.parametrize(("text", "code"), [("exit 0", 0), ("exit 7", 7), ("kill -s KILL $$", 137)])
 async def test_the_programs_exit_code_is_the_sidecars(
-    tmp_path: Path, xds: Address, text: str, code: int
+    tmp_path: Path, control: Control, text: str, code: int
 ) -> None:
-    async with sidecar(tmp_path, xds, command=script(text)) as running:
+    async with sidecar(tmp_path, control, command=script(text)) as running:
         assert await running.exit_code() == code
 
 
-async def test_the_program_finds_its_proxy_ready(tmp_path: Path, xds: Address) -> None:
-    async with sidecar(tmp_path, xds, command=(sys.executable, "-c", FETCH)) as running:
+async def test_the_program_finds_its_proxy_ready(tmp_path: Path, control: Control) -> None:
+    async with sidecar(tmp_path, control, command=(sys.executable, "-c", FETCH)) as running:
         assert await running.exit_code() == 0
         assert "answered 404" in running.log
 
 
 async def test_arguments_and_environment_reach_the_program_untouched(
-    tmp_path: Path, xds: Address, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, control: Control, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("GREETING", "hello world")
     command = (*script('echo "$GREETING|$1|$2|$WEFT_INSTANCE|$WEFT_CONTROL"'), "name", "a b", "--type")
-    async with sidecar(tmp_path, xds, "--id", "me", command=command) as running:
+    async with sidecar(tmp_path, control, instance="me", command=command) as running:
         assert await running.exit_code() == 0
         assert "hello world|a b|--type|me|http://control.mesh" in running.log
 
 
 @pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2])
 async def test_other_signals_are_the_programs_business(
-    tmp_path: Path, xds: Address, number: signal.Signals
+    tmp_path: Path, control: Control, number: signal.Signals
 ) -> None:
     name = number.name.removeprefix("SIG")
     program = script(
         f"trap 'echo heard {name}; exit 3' {name}; echo started; while true; do sleep 0.05; done"
     )
-    async with sidecar(tmp_path, xds, command=program) as running:
+    async with sidecar(tmp_path, control, command=program) as running:
         await running.logs("started")
         running.send(number)
         assert await running.exit_code() == 3
@@ -83,10 +84,10 @@ async def test_other_signals_are_the_programs_business(
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 async def test_a_program_that_only_calls_gets_the_signal_that_stops_the_sidecar(
-    tmp_path: Path, xds: Address, number: signal.Signals
+    tmp_path: Path, control: Control, number: signal.Signals
 ) -> None:
     program = script(f"trap 'exit 5' {number.name[3:]}; echo started; while true; do sleep 0.05; done")
-    async with sidecar(tmp_path, xds, command=program) as running:
+    async with sidecar(tmp_path, control, command=program) as running:
         await running.logs("started")
         family = running.family()
         running.send(number)
@@ -94,9 +95,11 @@ async def test_a_program_that_only_calls_gets_the_signal_that_stops_the_sidecar(
     assert not any(alive(each) for each in family)
 
 
-async def test_a_program_that_ignores_signals_is_killed_at_the_third(tmp_path: Path, xds: Address) -> None:
+async def test_a_program_that_ignores_signals_is_killed_at_the_third(
+    tmp_path: Path, control: Control
+) -> None:
     program = script("trap '' TERM INT; echo started; while true; do sleep 0.05; done")
-    async with sidecar(tmp_path, xds, "--stop-timeout", "60", command=program) as running:
+    async with sidecar(tmp_path, control, "--stop-timeout", "60", command=program) as running:
         await running.logs("started")
         for _ in range(3):
             running.send(signal.SIGINT)
@@ -105,17 +108,19 @@ async def test_a_program_that_ignores_signals_is_killed_at_the_third(tmp_path: P
 
 
 async def test_a_program_that_ignores_sigterm_is_killed_when_its_time_is_up(
-    tmp_path: Path, xds: Address
+    tmp_path: Path, control: Control
 ) -> None:
     program = script("trap '' TERM; echo started; while true; do sleep 0.05; done")
-    async with sidecar(tmp_path, xds, "--stop-timeout", "0.2", command=program) as running:
+    async with sidecar(tmp_path, control, "--stop-timeout", "0.2", command=program) as running:
         await running.logs("started")
         running.send(signal.SIGTERM)
         assert await running.exit_code() == 128 + signal.SIGKILL
 
 
-async def test_nothing_survives_a_killed_sidecar(tmp_path: Path, xds: Address) -> None:
-    async with sidecar(tmp_path, xds, command=script("sleep 300 & echo started; sleep 300; true")) as running:
+async def test_nothing_survives_a_killed_sidecar(tmp_path: Path, control: Control) -> None:
+    async with sidecar(
+        tmp_path, control, command=script("sleep 300 & echo started; sleep 300; true")
+    ) as running:
         await running.logs("started")
         family = running.family()
         assert len(family) == 5  # guard, Envoy, the shell and its two
@@ -125,9 +130,9 @@ async def test_nothing_survives_a_killed_sidecar(tmp_path: Path, xds: Address) -
 
 
 async def test_an_envoy_that_dies_comes_back_on_its_ports_while_the_program_runs_on(
-    tmp_path: Path, xds: Address
+    tmp_path: Path, control: Control
 ) -> None:
-    async with sidecar(tmp_path, xds, command=FOR_EVER) as running:
+    async with sidecar(tmp_path, control, command=FOR_EVER) as running:
         await running.logs("started")
         ports = await running.envoy_ports()
         program = [each for each in running.family() if each.name() == "sh" and "-c" in each.cmdline()]
@@ -140,21 +145,21 @@ async def test_an_envoy_that_dies_comes_back_on_its_ports_while_the_program_runs
         assert "Envoy ended with exit code 137" in running.log
 
 
-async def test_a_port_in_use_is_named_before_anything_starts(tmp_path: Path, xds: Address) -> None:
+async def test_a_port_in_use_is_named_before_anything_starts(tmp_path: Path, control: Control) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         command = script("echo started")
-        async with sidecar(tmp_path, xds, "--outbound-port", str(port), command=command) as running:
+        async with sidecar(tmp_path, control, "--outbound-port", str(port), command=command) as running:
             assert await running.exit_code() == ExitCode.UNAVAILABLE
             assert f"port {port} at 127.0.0.1 cannot be used" in running.log
             assert "started" not in running.log
 
 
-async def test_a_given_port_is_the_proxys(tmp_path: Path, xds: Address) -> None:
+async def test_a_given_port_is_the_proxys(tmp_path: Path, control: Control) -> None:
     with reserve_port("127.0.0.1") as free:
         port = free.port
     async with sidecar(
-        tmp_path, xds, "--outbound-port", str(port), command=script("echo $HTTP_PROXY")
+        tmp_path, control, "--outbound-port", str(port), command=script("echo $HTTP_PROXY")
     ) as running:
         assert await running.exit_code() == 0
         assert f"http://127.0.0.1:{port}\n" in running.log
@@ -168,35 +173,39 @@ async def test_a_given_port_is_the_proxys(tmp_path: Path, xds: Address) -> None:
     ],
 )
 async def test_a_program_that_cannot_run_is_told_as_a_shell_does(
-    tmp_path: Path, xds: Address, command: tuple[str, ...], code: ExitCode, words: str
+    tmp_path: Path, control: Control, command: tuple[str, ...], code: ExitCode, words: str
 ) -> None:
-    async with sidecar(tmp_path, xds, command=command) as running:
+    async with sidecar(tmp_path, control, command=command) as running:
         assert await running.exit_code() == code
         assert words in running.log
 
 
-async def test_settings_that_make_no_sense_end_it_at_once(tmp_path: Path, xds: Address) -> None:
-    async with sidecar(tmp_path, xds, "--type", "Not A Type") as running:
+async def test_settings_that_make_no_sense_end_it_at_once(tmp_path: Path, control: Control) -> None:
+    async with sidecar(tmp_path, control, "--capability", "Not A Name") as running:
         assert await running.exit_code() == ExitCode.INVALID
-        assert "type 'Not A Type' is not a valid name" in running.log
+        assert "capability 'Not A Name' is not a valid name" in running.log
         assert "Traceback" not in running.log
 
 
-async def test_a_sidecar_waits_for_its_control_plane_and_says_so(tmp_path: Path) -> None:
+async def test_a_sidecar_waits_for_its_configuration_and_says_so(tmp_path: Path) -> None:
     with reserve_port("127.0.0.1") as free:
         port = free.port
-    async with sidecar(tmp_path, Address("127.0.0.1", port), command=script("echo hello")) as running:
+    nobody = Address("127.0.0.1", port)
+    async with (
+        authority_api(tmp_path) as api,
+        sidecar(tmp_path, Control(api, nobody), command=script("echo hello")) as running,
+    ):
         await running.logs(
             f"waiting for configuration from the control plane (127.0.0.1:{port}: Connection refused"
         )
         assert "hello" not in running.log
-        async with control_plane(port):
+        async with xds_server(api, port):
             assert await running.exit_code() == 0
 
 
-async def test_a_sidecar_that_still_waits_can_be_stopped(tmp_path: Path) -> None:
+async def test_a_sidecar_that_still_waits_can_be_stopped(control: Control, tmp_path: Path) -> None:
     with reserve_port("127.0.0.1") as free:
-        nobody = Address("127.0.0.1", free.port)
+        nobody = Control(control.api, Address("127.0.0.1", free.port))
         async with sidecar(tmp_path, nobody, command=FOR_EVER) as running:
             await eventually(lambda: len(running.family()) == 2, lambda: running.log)
             running.send(signal.SIGTERM)
@@ -205,9 +214,9 @@ async def test_a_sidecar_that_still_waits_can_be_stopped(tmp_path: Path) -> None
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 async def test_a_sidecar_without_a_program_is_a_door_until_it_is_stopped(
-    tmp_path: Path, xds: Address, number: signal.Signals
+    tmp_path: Path, control: Control, number: signal.Signals
 ) -> None:
-    async with sidecar(tmp_path, xds) as running:
+    async with sidecar(tmp_path, control) as running:
         (port,) = await running.envoy_ports()
         _, writer = await asyncio.open_connection("127.0.0.1", port)
         writer.close()
@@ -217,20 +226,20 @@ async def test_a_sidecar_without_a_program_is_a_door_until_it_is_stopped(
 
 
 @asynccontextmanager
-async def sidecars(directory: Path, xds: Address, count: int) -> AsyncIterator[list[SidecarProcess]]:
+async def sidecars(directory: Path, control: Control, count: int) -> AsyncIterator[list[SidecarProcess]]:
     async with AsyncExitStack() as stack:
         running = []
         for number in range(count):
             home = directory / str(number)
             home.mkdir()
-            running.append(await stack.enter_async_context(sidecar(home, xds)))
+            running.append(await stack.enter_async_context(sidecar(home, control)))
         yield running
 
 
-async def test_ten_sidecars_keep_to_their_memory_budget(tmp_path: Path, xds: Address) -> None:
+async def test_ten_sidecars_keep_to_their_memory_budget(tmp_path: Path, control: Control) -> None:
     megabyte = 1024 * 1024
     async with asyncio.timeout(60):
-        async with sidecars(tmp_path, xds, 10) as running:
+        async with sidecars(tmp_path, control, 10) as running:
             for each in running:
                 await each.envoy_ports()
             envoys = [each.envoy().memory_full_info().pss / megabyte for each in running]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,6 +16,9 @@ from weft.model.node import AgentProtocol, parse_address
 from weft.sidecar.arguments import parse_arguments
 
 PORTS = MeshPorts(api=7400, xds=7401, nats=7402, proxy=7403)
+HOME = Path("/home/mesh")
+ADMISSION = {"WEFT_JOIN_TOKEN": "weft_join_x"}
+"""What a sidecar gets beside its arguments at every start."""
 
 
 def _agent(**spec: Any) -> dict[str, Any]:
@@ -51,8 +55,8 @@ def test_the_sidecar_is_told_all_that_is_declared() -> None:
         },
         run={"command": ["python", "agent.py", "--type=x", "--", "y"]},
     )
-    command = sidecar_command(PORTS, ["--id", "summarizer-1", *run.arguments], run.command)
-    settings = parse_arguments(command[3:], {})
+    command = sidecar_command(PORTS, HOME, ["--id", "summarizer-1", *run.arguments], run.command)
+    settings = parse_arguments(command[3:], ADMISSION)
     assert (settings.type, settings.id) == ("summarizer", "summarizer-1")
     assert settings.capabilities == {"summarize", "translate"}
     assert (settings.version, settings.weight, settings.agent_port) == ("2", 7, 9000)
@@ -64,20 +68,23 @@ def test_the_sidecar_is_told_all_that_is_declared() -> None:
     assert (health.path, health.interval, health.timeout) == ("", 1.0, 0.5)
     assert (health.healthy_threshold, health.unhealthy_threshold) == (2, 4)
     assert settings.command == ("python", "agent.py", "--type=x", "--", "y")
-    assert settings.nats_servers == ("nats://127.0.0.1:7402",)
+    assert settings.nats_servers == ("tls://127.0.0.1:7402",)
     assert settings.xds_addresses == (parse_address("127.0.0.1:7401"),)
+    assert settings.api_addresses == (parse_address("127.0.0.1:7400"),)
+    assert settings.trust_bundle == HOME / "bundle.pem"
+    assert run.labels == settings.labels
 
 
 def test_what_is_not_declared_is_left_to_the_defaults() -> None:
     run = _run()
-    settings = parse_arguments(sidecar_command(PORTS, run.arguments, run.command)[3:], {})
+    settings = parse_arguments(sidecar_command(PORTS, HOME, run.arguments, run.command)[3:], ADMISSION)
     assert settings.agent_port is None
     assert (settings.version, settings.labels, settings.weight) == ("", {}, 1)
     assert (run.replicas, run.working_directory, run.surge) == (1, ".", True)
 
 
 def test_the_door_is_a_sidecar_that_only_calls() -> None:
-    settings = parse_arguments(door_command(PORTS)[3:], {})
+    settings = parse_arguments(door_command(PORTS, HOME)[3:], ADMISSION)
     assert settings.type is None
     assert settings.outbound_port == 7403
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,9 +11,14 @@ from weft.model.node import Address, AgentProtocol
 from weft.sidecar.arguments import parse_arguments
 from weft.sidecar.settings import HealthSettings, SidecarSettings
 
+BUNDLE = Path("/etc/weft/bundle.pem")
+TOKEN = "weft_join_x"
+PROOF = {"WEFT_TRUST_BUNDLE": str(BUNDLE), "WEFT_JOIN_TOKEN": TOKEN}
+
 
 def settings(**changes: Any) -> SidecarSettings:
-    return SidecarSettings(**{"environ": {}, "type": "summarizer", "agent_port": 8001, **changes})
+    proof = {"trust_bundle": BUNDLE, "join_token": TOKEN}
+    return SidecarSettings(**{"environ": {}, "type": "summarizer", "agent_port": 8001, **proof, **changes})
 
 
 def test_an_instance_without_a_name_gets_one_of_its_type_and_five_characters() -> None:
@@ -32,7 +38,7 @@ def test_others_are_told_the_address_it_binds_unless_another_is_given() -> None:
 
 
 def test_a_sidecar_without_a_type_only_calls() -> None:
-    caller = SidecarSettings(environ={})
+    caller = settings(type=None, agent_port=None)
     assert caller.type is None
     assert caller.id.startswith("client-")
 
@@ -53,6 +59,9 @@ def test_a_sidecar_without_a_type_only_calls() -> None:
         ({"weight": 1001}, "weight 1001"),
         ({"nats_servers": ()}, "NATS"),
         ({"xds_addresses": ()}, "control plane"),
+        ({"api_addresses": ()}, "control plane"),
+        ({"trust_bundle": None}, "cannot prove who it is"),
+        ({"join_token": ""}, "cannot prove who it is"),
         ({"renew_interval": 6.0}, "renew interval 6"),
         ({"lease_ttl": 0.5}, "lease ttl"),
         ({"drain_timeout": -1.0}, "drain timeout -1"),
@@ -82,8 +91,23 @@ def test_health_settings_that_make_no_sense_are_refused(changes: dict[str, Any])
         HealthSettings(**changes)
 
 
-def test_the_environment_of_the_program_does_not_show_in_logs() -> None:
-    assert "hunter2" not in repr(settings(environ={"PASSWORD": "hunter2"}))
+def test_neither_the_environment_of_the_program_nor_the_token_show_in_logs() -> None:
+    assert "hunter2" not in repr(settings(environ={"PASSWORD": "hunter2"}, join_token="hunter2"))
+
+
+def test_the_program_does_not_get_what_the_sidecar_proves_itself_with(tmp_path: Path) -> None:
+    file = tmp_path / "token"
+    file.write_text(f"{TOKEN}\n")
+    for given in ({"WEFT_JOIN_TOKEN": TOKEN}, {"WEFT_JOIN_TOKEN_FILE": str(file)}):
+        parsed = parse_arguments(["--trust-bundle", str(BUNDLE), "--", "true"], {"PATH": "/bin", **given})
+        assert parsed.join_token == TOKEN
+        assert parsed.environ == {"PATH": "/bin"}
+
+
+def test_a_token_that_cannot_be_read_is_told_with_its_file(tmp_path: Path) -> None:
+    missing = str(tmp_path / "token")
+    with pytest.raises(InvalidRequest, match=missing):
+        parse_arguments(["--", "true"], {"WEFT_JOIN_TOKEN_FILE": missing})
 
 
 def test_the_command_line_gives_every_setting() -> None:
@@ -93,10 +117,12 @@ def test_the_command_line_gives_every_setting() -> None:
             *("--version", "2", "--label", "tier=gold", "--weight", "5", "--region", "eu", "--zone", "a"),
             *("--protocol", "h2c", "--port", "8001", "--bind", "0.0.0.0", "--advertise", "10.0.0.1"),
             *("--nats", "nats://one:4222, nats://two:4222", "--xds", "10.0.0.2:18000,[::1]:18001"),
+            *("--api", "https://10.0.0.2:7400, https://[::1]:7400/", "--trust-bundle", "bundle.pem"),
+            *("--trust-refresh", "60"),
             *("--health-path", "", "--health-interval", "5", "--unhealthy-threshold", "2"),
             *("--drain-timeout", "7", "--log-level", "debug", "--", "python", "--", "-u", "agent.py"),
         ],
-        {"PATH": "/bin"},
+        {"PATH": "/bin", "WEFT_JOIN_TOKEN": TOKEN},
     )
     assert parsed == SidecarSettings(
         environ={"PATH": "/bin"},
@@ -113,6 +139,10 @@ def test_the_command_line_gives_every_setting() -> None:
         advertise_host="10.0.0.1",
         nats_servers=("nats://one:4222", "nats://two:4222"),
         xds_addresses=(Address("10.0.0.2", 18000), Address("::1", 18001)),
+        api_addresses=(Address("10.0.0.2", 7400), Address("::1", 7400)),
+        trust_bundle=Path("bundle.pem"),
+        join_token=TOKEN,
+        trust_refresh=60.0,
         health=HealthSettings(path="", interval=5.0, unhealthy_threshold=2),
         drain_timeout=7.0,
         log_level="debug",
@@ -121,20 +151,29 @@ def test_the_command_line_gives_every_setting() -> None:
 
 
 def test_servers_come_from_the_environment_unless_given() -> None:
-    environ = {"WEFT_NATS": "nats://n:1", "WEFT_XDS": "x:2"}
+    environ = {"WEFT_NATS": "nats://n:1", "WEFT_XDS": "x:2", "WEFT_API": "https://a:3", **PROOF}
     from_environ = parse_arguments(["--", "true"], environ)
     assert from_environ.nats_servers == ("nats://n:1",)
     assert from_environ.xds_addresses == (Address("x", 2),)
+    assert from_environ.api_addresses == (Address("a", 3),)
+    assert from_environ.trust_bundle == BUNDLE
     assert parse_arguments(["--nats", "nats://m:3", "--", "true"], environ).nats_servers == ("nats://m:3",)
 
 
 @pytest.mark.parametrize(
     "arguments",
-    [["--label", "nonsense"], ["--xds", "no-port"], ["--xds", ""], ["--type", "t"]],
+    [
+        ["--label", "nonsense"],
+        ["--xds", "no-port"],
+        ["--xds", ""],
+        ["--api", "http://127.0.0.1:7400"],
+        ["--api", "https://no-port"],
+        ["--type", "t"],
+    ],
 )
 def test_arguments_that_make_no_sense_are_refused(arguments: list[str]) -> None:
     with pytest.raises(InvalidRequest):
-        parse_arguments(arguments, {})
+        parse_arguments(arguments, PROOF)
 
 
 @pytest.mark.parametrize("arguments", [["--bogus"], ["agent.py"], ["--weight", "many"]])
