@@ -67,6 +67,7 @@ async def test_the_host_gets_the_header_by_tls_whatever_the_agent_sends_in_it(
     assert host.requests[-1].lower().count("authorization:") == 1
     assert host.last[""] == "GET /v1/models HTTP/1.1"
     assert host.last["host"] == f"{NAME}:{host.port}"
+    assert not host.last.keys() & {"x-forwarded-proto", "x-envoy-external-address", "x-weft-to"}
 
 
 async def test_a_new_value_is_used_by_the_next_call_and_none_after_the_secret_is_gone(

@@ -32,6 +32,9 @@ from weft.model.traffic import CircuitBreaker
 CONNECT_TIMEOUT = 5.0
 """Seconds to connect to an outside host, TLS included."""
 
+IDLE_TIMEOUT = 50.0
+"""Seconds for which an idle connection is kept: common servers close theirs after 60 or more."""
+
 
 @dataclass(frozen=True, slots=True)
 class Credential:
@@ -80,6 +83,7 @@ def credential_cluster(credential: Credential) -> Cluster:
         cluster.transport_socket.typed_config.Pack(_tls(injection))
     options = HttpProtocolOptions()
     options.explicit_http_config.http_protocol_options.SetInParent()
+    options.common_http_protocol_options.idle_timeout.CopyFrom(duration(IDLE_TIMEOUT))
     options.http_filters.add(name="credential").typed_config.Pack(_injector(credential))
     options.http_filters.add(name="codec").typed_config.Pack(UpstreamCodec())
     cluster.typed_extension_protocol_options[HTTP_OPTIONS].Pack(options)

@@ -34,6 +34,9 @@ CONNECT = "CONNECT"
 _LABEL = r"[a-z0-9_]([a-z0-9_-]*[a-z0-9_])?"
 _HTTP_PORT = 80
 
+_NONE_OF_THEIR_BUSINESS = ("x-envoy-external-address",)
+"""What Envoy notes for itself, and outside hosts are not told."""
+
 
 @dataclass(frozen=True, slots=True)
 class EgressRule:
@@ -90,12 +93,14 @@ def _credential_host(credential: Credential, way_out: Iterable[Route]) -> Virtua
         action = RouteAction(
             cluster=credential.cluster, timeout=duration(0), host_rewrite_literal=_authority(credential)
         )
-        # The host would take what it is spoken to by for what the agent spoke, and send it to https.
+        # Nothing was sent yet: the host closed an idle connection just as the call was put on it.
+        action.retry_policy.retry_on = "reset-before-request,connect-failure"
+        # The host would take x-forwarded-proto for what itself is spoken to by, and send the agent to https.
         route = Route(
             name=credential.cluster,
             match=match,
             route=action,
-            request_headers_to_remove=["x-forwarded-proto", "x-weft-to"],
+            request_headers_to_remove=["x-forwarded-proto", "x-weft-to", *_NONE_OF_THEIR_BUSINESS],
         )
         host.routes.append(route)
     else:
@@ -145,7 +150,7 @@ def _tunnel(match: RouteMatch) -> Route:
 
 
 def _forwarded(name: str, match: RouteMatch, action: RouteAction) -> Route:
-    route = Route(name=name, match=match, route=action)
+    route = Route(name=name, match=match, route=action, request_headers_to_remove=_NONE_OF_THEIR_BUSINESS)
     turned_on = FilterConfig()
     turned_on.config.Pack(DynamicForwardProxy())
     route.typed_per_filter_config[FORWARD_FILTER].Pack(turned_on)
