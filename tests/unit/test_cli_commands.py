@@ -38,7 +38,7 @@ def test_these_are_the_commands() -> None:
         *("up", "status", "down", "demo"),
         *("agents", "discover", "call", "run"),
         *("apply", "get", "describe", "diff", "delete"),
-        *("token", "audit", "identity"),
+        *("can", "token", "audit", "identity"),
         *("control", "sidecar"),
         *("check", "version", "completion"),
     ]

@@ -63,6 +63,7 @@ COMMANDS = (
     Command("describe", "weft.cli.describe:describe", "Show all about one resource.", _RESOURCES),
     Command("diff", "weft.cli.diff:diff", "Show what applying a manifest would change.", _RESOURCES),
     Command("delete", "weft.cli.delete:delete", "Remove resources.", _RESOURCES),
+    Command("can", "weft.cli.can:can", "Tell whether somebody may do something, and why.", _ACCESS),
     Command("token", "weft.cli.token:app", "Make, list and revoke operators' tokens.", _ACCESS),
     Command("audit", "weft.cli.audit:audit", "Show who did, or was refused, what.", _ACCESS),
     Command(

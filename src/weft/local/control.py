@@ -114,6 +114,10 @@ class ControlApi:
         """Remove one resource. Raises NotFound."""
         await self._ask("DELETE", f"/v1/resources/{_segment(kind)}/{_segment(name)}")
 
+    async def can(self, question: Mapping[str, str]) -> dict[str, Any]:
+        """Whether somebody may do something, as `weft can` asks it. Raises InvalidRequest."""
+        return _object(await self._ask("POST", "/v1/can", question))
+
     async def agents(self, parameters: Parameters, *, limit: int | None = None) -> list[dict[str, Any]]:
         """The instances that match the API's query `parameters`, at most `limit`, by type and id."""
         found: list[dict[str, Any]] = []

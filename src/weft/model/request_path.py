@@ -23,7 +23,8 @@ AMBIGUOUS_PATHS: Final = (
 """Regular expressions (RE2) for paths that are not in normal form: agents may read them in several ways.
 
 Empty, `.` and `..` segments, backslashes, path parameters (`/admin;x`), and escapes that are needless,
-broken, of controls, slashes or escapes, or in overlong UTF-8. Where paths decide who may call, such are refused.
+broken, of controls, slashes or escapes, or in overlong UTF-8. Where paths decide who may call, these are not
+taken.
 """
 
 _AMBIGUOUS = [re.compile(each) for each in AMBIGUOUS_PATHS]

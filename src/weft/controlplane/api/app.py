@@ -7,7 +7,7 @@ from fastapi.responses import Response
 from prometheus_client import CollectorRegistry
 from starlette.middleware.base import RequestResponseEndpoint
 
-from weft.controlplane.api import agents, audit, identity, message_keys, resources, sidecars, tokens
+from weft.controlplane.api import agents, audit, can, identity, message_keys, resources, sidecars, tokens
 from weft.controlplane.api.about import about_router
 from weft.controlplane.api.access import Gate, admit
 from weft.controlplane.api.context import ApiContext
@@ -29,6 +29,7 @@ def create_api(context: ApiContext, metrics: CollectorRegistry) -> FastAPI:
     for router in (agents.router, resources.router, sidecars.router, tokens.router, audit.router):
         admit(app, router)
     admit(app, identity.router)
+    admit(app, can.router)
     for router in message_keys.routers:
         admit(app, router)
     admit(app, about_router(metrics))
