@@ -13,7 +13,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks import convergence, latency, memory, push, sdk_calls, throughput
+from benchmarks import convergence, latency, memory, policy_cost, push, sdk_calls, signing, throughput
 from benchmarks.report import Result, show
 from rich.console import Console
 
@@ -29,6 +29,8 @@ BENCHMARKS: dict[str, Callable[..., Awaitable[Result]]] = {
     "convergence": convergence.measure,
     "sdk": sdk_calls.measure,
     "push": push.measure,
+    "signing": signing.measure,
+    "policies": policy_cost.measure,
 }
 
 _MIN_WIDTH = 120
