@@ -22,7 +22,7 @@ from weft.model.yaml_tree import dump
 from weft.resources.store import Resources
 from weft.store.nats import NatsStore
 
-NAME = "api.example.com"
+NAME = "api.example.test"
 URL = f"http://{NAME}/v1/models"
 VALUE = "s3cr3t-of-the-provider"
 PKI = Pki()
@@ -30,7 +30,7 @@ CA = PKI.root.public_bytes(Encoding.PEM).decode()
 
 
 def secret(host: OutsideHost, value: Any = VALUE, **injection: Any) -> str:
-    """A Secret that is injected into calls to api.example.com, which is `host`."""
+    """A Secret that is injected into calls to api.example.test, which is `host`."""
     inject = {"host": NAME, "port": host.port, "address": "127.0.0.1", "key": "apiKey", "prefix": "Bearer "}
     spec = {"data": {"apiKey": value}, "inject": [{"ca": CA, **inject, **injection}]}
     return dump(
@@ -91,7 +91,7 @@ async def test_envoy_shows_the_value_to_nobody(worker: Caller, host: OutsideHost
     for page in ("config_dump?include_eds", "certs", "clusters", "stats", "listeners", "server_info"):
         shown = (await worker.admin.get(f"http://envoy/{page}")).text
         assert VALUE not in shown
-        assert page != "config_dump?include_eds" or "outside/api.example.com" in shown
+        assert page != "config_dump?include_eds" or "outside/api.example.test" in shown
     described = repr(worker.snapshots.snapshot(worker.node))
     assert VALUE not in described
 
@@ -111,7 +111,7 @@ async def test_others_than_those_it_is_for_do_not_even_get_the_value(
 async def test_a_host_that_cannot_prove_its_name_gets_nothing(
     worker: Caller, host: OutsideHost, tmp_path: Path
 ) -> None:
-    impostor = OutsideHost(PKI, "evil.example.com")
+    impostor = OutsideHost(PKI, "evil.example.test")
     async with AsyncExitStack() as stack:
         await stack.enter_async_context(impostor.serving(tmp_path))
         await worker.declare(secret(impostor))
