@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 from nats.aio.client import Client
+from nats.errors import NoRespondersError
 from nats.js.errors import APIError
 from tests.conformance.test_journal import JsonCodec
 from tests.pki import Pki
@@ -20,7 +21,7 @@ from tests.servers import NatsServer, nats_server
 from weft.aio.poll import until
 from weft.aio.tasks import TaskOwner
 from weft.audit.trail import Audit
-from weft.controlplane.nats_access import admission
+from weft.controlplane.nats_access import Admission, MessageGrant
 from weft.errors import Conflict, Denied, InvalidRequest, MeshError, Unavailable
 from weft.identity.bundle import TrustBundles
 from weft.identity.svid import Svid
@@ -52,6 +53,8 @@ class Secured:
         self.pki = pki
         self.revoked: set[SpiffeId] = set()
         self.refused: list[str] = []
+        self.topics: set[str] = set()
+        self.admission: Admission
         self.control: NatsStore
         self.callout: Callout
         self.credentials = directory / "client.pem"
@@ -67,8 +70,10 @@ class Secured:
         )
         self.callout = self.control.callout(self.security.issuer_seed)
         self._tasks = TaskOwner("callout")
-        decide = admission(self._bundles, revoked=self._is_revoked, refused=self._note_refusal)
-        self._tasks.start(self.callout.serve(decide), name="serve", endless=True)
+        self.admission = Admission(
+            self._bundles, revoked=self._is_revoked, messages=self._messages, refused=self._note_refusal
+        )
+        self._tasks.start(self.callout.serve(self.admission.decide), name="serve", endless=True)
 
     async def stop_control(self) -> None:
         """Be gone."""
@@ -134,6 +139,9 @@ class Secured:
 
     def _bundles(self) -> TrustBundles:
         return self.pki.bundles()
+
+    def _messages(self, _who: SpiffeId) -> MessageGrant:
+        return MessageGrant(publish=tuple(self.topics))
 
     def _is_revoked(self, svid: Svid) -> bool:
         return svid.id in self.revoked
@@ -371,6 +379,30 @@ async def test_a_revoked_identity_is_thrown_out_and_stays_out(secured: Secured) 
         async with asyncio.timeout(PATIENCE):
             await until(is_out)
         assert bob.connected
+
+
+async def test_who_may_publish_something_else_now_is_let_in_anew_with_that(secured: Secured) -> None:
+    async with secured.raw(ALICE) as (client, complaints):
+        secured.topics.add("topics.news")
+        assert secured.admission.outdated() == [ALICE]
+        assert secured.admission.outdated() == []
+        await client.publish("topics.news", b"")
+
+        async def has_complained() -> bool:
+            return bool(complaints)
+
+        async def is_out() -> bool:
+            return client.is_closed
+
+        async with asyncio.timeout(PATIENCE):
+            await until(has_complained)
+            assert "topics.news" in complaints[0]
+            assert await secured.callout.kick(str(ALICE)) == 1
+            await until(is_out)
+    async with secured.raw(ALICE) as (client, _):
+        with pytest.raises(NoRespondersError):  # it is permitted, but nobody keeps this topic yet
+            await client.request("topics.news", b"", timeout=PATIENCE)
+        assert secured.admission.outdated() == []
 
 
 async def test_a_connection_ends_with_its_certificate_and_comes_back_with_the_next(secured: Secured) -> None:

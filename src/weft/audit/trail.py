@@ -106,7 +106,7 @@ class Audit:
         self._report_dropped()
         for pause in backoff():
             try:
-                await self._journal.append(self._tail, record)
+                await self._journal.append(self._tail_of(record), record)
             except Unavailable as error:
                 logger.debug("a record of the audit waits: %s", error.detail)
             except (InvalidRequest, Denied) as error:
@@ -115,6 +115,10 @@ class Audit:
             else:
                 return
             await asyncio.sleep(pause)
+
+    def _tail_of(self, record: AuditRecord) -> str:
+        # A journal keeps so many records of each tail: however many are denied, what was done stays known.
+        return f"{self._tail}.{record.outcome}" if _is_control(self._tail) else self._tail
 
     def _report_dropped(self) -> None:
         if self._dropped:
@@ -126,6 +130,10 @@ class Audit:
 
 def _attested(entry: JournalEntry[AuditRecord]) -> AuditRecord:
     """The record; who reports it is what NATS let it be written by, whatever the record says."""
-    if entry.tail.partition(".")[0] == _CONTROL:
+    if _is_control(entry.tail):
         return entry.record
     return replace(entry.record, observer=entry.tail.replace(".", "/"))
+
+
+def _is_control(tail: str) -> bool:
+    return tail.partition(".")[0] == _CONTROL

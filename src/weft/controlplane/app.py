@@ -20,7 +20,7 @@ from weft.controlplane.api.context import ApiContext
 from weft.controlplane.api.tls import ServerTls, server_config, server_tls
 from weft.controlplane.message_custody import MessageCustody
 from weft.controlplane.message_keys import MessageKeys
-from weft.controlplane.nats_access import MessageGrant, admission, message_grants
+from weft.controlplane.nats_access import Admission, MessageGrant, message_grants
 from weft.controlplane.sealing import sealer_from
 from weft.controlplane.secrets import Secrets
 from weft.controlplane.security import Security, nats_tls, open_security, write_bundle
@@ -40,7 +40,7 @@ from weft.registry.view import View
 from weft.resources.store import Resources
 from weft.resources.view import ResourceView
 from weft.store.nats import NatsStore
-from weft.store.nats_callout import Callout, Decide
+from weft.store.nats_callout import Callout
 
 logger = logging.getLogger(__name__)
 
@@ -108,7 +108,9 @@ async def run_control_plane(settings: ControlPlaneSettings) -> None:
             "revoke": _revoke(security, ads, callout),
         }
         if callout is not None:
-            work["answer NATS"] = callout.serve(_admission(security, declared))
+            admission = _admission(security, declared)
+            work["answer NATS"] = callout.serve(admission.decide)
+            work["grant topics and queues"] = _regrant(security, declared, admission, callout)
         _present(settings, security, tls)
         logger.info(
             "API at https://%s:%d, xDS at %s:%d", settings.host, settings.api_port, settings.host, ads.port
@@ -185,11 +187,24 @@ async def _revoke(security: Security, ads: AdsServer, callout: Callout | None) -
         await revocations.changed_since(generation)
 
 
+async def _regrant(
+    security: Security, declared: ResourceView, admission: Admission, callout: Callout
+) -> None:
+    """Have those connect to NATS anew who may use other topics or queues than when they connected."""
+    followed: list[_Followed] = [declared, *security.identities.followed]
+    while True:
+        seen = [each.generation for each in followed]
+        for identity in admission.outdated():
+            await _kick(callout, str(identity))
+        changes = [each.changed_since(number) for each, number in zip(followed, seen, strict=True)]
+        await _any_of(*changes)
+
+
 async def _kick(callout: Callout, identity: str) -> None:
     try:
         await callout.kick(identity)
     except MeshError as error:
-        logger.warning("%s is revoked, but may still be connected to NATS: %s", identity, error.detail)
+        logger.warning("%s keeps its old rights in NATS until its identity ends: %s", identity, error.detail)
 
 
 def _access(security: Security) -> Access:
@@ -206,7 +221,7 @@ def _callout(settings: ControlPlaneSettings, store: NatsStore) -> Callout | None
     return store.callout(settings.nats_issuer_file) if settings.nats_issuer_file is not None else None
 
 
-def _admission(security: Security, declared: ResourceView) -> Decide:
+def _admission(security: Security, declared: ResourceView) -> Admission:
     """What each identity may do in NATS."""
 
     def messages(identity: SpiffeId) -> MessageGrant:
@@ -216,7 +231,7 @@ def _admission(security: Security, declared: ResourceView) -> Decide:
         labels = security.identities.labels.get(str(identity))
         return message_grants(access_policies(resources), identity, topics, queues, labels=labels)
 
-    return admission(
+    return Admission(
         lambda: security.authority.bundles,
         revoked=lambda svid: security.identities.is_revoked(str(svid.id)),
         messages=messages,

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 
-from weft.errors import Denied, InvalidRequest, Unauthenticated
+from weft.errors import Denied, InvalidRequest, MeshError, Unauthenticated
 from weft.identity.bundle import TrustBundles
 from weft.identity.svid import Svid, parse_svid, verify_svid
 from weft.model.access import Action
@@ -16,7 +17,7 @@ from weft.model.spiffe import Role, SpiffeId
 from weft.model.subjects import identity_subject, inbox_prefix
 from weft.registry.registry import BUCKET
 from weft.store.nats_accounts import AUDIT, MEMBER_API
-from weft.store.nats_callout import ConnectingClient, Decide, Grant
+from weft.store.nats_callout import ConnectingClient, Grant
 from weft.store.nats_wire import stream_name, subject
 
 
@@ -29,6 +30,10 @@ class MessageGrant:
 
 
 NO_MESSAGES = MessageGrant()
+
+_SILENCE = 300.0
+"""Seconds until the same refusal is told again."""
+_MAX_TOLD = 1000
 
 Messages = Callable[[SpiffeId], MessageGrant]
 """Which topics and queues somebody may use, now."""
@@ -78,36 +83,74 @@ def message_grants(
     )
 
 
-def admission(
-    bundles: Callable[[], TrustBundles],
-    *,
-    revoked: Callable[[Svid], bool] = lambda _: False,
-    messages: Messages = lambda _: NO_MESSAGES,
-    refused: Callable[[ConnectingClient, str], None] = lambda _client, _reason: None,
-    clock: Callable[[], float] = time.time,
-) -> Decide:
-    """What decides about connections to NATS: by certificate, and by nothing that a client says.
+class Admission:
+    """Decides about connections to NATS: by certificate, and by nothing that a client says."""
 
-    `bundles` are what is trusted now; members of other trust domains are refused all the same. `refused` is
-    told of each refusal and why. `clock` gives seconds since 1970.
-    """
+    def __init__(
+        self,
+        bundles: Callable[[], TrustBundles],
+        *,
+        revoked: Callable[[Svid], bool] = lambda _: False,
+        messages: Messages = lambda _: NO_MESSAGES,
+        refused: Callable[[ConnectingClient, str], None] = lambda _client, _reason: None,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        """`bundles` are what is trusted now; members of other trust domains are refused all the same.
 
-    async def decide_on(client: ConnectingClient) -> Grant:
+        `refused` is told whom it refused and why: of each, and each way to fail, once in five minutes, since
+        who is refused tries again and again. `clock` gives seconds since 1970.
+        """
+        self._bundles = bundles
+        self._revoked = revoked
+        self._messages = messages
+        self._refused = refused
+        self._clock = clock
+        self._granted: dict[SpiffeId, tuple[MessageGrant, float]] = {}
+        self._told: dict[tuple[str, str], float] = {}
+
+    async def decide(self, client: ConnectingClient) -> Grant:
+        """What `client` may do. Raises Denied or Unauthenticated if it may not connect."""
+        who = client.host
         try:
             svid = parse_svid(client.chain_pem)
-            identity = verify_svid(svid, TrustBundles(bundles().own), now=clock())
-            _check_not_revoked(svid, revoked)
-            return grant(identity, expires_at=svid.not_after, messages=messages(identity))
+            who = str(svid.id)
+            return self._grant(svid)
         except (InvalidRequest, Denied, Unauthenticated) as error:
-            refused(client, error.detail)
+            if self._is_news(who, error):
+                self._refused(client, error.detail)
             raise
 
-    return decide_on
+    def outdated(self) -> list[SpiffeId]:
+        """Those who were admitted with other topics and queues than they may use now.
 
+        Kick them: they come back, and are granted what they may use. Each is named once.
+        """
+        now = self._clock()
+        self._granted = {who: each for who, each in self._granted.items() if each[1] > now}
+        found = [who for who, (messages, _) in self._granted.items() if messages != self._messages(who)]
+        for who in found:
+            del self._granted[who]
+        return found
 
-def _check_not_revoked(svid: Svid, revoked: Callable[[Svid], bool]) -> None:
-    if revoked(svid):
-        raise Denied(f"the identity {svid.id} has been revoked")
+    def _grant(self, svid: Svid) -> Grant:
+        identity = verify_svid(svid, TrustBundles(self._bundles().own), now=self._clock())
+        if self._revoked(svid):
+            raise Denied(f"the identity {identity} has been revoked")
+        messages = self._messages(identity)
+        granted = grant(identity, expires_at=svid.not_after, messages=messages)
+        self._granted[identity] = messages, svid.not_after
+        return granted
+
+    def _is_news(self, who: str, error: MeshError) -> bool:
+        now = self._clock()
+        if len(self._told) >= _MAX_TOLD:
+            self._told.clear()
+        kind = str(getattr(error, "reason", error.code))
+        before, self._told[who, kind] = self._told.get((who, kind), -math.inf), now
+        if before + _SILENCE > now:
+            self._told[who, kind] = before
+            return False
+        return True
 
 
 def _check(identity: SpiffeId) -> None:
