@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import json
+import math
 import ssl
 import time
 from collections.abc import AsyncIterator, Iterator, Mapping
@@ -11,16 +13,20 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import grpc
+import httpx
 import psutil
 from tests.e2e.leftovers import Scope
 from tests.e2e.meshes import PROGRAMS, RunningMesh, eventually
 from tests.e2e.weft_cli import Weft, weft_user
 from tests.pki import Pki
+from tests.xds import AdsClient
 
-from weft import Mesh
+from weft import Denied, Mesh, MeshError
 from weft.controlplane.ca.shared_state import BUCKET, KEY
 from weft.controlplane.ca.state import open_state
 from weft.controlplane.sealing import sealer_from
+from weft.controlplane.xds.server import METHOD, SERVICE
 from weft.identity.bundle import TrustBundles
 from weft.identity.tls import client_context
 from weft.local.mesh import LocalMesh
@@ -29,6 +35,7 @@ from weft.model.local_state import mesh_directory
 from weft.model.node import Address, Inbound, Node, parse_address
 from weft.model.spiffe import SpiffeId
 from weft.model.subjects import inbox_prefix
+from weft.sidecar.envoy import admin_socket
 from weft.store.nats import NatsStore
 
 LIMIT = 30.0
@@ -49,7 +56,8 @@ class SecuredMesh(RunningMesh):
     @contextmanager
     def attack(self) -> Iterator[None]:
         """Within the context, `audited` looks at what is written down from its beginning."""
-        self.since = time.time()
+        # Envoy's times are in whole milliseconds.
+        self.since = math.floor(time.time() * 1000) / 1000
         yield
 
     async def cli(self, *arguments: str) -> str:
@@ -61,8 +69,7 @@ class SecuredMesh(RunningMesh):
         found: list[Record] = []
 
         async def written() -> bool:
-            records = await self.api.audit(500)
-            found[:] = [each for each in records if each["time"] >= self.since - 1 and _holds(each, expected)]
+            found[:] = [each for each in await self.recent() if _holds(each, expected)]
             return bool(found)
 
         async def told() -> str:
@@ -73,6 +80,10 @@ class SecuredMesh(RunningMesh):
         except AssertionError:
             raise AssertionError(f"the audit has no {expected}, but\n{await told()}") from None
         return found[0]
+
+    async def recent(self) -> list[Record]:
+        """What was written down since the attack began."""
+        return [each for each in await self.api.audit(500) if each["time"] >= self.since]
 
     def client_of(self, agent_type: str) -> Mesh:
         """The SDK's client in the place of an agent: it calls through that one's sidecar."""
@@ -145,9 +156,68 @@ class SecuredMesh(RunningMesh):
         stolen.intermediate, stolen.intermediate_key = state.issuing.certificate, state.issuing.key
         return stolen
 
+    @property
+    def api_address(self) -> Address:
+        """Where the control plane's API is."""
+        return parse_address(self.local.api_url.removeprefix("https://"))
+
+    @asynccontextmanager
+    async def policy(self, name: str, spec: str) -> AsyncIterator[None]:
+        """Within the context, an AccessPolicy is declared; by the command line."""
+        file = self.weft.write(f"{name}.yaml", access_policy(name, spec))
+        await self.cli("apply", "-f", str(file))
+        try:
+            yield
+        finally:
+            await self.cli("delete", "-f", str(file))
+
+    async def allows(self, caller: str, callee: str) -> None:
+        """Wait until calls of one agent to another are answered."""
+        errors: list[MeshError] = []
+
+        async def answered() -> bool:
+            try:
+                await client.request(callee, "headers")
+            except MeshError as error:
+                errors.append(error)
+                return False
+            return True
+
+        async with self.client_of(caller) as client:
+            await eventually(answered, lambda: f"{caller} still cannot call {callee}: {errors[-1]}")
+
+    async def denies(self, caller: str, callee: str) -> Denied:
+        """Wait until calls of one agent to another are denied; how."""
+        errors: list[Denied] = []
+
+        async def refused() -> bool:
+            try:
+                await client.request(callee, "headers")
+            except Denied as error:
+                errors.append(error)
+            return bool(errors)
+
+        async with self.client_of(caller) as client:
+            await eventually(refused, lambda: f"{caller} can still call {callee}", pause=0.02)
+        return errors[0]
+
+    async def config_dump(self, name: str) -> str:
+        """What the Envoy of a sidecar tells of its configuration."""
+        transport = httpx.AsyncHTTPTransport(uds=str(admin_socket(self.runtime_directory(name))))
+        async with httpx.AsyncClient(transport=transport, timeout=LIMIT) as admin:
+            answer = await admin.get("http://envoy/config_dump?include_eds")
+        return answer.raise_for_status().text
+
     def family(self) -> list[psutil.Process]:
         """All processes of the mesh."""
         return self.weft.processes()
+
+    def files(self) -> list[Path]:
+        """Every file of the mesh: data, logs, what sidecars keep."""
+        found = []
+        for top in (self.home, self.weft.temporary):
+            found += [each for each in top.rglob("*") if each.is_file() and not each.is_symlink()]
+        return found
 
 
 @asynccontextmanager
@@ -170,12 +240,15 @@ async def secured_mesh(
 
 
 async def knock(address: Address, context: ssl.SSLContext | None, request: bytes) -> bytes:
-    """What a port answers to a request, sent with or without TLS; nothing if it hangs up."""
+    """What a port answers to a request, sent with or without TLS; nothing if it hangs up.
+
+    The request must be one after which the connection is closed.
+    """
     async with asyncio.timeout(LIMIT):
         try:
             reader, writer = await asyncio.open_connection(address.host, address.port, ssl=context)
             writer.write(request)
-            answer = await reader.read(4096)
+            answer = await reader.read()
         except (ssl.SSLError, ConnectionError):
             return b""
         writer.transport.abort()
@@ -190,6 +263,41 @@ def stranger(credentials: Path | None = None) -> ssl.SSLContext:
     if credentials is not None:
         context.load_cert_chain(credentials)
     return context
+
+
+def access_policy(name: str, spec: str) -> str:
+    """The manifest of an AccessPolicy."""
+    return f"""
+apiVersion: weft.dev/v1alpha1
+kind: AccessPolicy
+metadata: {{name: {name}}}
+spec: {{{spec}}}
+"""
+
+
+def post(kind: str, path: str = "/rpc", **headers: str) -> bytes:
+    """A request to the vault's agent as it stands on the wire."""
+    body = json.dumps({"kind": kind, "payload": {}})
+    lines = [
+        f"POST {path} HTTP/1.1",
+        "host: vault.mesh",
+        "content-type: application/json",
+        "connection: close",
+    ]
+    lines += [f"{name}: {value}" for name, value in headers.items()]
+    return "\r\n".join([*lines, f"content-length: {len(body)}", "", body]).encode()
+
+
+@asynccontextmanager
+async def ads_stream(address: str, credentials: grpc.ChannelCredentials) -> AsyncIterator[AdsClient]:
+    """A stream of configuration, as a sidecar opens one."""
+    async with grpc.aio.secure_channel(address, credentials) as channel:
+        method: Any = channel.stream_stream
+        call = method(f"/{SERVICE}/{METHOD}")()
+        try:
+            yield AdsClient(call)
+        finally:
+            call.cancel()
 
 
 class _Bytes:
