@@ -6,7 +6,6 @@ import asyncio
 import json
 import ssl
 import sys
-from asyncio.subprocess import DEVNULL
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
@@ -24,10 +23,12 @@ from weft.aio.ports import reserve_port
 from weft.controlplane.secrets import Secrets
 from weft.controlplane.snapshots import Snapshots
 from weft.controlplane.xds.server import AdsServer
+from weft.model.audit import AuditRecord
 from weft.model.manifest import parse_documents
 from weft.model.node import Address, Inbound, Node
 from weft.model.resource import AnyResource
 from weft.sidecar.bootstrap import bootstrap
+from weft.sidecar.denials import parse_denial
 from weft.sidecar.system_roots import system_roots
 
 HOST = "127.0.0.1"
@@ -104,6 +105,25 @@ class Caller:
         self.snapshots.update([], self._resources.values())
         await self.synced()
 
+    @property
+    def output(self) -> Path:
+        """The file with what its Envoy has written to its standard output."""
+        return self.directory / "stdout"
+
+    async def denials(self, number: int) -> list[AuditRecord]:
+        """What the sidecar would write into the audit, once that is so much."""
+        found: list[AuditRecord] = []
+
+        async def enough() -> bool:
+            lines = self.output.read_text().splitlines()
+            records = (parse_denial(each, callee="", observer=self.node.key, own="me") for each in lines)
+            found[:] = [each for each in records if each is not None]
+            return len(found) >= number
+
+        async with asyncio.timeout(LIMIT):
+            await until(enough)
+        return found
+
     async def synced(self) -> None:
         """Wait until Envoy has taken over what there is now."""
         async with asyncio.timeout(LIMIT):
@@ -157,9 +177,13 @@ async def _envoy(caller: Caller, xds_port: int) -> AsyncIterator[None]:
     file = caller.directory / "envoy.json"
     file.write_text(json.dumps(config))
     options = ("--disable-hot-restart", "--concurrency", "1", "--log-level", "warning")
-    process = await asyncio.create_subprocess_exec(
-        ENVOY, "-c", file, *options, cwd=caller.directory, stdout=DEVNULL, stderr=sys.stderr
-    )
+    with caller.output.open("wb") as output:
+        process = await asyncio.create_subprocess_exec(
+            *(ENVOY, "-c", file, *options, "--file-flush-interval-msec", "50"),
+            cwd=caller.directory,
+            stdout=output,
+            stderr=sys.stderr,
+        )
     try:
         yield
     finally:

@@ -58,6 +58,11 @@ async def test_what_is_listed_can_be_reached_and_all_else_is_denied_naming_it_an
         )
         assert f"'{elsewhere}' is not among what Egress 'default' allows" in response.json()["detail"]
     assert len(host.requests) == 2
+    denials = await worker.denials(3)
+    assert {(each.who, each.action, each.policy) for each in denials} == {
+        ("me", "reach outside", "egress/default")
+    }
+    assert denials[-1].target == "GET other.example"
     in_the_mesh = await worker.http.get("http://nobody.mesh/")
     assert in_the_mesh.headers["x-weft-error"] == "no-such-agent"
 

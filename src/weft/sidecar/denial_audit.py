@@ -24,21 +24,32 @@ _BACKLOG = 1000
 class DenialAudit:
     """Takes denials from Envoy's output and writes them down. `run` it while Envoy runs."""
 
-    def __init__(self, *, callee: str, observer: str) -> None:
-        """`callee` is the type of the agent that is called, `observer` this sidecar's name."""
+    def __init__(self, *, callee: str, observer: str, identity: Callable[[], SpiffeId]) -> None:
+        """`callee` is the type of the agent that is called, `observer` this sidecar's name.
+
+        `identity` tells who this sidecar is; it is asked once there is something to relay.
+        """
         self._callee = callee
         self._observer = observer
+        self._identity = identity
         self._waiting: asyncio.Queue[AuditRecord] = asyncio.Queue(_BACKLOG)
 
     async def relay(self, output: asyncio.StreamReader) -> None:
         """Take in what Envoy writes to its standard output until that ends."""
-        await relay_denials(output, self._report, callee=self._callee, observer=self._observer)
+        await relay_denials(
+            output,
+            self._report,
+            callee=self._callee,
+            observer=self._observer,
+            own=str(self._identity()),
+        )
 
-    async def run(self, connect: Callable[[], Awaitable[Store]], identity: SpiffeId) -> None:
+    async def run(self, connect: Callable[[], Awaitable[Store]]) -> None:
         """Write down what was taken in, until cancelled; `connect` is tried for as long as it takes."""
         store = await persistently(connect, what="connecting to NATS", timeout=math.inf)
+        subject = identity_subject(self._identity())
         audit = await persistently(
-            lambda: Audit.open(store, identity_subject(identity)), what="opening the audit", timeout=math.inf
+            lambda: Audit.open(store, subject), what="opening the audit", timeout=math.inf
         )
         async with audit:
             while True:

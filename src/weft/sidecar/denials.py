@@ -26,16 +26,21 @@ _DENIALS_PER_WINDOW = 100
 
 
 async def relay_denials(
-    stream: asyncio.StreamReader, report: Callable[[AuditRecord], None], *, callee: str, observer: str
+    stream: asyncio.StreamReader,
+    report: Callable[[AuditRecord], None],
+    *,
+    callee: str,
+    observer: str,
+    own: str = "",
 ) -> None:
     """Pass the denials that `stream` tells of on to `report` until it ends: 100 in 10 seconds at most.
 
-    `callee` and `observer` are as for `parse_denial`. Those who are refused set their number: how many were
+    The others are as for `parse_denial`. Those who are refused set their number: how many were
     left out is told by a record of its own, before the next one.
     """
     now = asyncio.get_running_loop().time
     window_ends, passed_on, left_out = 0.0, 0, 0
-    async for record in _records(stream, callee, observer):
+    async for record in _records(stream, callee, observer, own):
         if now() >= window_ends:
             if left_out:
                 report(_left_out(record, left_out))
@@ -47,7 +52,9 @@ async def relay_denials(
             left_out += 1
 
 
-async def _records(stream: asyncio.StreamReader, callee: str, observer: str) -> AsyncIterator[AuditRecord]:
+async def _records(
+    stream: asyncio.StreamReader, callee: str, observer: str, own: str
+) -> AsyncIterator[AuditRecord]:
     while True:
         try:
             line = await stream.readline()
@@ -55,7 +62,8 @@ async def _records(stream: asyncio.StreamReader, callee: str, observer: str) -> 
             continue  # longer than the stream's buffer: dropped by the reader itself
         if not line:
             return
-        record = parse_denial(line.decode(errors="replace").rstrip(), callee=callee, observer=observer)
+        text = line.decode(errors="replace").rstrip()
+        record = parse_denial(text, callee=callee, observer=observer, own=own)
         if record is not None:
             yield record
 
@@ -72,11 +80,11 @@ def _left_out(after: AuditRecord, number: int) -> AuditRecord:
     )
 
 
-def parse_denial(line: str, *, callee: str, observer: str) -> AuditRecord | None:
+def parse_denial(line: str, *, callee: str, observer: str, own: str = "") -> AuditRecord | None:
     """The denial that a line of Envoy's standard output tells of; None if it tells of none.
 
-    `callee` is the type of the agent that was called, `observer` whose Envoy it is. Nothing in the record
-    can be longer than 1,000 characters.
+    `callee` is the type of the agent that was called, `observer` whose Envoy it is, `own` its SPIFFE ID.
+    Nothing in the record can be longer than 1,000 characters.
     """
     fields = _fields(line)
     if fields is None:
@@ -88,6 +96,8 @@ def parse_denial(line: str, *, callee: str, observer: str) -> AuditRecord | None
             return _call(fields, Outcome.WOULD_BE_DENIED, fields.get("policy", ""), callee, observer)
         case "connection":
             return _connection(fields, observer)
+        case "egress":
+            return _egress(fields, own or observer, observer)
     return None
 
 
@@ -125,6 +135,18 @@ def _call(fields: dict[str, str], outcome: Outcome, policy: str, callee: str, ob
         reason="" if policy else "no policy allows it, and the default is to deny",
         observer=observer,
         details={name: fields[name] for name in ("peer", "authority") if fields.get(name)},
+    )
+
+
+def _egress(fields: dict[str, str], who: str, observer: str) -> AuditRecord:
+    return AuditRecord(
+        time=_time(fields) or 0.0,
+        who=who,
+        action="reach outside",
+        target=f"{fields.get('method', '-')} {fields.get('authority', '-')}"[:_MAX_FIELD],
+        outcome=Outcome.DENIED,
+        policy=fields.get("policy", ""),
+        observer=observer,
     )
 
 

@@ -80,7 +80,7 @@ class Sidecar:
         self._guard = guard
         self._shutdown = Shutdown()
         self._identity = self._new_identity()
-        self._denials = _denials(plan.node)
+        self._denials = _denials(plan.node, self._identity)
         self._store: NatsStore | None = None
         self._envoy = self._new_envoy()
         self._envoy_ready = False
@@ -124,7 +124,7 @@ class Sidecar:
         if inbound is not None:
             self._registration = await self._register(inbound)
             self._background.append(tasks.create_task(self._registration.run(), name="registration"))
-        audit = self._denials.run(self._connect, self._identity.id)
+        audit = self._denials.run(self._connect)
         self._background.append(tasks.create_task(audit, name="audit"))
         await self._start_program()
         if inbound is not None:
@@ -303,9 +303,9 @@ async def _release(registration: Registration) -> None:
         logger.warning("the registration could not be withdrawn and will lapse: %s", error)
 
 
-def _denials(node: Node) -> DenialAudit:
+def _denials(node: Node, identity: SidecarIdentity) -> DenialAudit:
     callee = node.inbound.type if node.inbound is not None else node.id
-    return DenialAudit(callee=callee, observer=node.key)
+    return DenialAudit(callee=callee, observer=node.key, identity=lambda: identity.id)
 
 
 def _instance(settings: SidecarSettings, inbound: Inbound) -> Instance:

@@ -1,4 +1,4 @@
-"""What an inbound listener writes down, one JSON object a line on Envoy's standard output: whom it refused.
+"""What listeners write down, one JSON object a line on Envoy's standard output: whom they refused.
 
 Only refusals are written, so that a call that is allowed costs nothing here. Nothing else goes to Envoy's
 standard output, and what comes from a caller is escaped and cut: a caller cannot make up a line. A field
@@ -6,13 +6,14 @@ without a value is null. `weft.sidecar.denials` reads it.
 
 | field | what |
 |---|---|
-| `kind` | `call` (refused by a policy), `dry-run` (would have been), `connection` (refused before any call) |
+| `kind` | `call` (refused by a policy), `dry-run` (would have been), `connection` (refused before a call), |
+| | `egress` (the agent's own call, which an Egress does not let out) |
 | `time` | seconds since 1970 |
 | `caller` | the URI SANs of its certificate, by commas; of a `connection` they are a claim, no more |
 | `peer` | the address that it came from |
 | `method`, `path`, `authority` | of the call; the path without its query |
 | `details` | Envoy's word for the rule: `rbac_access_denied_matched_policy[only-editors]` |
-| `policy` | of a `dry-run`: the policy on trial; null if it is the default |
+| `policy` | of a `dry-run`: the policy on trial; null if it is the default. Of an `egress`: `egress/<name>` |
 | `reason` | why a connection was refused |
 """
 
@@ -56,6 +57,18 @@ def call_log() -> list[AccessLog]:
         _log(_DENIED, {"kind": "call", **_CALL, "details": "%RESPONSE_CODE_DETAILS%"}),
         _log(_SHADOW, {"kind": "dry-run", **_CALL, **trial}),
     ]
+
+
+def egress_log() -> list[AccessLog]:
+    """What the outbound connection manager writes: calls that an Egress does not let out."""
+    fields = {
+        "kind": "egress",
+        "time": _WHO["time"],
+        "method": _CALL["method"],
+        "authority": _CALL["authority"],
+        "policy": "%ROUTE_NAME%",
+    }
+    return [_log("response.code == 403 && xds.route_name.startsWith('egress/')", fields)]
 
 
 def connection_log() -> list[AccessLog]:

@@ -23,7 +23,7 @@ from envoy.extensions.http.early_header_mutation.header_mutation.v3.header_mutat
 from google.protobuf.message import Message
 
 from weft.controlplane.translate.access import add_access_filters
-from weft.controlplane.translate.denial_log import call_log, connection_log
+from weft.controlplane.translate.denial_log import call_log, connection_log, egress_log
 from weft.controlplane.translate.denied import denied_replies
 from weft.controlplane.translate.durations import duration
 from weft.controlplane.translate.egress import CONNECT
@@ -105,6 +105,7 @@ def outbound_listener(address: Address) -> Listener:
     _add_filter(manager, INSTANCE_FILTER, HeaderToMetadata(), disabled=True)
     _add_filter(manager, FORWARD_FILTER, DynamicForwardProxy(dns_cache_config=dns_cache()), disabled=True)
     _add_filter(manager, "envoy.filters.http.router", Router(suppress_envoy_headers=True))
+    manager.access_log.extend(egress_log())
     listener = _listener(OUTBOUND_LISTENER, TrafficDirection.OUTBOUND, address)
     _add_manager(listener, manager)
     return listener
