@@ -21,9 +21,8 @@ from weft.controlplane.api.tls import ServerTls, server_config, server_tls
 from weft.controlplane.message_custody import MessageCustody
 from weft.controlplane.message_keys import MessageKeys
 from weft.controlplane.nats_access import Admission, MessageGrant, message_grants
-from weft.controlplane.sealing import sealer_from
 from weft.controlplane.secrets import Secrets
-from weft.controlplane.security import Security, nats_tls, open_security, write_bundle
+from weft.controlplane.security import Security, nats_tls, open_sealer, open_security, write_bundle
 from weft.controlplane.settings import ControlPlaneSettings
 from weft.controlplane.sidecars import Sidecars
 from weft.controlplane.snapshots import Snapshots
@@ -55,7 +54,7 @@ async def run_control_plane(settings: ControlPlaneSettings) -> None:
     SealBroken if the sealing key is another mesh's, PortUnavailable if a port is taken.
     """
     metrics = CollectorRegistry()
-    sealer = sealer_from(settings.sealing_key)
+    sealer = open_sealer(settings)
     async with AsyncExitStack() as stack:
         listening = stack.enter_context(_listen(settings.host, settings.api_port))
         store = await NatsStore.connect(

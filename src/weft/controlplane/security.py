@@ -19,7 +19,7 @@ from weft.controlplane.identities import Identities
 from weft.controlplane.join_tokens import JoinTokens
 from weft.controlplane.membership import Membership
 from weft.controlplane.own_identity import OwnIdentity
-from weft.controlplane.sealing import Sealer
+from weft.controlplane.sealing import Sealer, sealer_from
 from weft.controlplane.service_accounts import ServiceAccounts
 from weft.controlplane.settings import ControlPlaneSettings
 from weft.controlplane.tokens import Tokens
@@ -109,6 +109,17 @@ async def open_security(
             audit,
             settings.replica,
         )
+
+
+def open_sealer(settings: ControlPlaneSettings) -> Sealer:
+    """What seals the authority's keys, and Secrets. Raises InvalidRequest."""
+    if not settings.sealing_key:
+        raise InvalidRequest(
+            "--sealing-key (WEFT_CONTROL_SEALING_KEY) is missing: say where the key is that seals what is kept "
+            "in NATS. Make one: `(umask 077; head -c 32 /dev/urandom | base64 > sealing.key)`, then "
+            "--sealing-key file:sealing.key"
+        )
+    return sealer_from(settings.sealing_key)
 
 
 def nats_tls(settings: ControlPlaneSettings) -> Callable[[], ssl.SSLContext] | None:
