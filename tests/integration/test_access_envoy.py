@@ -21,10 +21,11 @@ from envoy.config.listener.v3.listener_pb2 import Listener
 from envoy.extensions.filters.network.http_connection_manager.v3.http_connection_manager_pb2 import (
     HttpConnectionManager,
 )
-from tests.envoys import LIMIT, running_envoy
+from tests.envoys import LIMIT, StaticEnvoy, running_envoy
 from tests.pki import Pki
 from tests.sds import write_secrets
 
+from weft.aio.poll import until
 from weft.aio.ports import reserve_port
 from weft.controlplane.snapshots import Snapshots
 from weft.controlplane.translate.access import Access
@@ -34,6 +35,7 @@ from weft.controlplane.translate.listeners import inbound_listener
 from weft.controlplane.xds.snapshot import Snapshot, encode
 from weft.model.access import AccessPolicySpec, Action
 from weft.model.agent import Instance, Status
+from weft.model.audit import Outcome
 from weft.model.decision import (
     AMBIGUOUS,
     REVOKED,
@@ -48,6 +50,7 @@ from weft.model.decision import (
 from weft.model.manifest import parse_manifest
 from weft.model.node import Address, Inbound, Node
 from weft.model.spiffe import parse_spiffe_id
+from weft.sidecar.denials import parse_denial
 
 HOST = "127.0.0.1"
 OURS = Pki()
@@ -149,8 +152,9 @@ class Caller:
 class Callee:
     """Envoy beside an agent, once with every set of policies: each set has a listener of its own."""
 
-    def __init__(self, agent: Recorder, ports: list[int], directory: Path) -> None:
+    def __init__(self, agent: Recorder, envoy: StaticEnvoy, ports: list[int], directory: Path) -> None:
         self.agent = agent
+        self.envoy = envoy
         self.ports = ports
         self._directory = directory
         self._contexts: dict[str, ssl.SSLContext] = {}
@@ -215,8 +219,7 @@ async def callee(
             node,
             lambda secrets: write_secrets(secrets, OURS, SUMMARIZER, PARTNER),
         )
-        await stack.enter_async_context(envoy)
-        result = Callee(agent, ports, directory)
+        result = Callee(agent, await stack.enter_async_context(envoy), ports, directory)
         stack.callback(result.close)
         yield result
 
@@ -329,36 +332,62 @@ def read(body: bytes | None) -> RpcCall | None:
     return RpcCall(message.get("method", ""), message.get("params", {}).get("name", ""))
 
 
+def decided(policies: AccessPolicies, who: str, request: AccessRequest) -> Decision:
+    return decide(policies, parse_spiffe_id(who), request, labels=LABELS.get(who))
+
+
 def deniers(policies: AccessPolicies, who: str, request: AccessRequest) -> set[str]:
     """The policies that deny a request, any of which may be named; none if it is allowed."""
-
-    def decided(some: AccessPolicies) -> Decision:
-        return decide(some, parse_spiffe_id(who), request, labels=LABELS.get(who))
-
-    whole = decided(policies)
+    whole = decided(policies, who, request)
     if whole.allowed:
         return set()
-    alone = [decided({name: spec}) for name, spec in policies.items() if spec.default is None]
+    alone = [decided({name: spec}, who, request) for name, spec in policies.items() if spec.default is None]
     return {each.policy for each in alone if not each.allowed} or {whole.policy}
+
+
+def trials(target: Callee) -> dict[str, str]:
+    """The host, and the policy, of every call that Envoy says a policy on trial would have denied."""
+    found = [parse_denial(each, callee="summarizer", observer="s-1") for each in target.envoy.denials()]
+    return {
+        each.details["authority"]: each.policy
+        for each in found
+        if each is not None and each.outcome is Outcome.WOULD_BE_DENIED
+    }
 
 
 async def test_envoy_comes_to_what_the_decision_says(tmp_path: Path) -> None:
     dice = random.Random(20261121)
     sets = [some_policies(dice) for _ in range(40)]
     outcomes = set()
+    on_trial: dict[str, tuple[str, ...]] = {}
     async with callee(tmp_path, *sets) as target:
         for index, policies in enumerate(sets):
-            for _ in range(60):
+            for number in range(60):
                 who, path, body = dice.choice(CALLERS), dice.choice(PATHS), dice.choice(BODIES)
                 method = dice.choice(("GET", "PUT")) if body is None else "POST"
                 request = AccessRequest(Action.CALL, TARGET, method, path, read(body))
+                decision = decided(policies, who, request)
                 expected = deniers(policies, who, request)
-                answer = await target.caller(who, index).ask(method, path, body)
+                host = f"r{index}-{number}.mesh"
+                if decision.allowed:
+                    on_trial[host] = decision.dry_run
+                answer = await target.caller(who, index).ask(method, f"http://{host}{path}", body)
                 named = answer.policy.removeprefix("accesspolicy/")
                 assert answer.status == (403 if expected else 200), (policies, who, request, expected, answer)
                 assert named in (expected or {""}), (policies, who, request, expected, answer)
                 outcomes.add(named)
-    assert outcomes >= {"", "usual", "p0", "p1", AMBIGUOUS}
+        assert outcomes >= {"", "usual", "p0", "p1", AMBIGUOUS}
+        wanted = {host for host, policies in on_trial.items() if policies}
+        async with asyncio.timeout(LIMIT):
+            await until(lambda: _true(wanted <= trials(target).keys()))
+        for host, policy in trials(target).items():
+            if host in on_trial:
+                assert (policy or "usual") in on_trial[host]
+        assert {"p0", "usual"} <= {policy or "usual" for policy in trials(target).values()}
+
+
+async def _true(value: bool) -> bool:
+    return value
 
 
 # Paths
@@ -519,6 +548,11 @@ apiVersion: weft.dev/v1alpha1
 kind: AccessPolicy
 metadata: {name: no-secrets}
 spec: {effect: deny, to: [{capability: summarize}], rules: [{paths: [/read/secret]}]}
+---
+apiVersion: weft.dev/v1alpha1
+kind: AccessPolicy
+metadata: {name: no-deletion}
+spec: {effect: deny, rules: [{paths: [/read/mcp], mcp: {tools: [delete]}}]}
 """
 
 
@@ -569,3 +603,14 @@ async def test_a_denial_names_the_policy_and_is_not_retried(pair: tuple[httpx.As
         assert detail.startswith(f"'{EDITOR}' may not make this call to 'summarizer': ")
         assert said in detail
     assert agent.seen == [("GET", "/read/this")]
+
+
+async def test_bodies_are_read_on_the_hop_between_sidecars(pair: tuple[httpx.AsyncClient, Recorder]) -> None:
+    client, agent = pair
+    padding = b" " * 3 * 2**20
+    assert (await client.post("/read/mcp", content=SEARCH + padding)).status_code == 200
+    denied = await client.post("/read/mcp", content=DELETE + padding)
+    assert (denied.status_code, denied.headers["x-weft-policy"]) == (403, "accesspolicy/no-deletion")
+    too_large = await client.post("/read/mcp", content=SEARCH + padding + padding)
+    assert (too_large.status_code, too_large.headers["x-weft-error"]) == (413, "invalid-request")
+    assert agent.seen == [("POST", "/read/mcp")]

@@ -52,6 +52,8 @@ def unreadable() -> Permission:
 
 def add_body_filters(manager: HttpConnectionManager) -> None:
     """Have `manager` read the bodies of requests on those routes that turn it on."""
+    # Envoy buffers as much as the window lets in, whatever the limit; by default that is 16 MiB.
+    manager.http2_protocol_options.initial_stream_window_size.value = MAX_READ_BODY_BYTES
     for name, config in ((_JSON_FILTER, _json_filter()), (_SHAPE_FILTER, _shape_filter())):
         manager.http_filters.add(name=name, disabled=True).typed_config.Pack(config)
 
