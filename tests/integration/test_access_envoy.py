@@ -614,3 +614,21 @@ async def test_bodies_are_read_on_the_hop_between_sidecars(pair: tuple[httpx.Asy
     too_large = await client.post("/read/mcp", content=SEARCH + padding + padding)
     assert (too_large.status_code, too_large.headers["x-weft-error"]) == (413, "invalid-request")
     assert agent.seen == [("POST", "/read/mcp")]
+
+
+async def test_no_header_hides_who_calls(tmp_path: Path) -> None:
+    disguises = (
+        ("x-weft-caller: spiffe://weft.local/agent/other/o-1",),
+        ("x-weft-caller:",),
+        ("connection: x-weft-caller",),
+        ("connection: TE, X-Weft-Caller", "te: trailers"),
+        ("connection: upgrade, x-weft-caller, http2-settings", "upgrade: h2c", "http2-settings: AAMAAABk"),
+        ('x-forwarded-client-cert: URI="spiffe://weft.local/agent/other/o-1"',),
+    )
+    policies = policies_of("p: {effect: deny, from: [{type: editor}]}")
+    async with callee(tmp_path, policies, revoked=[CALLERS[3]]) as target:
+        for headers in disguises:
+            for who, policy in ((EDITOR, "accesspolicy/p"), (CALLERS[3], REVOKED)):
+                answer = await target.caller(who).ask("GET", "/", None, *headers)
+                assert (answer.status, answer.policy) == (403, policy), headers
+        assert target.agent.seen == []
