@@ -20,9 +20,11 @@ from envoy.extensions.filters.http.rbac.v3.rbac_pb2 import RBAC, RBACPerRoute
 from envoy.extensions.filters.network.http_connection_manager.v3.http_connection_manager_pb2 import (
     HttpConnectionManager,
 )
+from envoy.type.matcher.v3.string_pb2 import StringMatcher
 
 from weft.controlplane.translate.bodies import add_body_filters, read_bodies, says, unreadable
 from weft.controlplane.translate.denied import DEFAULT_KEY, ROUTE_METADATA
+from weft.controlplane.translate.replies import CALLER_HEADER
 from weft.model.a2a_methods import A2A_METHODS, HttpForm
 from weft.model.access import (
     TOOLS_CALL,
@@ -209,15 +211,25 @@ def _identity(principal: Principal, access: Access) -> Iterator[Identity]:
 
 
 def _exactly(name: str) -> Identity:
-    identity = Identity()
-    identity.authenticated.principal_name.exact = name
-    return identity
+    return _known_as(StringMatcher(exact=name))
 
 
 def _beginning(prefix: str) -> Identity:
     """`prefix` ends in a slash, so that it is no other name's beginning."""
+    return _known_as(StringMatcher(prefix=prefix))
+
+
+def _known_as(name: StringMatcher) -> Identity:
+    """Whose SPIFFE ID is like `name`.
+
+    Envoy takes ten times as long to look into the certificate as at the header, which it made from it before
+    (and from nothing else): so it looks there first, and with many policies that is all it does.
+    """
     identity = Identity()
-    identity.authenticated.principal_name.prefix = prefix
+    header, certificate = identity.and_ids.ids.add(), identity.and_ids.ids.add()
+    header.header.name = CALLER_HEADER
+    header.header.string_match.CopyFrom(name)
+    certificate.authenticated.principal_name.CopyFrom(name)
     return identity
 
 
