@@ -115,8 +115,8 @@ def open_sealer(settings: ControlPlaneSettings) -> Sealer:
     """What seals the authority's keys, and Secrets. Raises InvalidRequest."""
     if not settings.sealing_key:
         raise InvalidRequest(
-            "--sealing-key (WEFT_CONTROL_SEALING_KEY) is missing: say where the key is that seals what is kept "
-            "in NATS. Make one: `(umask 077; head -c 32 /dev/urandom | base64 > sealing.key)`, then "
+            "--sealing-key (WEFT_CONTROL_SEALING_KEY) is missing: say where the key is that seals what is "
+            "kept in NATS. Make one: `(umask 077; head -c 32 /dev/urandom | base64 > sealing.key)`, then "
             "--sealing-key file:sealing.key"
         )
     return sealer_from(settings.sealing_key)
