@@ -180,7 +180,9 @@ class Core:
 
         async def ready() -> bool:
             assert program.running, f"{program.name} has ended:\n{program.log}"
-            return await nats_serves(port) if program is self.nats else await _accepts(port)
+            if program is self.nats:
+                return await nats_serves(port, self._security.nats)
+            return await _accepts(port)
 
         await until(ready, longest=0.1)
 

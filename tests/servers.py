@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import os
 import signal
 from collections.abc import AsyncIterator, Sequence
@@ -15,7 +14,7 @@ from weft.aio.children import Child, spawn
 from weft.aio.guard import Guard
 from weft.aio.poll import until
 from weft.aio.ports import reserve_port
-from weft.local.nats import nats_config
+from weft.local.nats import nats_config, nats_serves
 from weft.local.nats_security import NatsSecurity
 
 _HOST = "127.0.0.1"
@@ -103,16 +102,7 @@ class NatsServer:
     async def _is_ready(self) -> bool:
         assert self._process is not None
         assert self._process.running, f"nats-server ended:\n{self._log.read_text()}"
-        try:
-            reader, writer = await asyncio.open_connection(_HOST, self.port)
-        except OSError:
-            return False
-        try:
-            operation, _, info = (await reader.readline()).partition(b" ")
-            return operation == b"INFO" and bool(json.loads(info)["jetstream"])
-        finally:
-            writer.close()
-            await writer.wait_closed()
+        return await nats_serves(self.port, self._security)
 
 
 @asynccontextmanager

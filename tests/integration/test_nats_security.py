@@ -190,12 +190,13 @@ async def test_who_has_no_certificate_of_the_mesh_is_refused(secured: Secured) -
     for what, (chain, key) in strangers.items():
         with pytest.raises(Unavailable):
             await secured.connect(chain, key)
-        assert await nats_serves(secured.server.port), what
+        assert await nats_serves(secured.server.port, secured.security), what
     roots = secured.security.roots.read_bytes()
     with pytest.raises(Unavailable, match="certificate"):
         await NatsStore.connect([secured.server.url], name="nobody", tls=partial(client_context, roots))
     # The server itself refuses what its authorities did not sign; the rest is the control plane's.
     assert len(secured.refused) >= 4
+    assert not await nats_serves(secured.server.port)  # not even a greeting in plain text
     async with secured.member(ALICE) as store:
         assert store.connected
 

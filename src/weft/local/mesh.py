@@ -199,7 +199,13 @@ class LocalMesh:
     def _nats(self) -> ServiceSpec:
         port = self.ports.nats
         command = nats_command(self._home, port, self._security.nats)
-        return ServiceSpec("nats", command, self._environ, self._home.directory, lambda _: nats_serves(port))
+        return ServiceSpec(
+            "nats",
+            command,
+            self._environ,
+            self._home.directory,
+            lambda _: nats_serves(port, self._security.nats),
+        )
 
     def _control(self) -> ServiceSpec:
         return ServiceSpec(

@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 import json
 import shutil
+import ssl
 import sys
 from pathlib import Path
 from typing import Any
 
-from weft.errors import Unavailable
+from weft.errors import Unauthenticated, Unavailable
+from weft.identity.tls import client_context
 from weft.local.home import MeshHome
 from weft.local.nats_security import NatsSecurity
 from weft.model.local_state import LOOPBACK
@@ -72,6 +74,10 @@ def nats_config(port: int, data: Path, security: NatsSecurity | None = None) -> 
     return json.dumps(settings, indent=2) + "\n"  # the server's format includes JSON
 
 
+def _control_tls(security: NatsSecurity) -> ssl.SSLContext:
+    return client_context(security.roots.read_bytes(), security.control_credentials)
+
+
 def _secured(security: NatsSecurity) -> dict[str, Any]:
     return {
         "tls": {
@@ -80,9 +86,8 @@ def _secured(security: NatsSecurity) -> dict[str, Any]:
             "ca_file": str(security.clients),
             "verify": True,
             "min_version": "1.3",
-            # Clients begin with the handshake; who says nothing is greeted as of old, by which `nats_serves`
-            # knows the server, and must then begin with the handshake all the same.
-            "handshake_first": "auto",
+            # Nothing is said in plain text. Not "auto": it greets in plain text whoever takes 50 ms to begin.
+            "handshake_first": True,
         },
         "system_account": SYSTEM_ACCOUNT,
         "accounts": accounts(security.control_user),
@@ -90,16 +95,17 @@ def _secured(security: NatsSecurity) -> dict[str, Any]:
     }
 
 
-async def nats_serves(port: int) -> bool:
-    """Whether a NATS server with JetStream greets at `port` of this machine."""
+async def nats_serves(port: int, security: NatsSecurity | None = None) -> bool:
+    """Whether a NATS server with JetStream greets at `port` of this machine: over TLS, given `security`."""
     try:
+        tls = _control_tls(security) if security is not None else None
         async with asyncio.timeout(_TIMEOUT):
-            reader, writer = await asyncio.open_connection(LOOPBACK, port)
+            reader, writer = await asyncio.open_connection(LOOPBACK, port, ssl=tls)
             try:
                 greeting = await reader.readline()
             finally:
                 writer.close()
         word, _, information = greeting.partition(b" ")
         return word == b"INFO" and json.loads(information).get("jetstream") is True
-    except (OSError, TimeoutError, ValueError, AttributeError):
+    except (OSError, TimeoutError, ValueError, AttributeError, Unauthenticated):
         return False
