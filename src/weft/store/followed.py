@@ -2,29 +2,39 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from typing import Generic, TypeVar
 
 from weft.aio.generation import Generation
 from weft.aio.tasks import TaskOwner
-from weft.store.bucket import Bucket, Change, Put, Removed, Snapshot
+from weft.store.bucket import Bucket, Change, Entry, Put, Removed, Snapshot
 
 T = TypeVar("T")
+
+
+def _value(entry: Entry[T]) -> T:
+    return entry.value
 
 
 class Followed(Generic[T]):
     """A live copy of a bucket. Open it with `follow`."""
 
-    def __init__(self) -> None:
+    def __init__(self, value_of: Callable[[Entry[T]], T]) -> None:
+        self._value_of = value_of
         self._current: Mapping[str, T] = {}
         self._generation = Generation()
 
     @classmethod
     @asynccontextmanager
-    async def follow(cls, bucket: Bucket[T], *, name: str) -> AsyncIterator[Followed[T]]:
-        """Within the context, a copy that is complete and kept up to date; `name` says in logs of what."""
-        followed = cls()
+    async def follow(
+        cls, bucket: Bucket[T], *, name: str, value_of: Callable[[Entry[T]], T] = _value
+    ) -> AsyncIterator[Followed[T]]:
+        """Within the context, a copy that is complete and kept up to date; `name` says in logs of what.
+
+        `value_of` may make more of an entry than its value: add its revision, say.
+        """
+        followed = cls(value_of)
         async with TaskOwner(name) as tasks:
             tasks.start(followed._follow(bucket), name="follow the store", endless=True)
             await followed.changed_since(0)
@@ -50,18 +60,17 @@ class Followed(Generic[T]):
                 self._take(change)
 
     def _take(self, change: Change[T]) -> None:
-        current = _after(self._current, change)
+        current = self._after(change)
         if current == self._current and self._generation.number:
             return  # a lost connection begins with a snapshot again, which may say nothing new
         self._current = current
         self._generation.advance()
 
-
-def _after(current: Mapping[str, T], change: Change[T]) -> Mapping[str, T]:
-    match change:
-        case Snapshot(entries):
-            return {entry.key: entry.value for entry in entries}
-        case Put(entry):
-            return {**current, entry.key: entry.value}
-        case Removed(key):
-            return {name: each for name, each in current.items() if name != key}
+    def _after(self, change: Change[T]) -> Mapping[str, T]:
+        match change:
+            case Snapshot(entries):
+                return {entry.key: self._value_of(entry) for entry in entries}
+            case Put(entry):
+                return {**self._current, entry.key: self._value_of(entry)}
+            case Removed(key):
+                return {name: each for name, each in self._current.items() if name != key}
