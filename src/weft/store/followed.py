@@ -20,7 +20,7 @@ def _value(entry: Entry[T]) -> T:
 class Followed(Generic[T]):
     """A live copy of a bucket. Open it with `follow`."""
 
-    def __init__(self, value_of: Callable[[Entry[T]], T]) -> None:
+    def __init__(self, value_of: Callable[[Entry[T]], T] = _value) -> None:
         self._value_of = value_of
         self._current: Mapping[str, T] = {}
         self._generation = Generation()
