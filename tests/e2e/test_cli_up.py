@@ -14,6 +14,7 @@ from collections.abc import Iterator
 import pytest
 from tests.e2e.weft_cli import EXAMPLES, TIMEOUT, Weft, agent_manifest, interrupt, wait_for_line, weft_user
 
+from weft.controlplane.sealing import make_key_file
 from weft.local.ports import free_ports
 
 FOREIGN = EXAMPLES / "foreign_agent.py"
@@ -182,9 +183,17 @@ def test_a_home_that_cannot_be_written_is_told(weft: Weft) -> None:
 def test_an_unreachable_nats_is_named(weft: Weft) -> None:
     ports = free_ports()
     nats = f"nats://127.0.0.1:{ports.nats}"
-    done = weft.run("control", "--nats", nats, "--api-port", str(ports.api), "--xds-port", str(ports.xds))
+    addresses = ("--nats", nats, "--api-port", str(ports.api), "--xds-port", str(ports.xds))
+    make_key_file(weft.directory / "sealing.key")
+    done = weft.run("control", *addresses, "--sealing-key", f"file:{weft.directory / 'sealing.key'}")
     assert done.returncode == 3
     assert f"127.0.0.1:{ports.nats}" in done.stderr
+
+
+def test_a_control_plane_that_cannot_seal_anything_does_not_start(weft: Weft) -> None:
+    done = weft.run("control")
+    assert done.returncode == 2
+    assert "--sealing-key" in done.stderr
 
 
 def test_the_processes_take_their_own_options(weft: Weft) -> None:

@@ -20,13 +20,14 @@ async def test_the_server_takes_its_configuration_and_serves_on_loopback_with_je
     home = MeshHome(tmp_path / "one")
     port = free_ports().nats
     with home.held():
+        security = home.secure(fresh=True).nats
         async with asyncio.timeout(30), Guard() as guard, asyncio.TaskGroup() as tasks:
             spec = ServiceSpec(
                 "nats",
-                nats_command(home, port),
+                nats_command(home, port, security),
                 dict(os.environ),
                 home.directory,
-                lambda _: nats_serves(port),
+                lambda _: nats_serves(port, security),
             )
             log = ProcessLog("nats", home.logs, lambda _name, _line: None)
             service = Service(
@@ -36,7 +37,7 @@ async def test_the_server_takes_its_configuration_and_serves_on_loopback_with_je
             await service.wait_ready()
             assert (home.nats / "jetstream").is_dir()
             await service.stop()
-            assert not await nats_serves(port)
+            assert not await nats_serves(port, security)
 
 
 async def test_what_is_no_nats_server_is_not_taken_for_one() -> None:

@@ -117,6 +117,11 @@ def make_key_file(path: Path) -> None:
 
 def sealer_from(source: str) -> Sealer:
     """A sealer with the keys that `source` gives. Raises InvalidRequest, which never repeats what it read."""
+    if not source:
+        raise InvalidRequest(
+            "what keys and Secrets are sealed with in NATS was not given: name it with --sealing-key or "
+            "WEFT_CONTROL_SEALING_KEY, as in file:/path (32 random bytes in base64)"
+        )
     scheme, colon, rest = source.partition(":")
     read = _sources.get(scheme)
     if not colon or read is None:
