@@ -18,6 +18,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any, Union, get_args, get_origin
 
+from fastapi import APIRouter
 from fastapi.routing import APIRoute
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
@@ -25,11 +26,14 @@ from pydantic_core import PydanticUndefined
 
 from weft import errors
 from weft.cli.main import make_app
-from weft.controlplane.api import agents, resources, sidecars
+from weft.controlplane.api import agents, audit, can, identity, message_keys, resources, sidecars, tokens
+from weft.controlplane.api.access import MEMBERS, Rule
 from weft.controlplane.settings import ControlPlaneSettings
 from weft.model.duration import format_duration
+from weft.model.operator import Scope
 from weft.model.resource import KINDS, Metadata
 from weft.model.spec import Spec
+from weft.model.spiffe import Role
 from weft.model.target import Target
 from weft.model.traffic import BalancingPolicy
 from weft.sidecar.arguments import argument_parser
@@ -88,6 +92,19 @@ MEANINGS = {
     "CircuitBreaker.max_requests": "Calls in flight.",
     "CircuitBreaker.max_retries": "Retries in flight.",
     "Retries.attempts": "Further tries after the first.",
+    "AccessPolicySpec.effect": "What is done with the requests that match.",
+    "AccessRule.methods": "Of HTTP, in capitals.",
+    "AccessRule.mcp": "Requests of MCP, by what their bodies say.",
+    "AccessRule.a2a": "Requests of A2A, by what their bodies say.",
+    "AccessRule.actions": "Which of the actions; a rule without any goes for all.",
+    "AccessDestination.type": "Agents of this type.",
+    "AccessDestination.version": "Only instances of this version.",
+    "AccessDestination.capability": "Agents that offer this capability.",
+    "AccessDestination.topic": "A Topic.",
+    "AccessDestination.queue": "A Queue.",
+    "A2aMatch.methods": "By their names in A2A 1.0; former names and other bindings are meant too.",
+    "TopicSpec.description": "For people.",
+    "QueueSpec.description": "For people.",
     "SidecarSettings.version": "Of the agent; a Route can split by it.",
     "SidecarSettings.capabilities": "What the agent can do.",
     "SidecarSettings.labels": "NAME=VALUE; discovery can ask for it.",
@@ -202,7 +219,7 @@ def _default(field: FieldInfo) -> str:
     if field.is_required():
         return "required"
     value = field.get_default()
-    if value is PydanticUndefined or value is None or value in ((), {}, ""):
+    if value is PydanticUndefined or value is None or value in ((), [], {}, ""):
         return ""
     if isinstance(value, BaseModel):
         return "its defaults"
@@ -277,6 +294,13 @@ def balancing_policies() -> str:
     return _table(("policy", "meaning"), ((f"`{each.value}`", told[each.name]) for each in BalancingPolicy))
 
 
+def scopes() -> str:
+    """What each scope of an operator's token allows."""
+    told = attribute_docstrings(Scope)
+    rows = ((f"`{each.value}`", told[each.name]) for each in Scope)
+    return _table(("scope", "what its holder may do"), rows)
+
+
 _OTHER_POLICIES = {"ROUND_ROBIN": "In turn.", "RANDOM": "By chance, each with the same share."}
 
 
@@ -303,7 +327,7 @@ def sidecar_settings() -> str:
 
 
 _OF_SEVERAL = {"capability": "capabilities", "label": "labels", "region": "locality", "zone": "locality"}
-_RENAMED = {"nats": "nats_servers", "xds": "xds_addresses"}
+_RENAMED = {"nats": "nats_servers", "xds": "xds_addresses", "api": "api_addresses"}
 
 
 def _setting_of(dest: str) -> tuple[type, str]:
@@ -323,6 +347,8 @@ def commands() -> str:
     """Every command of `weft`, by Cyclopts itself."""
     text = make_app().generate_docs(output_format="markdown")
     text = text.partition("\n## weft ")[2]
+    # Cyclopts takes "python -m pytest" for the name of a subcommand, less its first word.
+    text = re.sub(r"^(weft \w+ \w+) -m \S+", r"\1", text, flags=re.MULTILINE)
     # Names with a trailing underscore only avoid Python's own.
     text = re.sub(r"`(TYPE|ID)_`", r"`\1`", text)
     return f"## weft {text.rstrip()}\n"
@@ -340,16 +366,44 @@ def error_codes() -> str:
     return _table(("code", "status", "class", "meaning"), rows)
 
 
+_ROUTERS: tuple[APIRouter, ...] = (
+    agents.router,
+    sidecars.router,
+    resources.router,
+    can.router,
+    identity.router,
+    tokens.router,
+    audit.router,
+    *message_keys.routers,
+)
+
+
 def endpoints() -> str:
     """The API's endpoints."""
     rows = [
-        (f"`{method} {route.path}`", _first_paragraph(route.endpoint))
-        for router in (agents.router, sidecars.router, resources.router)
+        (f"`{method} {route.path}`", _who(route), _first_paragraph(route.endpoint))
+        for router in _ROUTERS
         for route in router.routes
         if isinstance(route, APIRoute)
         for method in sorted(route.methods or ())
     ]
-    return _table(("endpoint", "what"), rows)
+    return _table(("endpoint", "who", "what"), rows)
+
+
+def _who(route: APIRoute) -> str:
+    """Who may call an endpoint: the least scope of a token, and which processes of the mesh."""
+    rules = [each.call for each in route.dependant.dependencies if isinstance(each.call, Rule)]
+    if not rules:
+        return "anybody"
+    (rule,) = rules
+    if not rule.peers:
+        return str(rule.scope)
+    peers = _PEERS[rule.peers] + (", themselves" if rule.in_person else "")
+    # Beside peers, the highest scope stands for: a token is no identity, and none will do.
+    return peers if rule.scope is Scope.ADMIN else f"{rule.scope}; {peers}"
+
+
+_PEERS = {MEMBERS: "processes", frozenset({Role.AGENT, Role.OPERATOR}): "sidecars"}
 
 
 def _first_paragraph(documented: Any) -> str:
@@ -362,7 +416,13 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "agent": _page_of(KINDS["Agent"]),
     "route": _page_of(KINDS["Route"]),
     "traffic-policy": _page_of(KINDS["TrafficPolicy"]),
+    "access-policy": _page_of(KINDS["AccessPolicy"]),
+    "secret": _page_of(KINDS["Secret"]),
+    "egress": _page_of(KINDS["Egress"]),
+    "topic": _page_of(KINDS["Topic"]),
+    "queue": _page_of(KINDS["Queue"]),
     "balancing-policies": balancing_policies,
+    "scopes": scopes,
     "control-settings": control_settings,
     "sidecar-settings": sidecar_settings,
     "commands": commands,
