@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable, Iterator
+from itertools import islice
 from typing import Any
 
 import aiohttp
@@ -16,6 +17,9 @@ from weft.local.security import OPERATOR
 _PROBE = "/probe"
 """Path that the policy which comes last in Envoy's order denies to everybody."""
 
+
+_AT_ONCE = 250
+"""Policies in one manifest: all of it is to be written in one turn, also while the machine is busy."""
 
 USUAL = 10
 """How many policies about an agent a mesh has where everything is switched on."""
@@ -73,7 +77,9 @@ def _document(name: str, spec: dict[str, Any]) -> dict[str, Any]:
 
 
 async def _apply(mesh: Rig, documents: Iterable[dict[str, Any]]) -> None:
-    await mesh.mesh.api.apply(yaml.safe_dump_all(documents), "policies.yaml")
+    remaining = iter(documents)
+    while batch := list(islice(remaining, _AT_ONCE)):
+        await mesh.mesh.api.apply(yaml.safe_dump_all(batch), "policies.yaml")
 
 
 async def _enforced(proxy_url: str, agent_type: str) -> None:
