@@ -165,6 +165,16 @@ def test_debug_after_the_two_hyphens_is_meant_for_the_program(capsys: pytest.Cap
     assert told.startswith("weft: ")
 
 
+def test_a_sidecar_is_told_what_is_its_own_and_what_its_programs(monkeypatch: pytest.MonkeyPatch) -> None:
+    became: list[list[str]] = []
+    monkeypatch.setattr(
+        "weft.cli.processes.os.execve", lambda _path, command, _environ: became.append(command)
+    )
+    run(["sidecar", "--type", "a", "--", "program", "--type", "b"])
+    (command,) = became
+    assert command[1:] == ["-m", "weft.sidecar", "--type", "a", "--", "program", "--type", "b"]
+
+
 def test_an_unreachable_control_plane_is_named(capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["agents", "--api", "http://127.0.0.1:1"]) == ExitCode.UNREACHABLE
     assert "http://127.0.0.1:1 does not answer" in capsys.readouterr().err

@@ -45,7 +45,7 @@ class Command(NamedTuple):
 
 
 # Their arguments are for the process they become, `--help` included.
-_PASSED_ON: dict[str, Any] = {"help_flags": [], "version_flags": []}
+_PASSED_ON: dict[str, Any] = {"help_flags": [], "version_flags": [], "end_of_options_delimiter": ""}
 
 COMMANDS = (
     Command("up", "weft.cli.up:up", "Start a mesh on this machine.", _MESH),
@@ -66,9 +66,7 @@ COMMANDS = (
     Command("can", "weft.cli.can:can", "Tell whether somebody may do something, and why.", _ACCESS),
     Command("token", "weft.cli.token:app", "Make, list and revoke operators' tokens.", _ACCESS),
     Command("audit", "weft.cli.audit:audit", "Show who did, or was refused, what.", _ACCESS),
-    Command(
-        "identity", "weft.cli.identity:app", "Show, verify, rotate and revoke identities.", _RESOURCES
-    ),
+    Command("identity", "weft.cli.identity:app", "Show, verify, rotate and revoke identities.", _ACCESS),
     Command("control", "weft.cli.processes:control", "Run a control plane.", _PROCESSES, _PASSED_ON),
     Command("sidecar", "weft.cli.processes:sidecar", "Run a sidecar.", _PROCESSES, _PASSED_ON),
     Command("check", "weft.cli.check:check", "Tell what this machine lacks.", _MACHINE),
