@@ -114,6 +114,8 @@ class SidecarIdentity:
                 csr = signing_request(key, self.id)
                 issued = await self._api.renew(csr, credentials=self._credentials, trust=self._trust)
             except Unavailable as error:
+                if time.time() >= self.expires_at and await self._control_plane_answers():
+                    raise self._expired(error) from error
                 self._note_failure(error, loud=reminder.due(now()))
             except (Unauthenticated, Denied) as error:
                 if time.time() < self.expires_at:
@@ -123,6 +125,14 @@ class SidecarIdentity:
                 self._take(issued, key_pem(key))
                 return
             await asyncio.sleep(pause)
+
+    async def _control_plane_answers(self) -> bool:
+        """Whether it is there: whoever shows an expired certificate is hung up on, and told nothing."""
+        try:
+            await self._api.bundles(self._trust)
+        except MeshError:
+            return False
+        return True
 
     async def _keep_trust(self) -> None:
         while True:

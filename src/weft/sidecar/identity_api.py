@@ -83,6 +83,8 @@ class IdentityApi:
                 problems.append(f"{address}: no answer within {TIMEOUT:g} s")
             except ssl.SSLCertVerificationError as error:
                 problems.append(f"{address}: its certificate is refused ({error.verify_message})")
+            except ssl.SSLError as error:
+                problems.append(f"{address}: TLS failed ({error.reason or error})")
             except OSError as error:
                 problems.append(f"{address}: {why(error)}")
             except BadAnswer as error:
