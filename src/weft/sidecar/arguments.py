@@ -27,6 +27,8 @@ JOIN_TOKEN_VARIABLE = "WEFT_JOIN_TOKEN"  # noqa: S105 -- its name
 """Environment variable: the sidecar's join token. Its program does not get to see it."""
 JOIN_TOKEN_FILE_VARIABLE = "WEFT_JOIN_TOKEN_FILE"  # noqa: S105 -- its name
 """Environment variable: a file that holds the join token."""
+TRUST_REFRESH_VARIABLE = "WEFT_TRUST_REFRESH"
+"""Environment variable: seconds after which it is asked again what is to be trusted."""
 
 _MAX_TOKEN_BYTES = 4096
 _SECRET_VARIABLES = (JOIN_TOKEN_VARIABLE, JOIN_TOKEN_FILE_VARIABLE)
@@ -70,7 +72,7 @@ def argument_parser(environ: Mapping[str, str]) -> argparse.ArgumentParser:
     _add_agent(parser)
     _add_addresses(parser, environ)
     _add_health(parser)
-    _add_times(parser)
+    _add_times(parser, environ)
     return parser
 
 
@@ -126,11 +128,16 @@ def _add_health(parser: argparse.ArgumentParser) -> None:
     _add(parser, "health_unhealthy_threshold", "--unhealthy-threshold", type=int)
 
 
-def _add_times(parser: argparse.ArgumentParser) -> None:
+def _add_times(parser: argparse.ArgumentParser, environ: Mapping[str, str]) -> None:
+    parser.add_argument(
+        "--trust-refresh",
+        type=float,
+        default=environ.get(TRUST_REFRESH_VARIABLE) or argparse.SUPPRESS,
+        help=f"how often to ask what is to be trusted (default: ${TRUST_REFRESH_VARIABLE}, or every 30 s)",
+    )
     for name in (
         "lease_ttl",
         "renew_interval",
-        "trust_refresh",
         "drain_grace",
         "drain_timeout",
         "stop_timeout",
