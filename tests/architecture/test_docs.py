@@ -11,6 +11,7 @@ from docs import generate
 
 from weft.cli.main import COMMANDS
 from weft.controlplane.settings import ControlPlaneSettings
+from weft.model.manifest import check_together, parse_documents
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
@@ -23,6 +24,9 @@ _FENCE = re.compile(r"^```.*?^```", re.DOTALL | re.MULTILINE)
 _QUOTED_CODE = re.compile(
     r"^```(?:python|yaml)\n# (?P<file>examples/\S+)\n(?P<code>.*?)^```", re.DOTALL | re.MULTILINE
 )
+
+
+_MANIFEST = re.compile(r"^```yaml\n(?P<text>(?:#[^\n]*\n)?apiVersion: .*?)^```", re.DOTALL | re.MULTILINE)
 
 
 def named_in_code(pattern: str) -> set[str]:
@@ -106,6 +110,12 @@ def test_the_links_of_every_page_lead_somewhere(page: Path) -> None:
         assert target.exists(), f"{page.name} links to {link}"
         if anchor:
             assert anchor in anchors(target), f"{page.name} links to {link}"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_the_manifests_that_pages_show_are_valid(page: Path) -> None:
+    for match in _MANIFEST.finditer(page.read_text()):
+        check_together(parse_documents(match["text"], page.name))
 
 
 def test_the_readme_links_to_every_page() -> None:
