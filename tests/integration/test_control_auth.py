@@ -380,6 +380,14 @@ async def test_who_connects_and_says_nothing_is_not_waited_for(
     assert await spoken(api, b"GET /livez HTTP/1.1\r\nHost:") == b""
 
 
+async def test_who_never_sends_the_body_it_promised_is_not_waited_for(
+    api: Api, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("weft.controlplane.api.tls.BODY_TIMEOUT", 0.05)
+    head = b"POST /v1/identity HTTP/1.1\r\nHost: x\r\nContent-Length: 4000000\r\n\r\n{"
+    assert await spoken(api, head) == b""
+
+
 @pytest.mark.parametrize("lines", [1, 200])
 async def test_oversized_headers_are_refused_and_the_connection_closed(api: Api, lines: int) -> None:
     value = b"x" * (2 * MAX_HEAD_BYTES // lines)

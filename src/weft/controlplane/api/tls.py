@@ -30,6 +30,9 @@ MAX_HEAD_BYTES = 64 * 1024
 HEAD_TIMEOUT = 30.0
 """Seconds a client has to send a request's line and headers, from the connection or their first byte on."""
 
+BODY_TIMEOUT = 30.0
+"""Seconds it then has to send the body."""
+
 _FAREWELL = 0.3
 """Seconds a client has, when the server stops, to take what was written to it and to end its TLS."""
 
@@ -174,15 +177,24 @@ class ApiProtocol(HttpToolsProtocol):
         if len(self.url) + sum(len(name) + len(value) for name, value in self.headers) > MAX_HEAD_BYTES:
             raise ValueError("the headers are too large")
         self._head = None
-        self._cancel_deadline()
+        self._await(BODY_TIMEOUT)
         super().on_headers_complete()
         if time.time() >= self._stale_from:
             self.cycle.keep_alive = False
 
+    def on_message_complete(self) -> None:
+        """A request is there, body and all."""
+        self._cancel_deadline()
+        super().on_message_complete()
+
     def _await_head(self) -> None:
         self._head = 0
+        self._await(HEAD_TIMEOUT)
+
+    def _await(self, seconds: float) -> None:
+        """Close the connection unless what is to come has come by then."""
         self._cancel_deadline()
-        self._deadline = self.loop.call_later(HEAD_TIMEOUT, self.transport.close)
+        self._deadline = self.loop.call_later(seconds, self.transport.close)
 
     def _cancel_deadline(self) -> None:
         if self._deadline is not None:
