@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import AsyncIterator, Iterator
+from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 
 import pytest
 from tests.conformance.meshes import FACTORIES, MeshFactory
-from tests.conformance.real_mesh import through_envoy
+from tests.conformance.real_mesh import StandingMesh, through_envoy
 from tests.processes import Core, core
 from tests.servers import nats_server
 
@@ -42,6 +43,25 @@ def factory(request: pytest.FixtureRequest) -> MeshFactory:
     if request.param == THROUGH_ENVOY:
         return partial(through_envoy, request.getfixturevalue("processes"))
     return FACTORIES[request.param]
+
+
+@pytest.fixture(params=[*FACTORIES, THROUGH_ENVOY])
+def steady_factory(request: pytest.FixtureRequest) -> MeshFactory:
+    """Each implementation of a mesh, for tests with one and the same crew, whose instances all survive."""
+    if request.param == THROUGH_ENVOY:
+        standing: StandingMesh = request.getfixturevalue("standing")
+        return standing.through_envoy
+    return FACTORIES[request.param]
+
+
+@pytest.fixture(scope="session")
+def standing(tmp_path_factory: pytest.TempPathFactory) -> Iterator[StandingMesh]:
+    """A mesh of its own with sidecars that tests share: others would see its instances in theirs."""
+    with core(tmp_path_factory.mktemp("standing"), os.environ, lease_ttl=3.0) as running:
+        with asyncio.Runner() as runner:
+            runner.run(running.start())
+        with ExitStack() as ends:
+            yield StandingMesh(running, ends)
 
 
 @pytest.fixture(scope="session")

@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import secrets
 import signal
+import socket
+from collections import defaultdict
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, ExitStack, asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
 
@@ -59,7 +61,8 @@ class _ThroughEnvoy:
         member.app.drain()
         member.sidecar.send(signal.SIGTERM)
         await _eventually(partial(self._is_draining, instance))
-        await _eventually(partial(_answers, self._door, member.host, NoHealthyAgent.status))
+        async with _caller(self._door) as http:
+            await _eventually(partial(_answers, http, member.host, NoHealthyAgent.status))
 
     async def _is_gone(self, instance: Instance) -> bool:
         return instance.id not in {each.id for each in await self.client.discover(status=None)}
@@ -75,34 +78,97 @@ async def through_envoy(core: Core, crew: Crew) -> AsyncIterator[MeshUnderTest]:
         members = [
             await _join(core, agent, ends) for agent, instances in crew.items() for _ in range(instances)
         ]
-        for caller in (core.proxy_url, *(each.proxy for each in members)):
-            for member in members:
-                hosts = (member.host, *(f"{each}.cap.mesh" for each in member.agent.settings.capabilities))
-                for host in hosts:
-                    await _eventually(partial(_answers, caller, host, 200))
-        client = await ends.enter_async_context(Mesh(proxy=core.proxy_url))
-        yield _ThroughEnvoy(client, core.proxy_url, members)
+        yield await _complete(core, members, ends)
 
 
-async def _join(core: Core, agent: Agent, ends: AsyncExitStack) -> _Member:
+class StandingMesh:
+    """A mesh whose sidecars stay from one test to the next; only the agents beside them are others each time.
+
+    For crews that are always the same, and of which nobody is killed or drained.
+    """
+
+    def __init__(self, core: Core, ends: ExitStack) -> None:
+        """`ends` stops the sidecars, which are started when they are first needed."""
+        self._core = core
+        self._ends = ends
+        self._places: defaultdict[str, list[_Place]] = defaultdict(list)
+
+    @asynccontextmanager
+    async def through_envoy(self, crew: Crew) -> AsyncIterator[MeshUnderTest]:
+        """Every instance of `crew` beside a sidecar of its type, healthy, and known to everybody."""
+        async with AsyncExitStack() as ends:
+            members = [
+                await _serve(place, agent, place.listener.dup(), ends)
+                for agent, instances in crew.items()
+                for place in self._take(agent, instances)
+            ]
+            yield await _complete(self._core, members, ends)
+
+    def _take(self, agent: Agent, count: int) -> list[_Place]:
+        places = self._places[agent.settings.type]
+        while len(places) < count:
+            # A connection is health enough: between two tests the socket is open, but nobody answers.
+            place = _place(self._core, agent, "--health-path=", "--drain-grace=0")
+            self._ends.callback(place.listener.close)
+            self._ends.callback(place.sidecar.stop)
+            place.listener.listen()
+            place.sidecar.start()
+            places.append(place)
+        assert len(places) == count, "the crew is always the same"
+        return places
+
+
+@dataclass(frozen=True)
+class _Place:
+    """A sidecar, and the port at which its agent is to listen."""
+
+    name: str
+    sidecar: Program
+    listener: socket.socket
+    proxy: str
+
+
+def _place(core: Core, agent: Agent, *arguments: str) -> _Place:
     settings = agent.settings
     name = f"{settings.type}-{secrets.token_hex(4)}"
     with reserve_port(_HOST) as reserved:
         proxy = f"http://{_HOST}:{reserved.port}"
     listener = bind(_HOST, 0)
-    app = agent.app(await ends.enter_async_context(Mesh(proxy=proxy)))
-    await ends.enter_async_context(serving(app, listener))
     sidecar = core.sidecar(
         name,
         *(f"--type={settings.type}", f"--version={settings.version}"),
         *(f"--capability={each}" for each in settings.capabilities),
         *(f"--port={listener.getsockname()[1]}", f"--outbound-port={reserved.port}"),
-        # Once told to drain it stays, as one does that has a call in flight.
-        "--drain-grace=600",
+        *arguments,
     )
-    ends.push_async_callback(_leave, sidecar)
-    sidecar.start()
-    return _Member(name, agent, app, sidecar, proxy)
+    return _Place(name, sidecar, listener, proxy)
+
+
+async def _join(core: Core, agent: Agent, ends: AsyncExitStack) -> _Member:
+    # Once told to drain it stays, as one does that has a call in flight.
+    place = _place(core, agent, "--drain-grace=600")
+    member = await _serve(place, agent, place.listener, ends)
+    ends.push_async_callback(_leave, place.sidecar)
+    place.sidecar.start()
+    return member
+
+
+async def _serve(place: _Place, agent: Agent, listener: socket.socket, ends: AsyncExitStack) -> _Member:
+    app = agent.app(await ends.enter_async_context(Mesh(proxy=place.proxy)))
+    await ends.enter_async_context(serving(app, listener))
+    return _Member(place.name, agent, app, place.sidecar, place.proxy)
+
+
+async def _complete(core: Core, members: list[_Member], ends: AsyncExitStack) -> _ThroughEnvoy:
+    """The mesh, once all of its members are known to the door and to each other."""
+    for caller in (core.proxy_url, *(each.proxy for each in members)):
+        async with _caller(caller) as http:
+            for member in members:
+                capabilities = member.agent.settings.capabilities
+                for host in (member.host, *(f"{each}.cap.mesh" for each in capabilities)):
+                    await _eventually(partial(_answers, http, host, 200))
+    client = await ends.enter_async_context(Mesh(proxy=core.proxy_url))
+    return _ThroughEnvoy(client, core.proxy_url, members)
 
 
 async def _leave(sidecar: Program) -> None:
@@ -112,13 +178,17 @@ async def _leave(sidecar: Program) -> None:
     await asyncio.to_thread(sidecar.stop)
 
 
-async def _answers(caller: str, host: str, status: int) -> bool:
-    """Whether a request for the health of `host`, through the sidecar at `caller`, has this answer."""
-    async with httpx.AsyncClient(proxy=caller, trust_env=False, verify=False) as client:
-        try:
-            return (await client.get(f"http://{host}/health")).status_code == status
-        except httpx.TransportError:
-            return False
+def _caller(proxy: str) -> httpx.AsyncClient:
+    """A client that calls through the sidecar at `proxy`."""
+    return httpx.AsyncClient(proxy=proxy, trust_env=False, verify=False)
+
+
+async def _answers(http: httpx.AsyncClient, host: str, status: int) -> bool:
+    """Whether a request for the health of `host` has this answer."""
+    try:
+        return (await http.get(f"http://{host}/health")).status_code == status
+    except httpx.TransportError:
+        return False
 
 
 async def _eventually(condition: Callable[[], Awaitable[bool]]) -> None:

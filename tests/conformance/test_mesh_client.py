@@ -131,8 +131,8 @@ async def crew() -> Crew:
 
 
 @pytest.fixture
-async def client(factory: MeshFactory, crew: Crew) -> AsyncIterator[Mesh]:
-    async with factory({crew.summarizer(): 2, crew.chief(): 1}) as mesh:
+async def client(steady_factory: MeshFactory, crew: Crew) -> AsyncIterator[Mesh]:
+    async with steady_factory({crew.summarizer(): 2, crew.chief(): 1}) as mesh:
         yield mesh.client
 
 
@@ -339,7 +339,7 @@ async def test_without_a_healthy_agent_the_error_names_the_type(factory: MeshFac
 async def test_a_call_whose_agent_dies_midway_is_interrupted_and_not_repeated(
     factory: MeshFactory, crew: Crew
 ) -> None:
-    async with factory({crew.summarizer(): 2}) as mesh, asyncio.timeout(10):
+    async with factory({crew.summarizer(): 2}) as mesh, asyncio.timeout(30):
         [victim, _] = await mesh.client.discover("summarizer")
         call = asyncio.create_task(mesh.client.request(victim, "hang"))
         await crew.started.wait()
@@ -350,7 +350,7 @@ async def test_a_call_whose_agent_dies_midway_is_interrupted_and_not_repeated(
 
 
 async def test_with_an_idempotency_key_another_agent_takes_over(factory: MeshFactory, crew: Crew) -> None:
-    async with factory({crew.summarizer(): 2}) as mesh, asyncio.timeout(10):
+    async with factory({crew.summarizer(): 2}) as mesh, asyncio.timeout(30):
         call = asyncio.create_task(mesh.client.request("summarizer", "hang", idempotency_key="k-1"))
         await crew.started.wait()
         crew.started.clear()
@@ -387,7 +387,7 @@ async def test_discover_stops_at_its_limit(client: Mesh) -> None:
 async def test_a_watch_tells_who_is_there_and_who_leaves(factory: MeshFactory, crew: Crew) -> None:
     async with (
         factory({crew.summarizer(): 2}) as mesh,
-        asyncio.timeout(10),
+        asyncio.timeout(30),
         aclosing(mesh.client.watch("summarizer")) as changes,
     ):
         first, second = await anext(changes), await anext(changes)
