@@ -104,6 +104,12 @@ def test_the_program_does_not_get_what_the_sidecar_proves_itself_with(tmp_path: 
         assert parsed.environ == {"PATH": "/bin"}
 
 
+def test_the_program_does_not_get_the_token_of_the_operator_who_started_it() -> None:
+    environ = {"PATH": "/bin", "WEFT_TOKEN": "an admin's", **PROOF}
+    parsed = parse_arguments(["--", "true"], environ)
+    assert "an admin's" not in parsed.environ.values()
+
+
 def test_a_token_that_cannot_be_read_is_told_with_its_file(tmp_path: Path) -> None:
     missing = str(tmp_path / "token")
     with pytest.raises(InvalidRequest, match=missing):

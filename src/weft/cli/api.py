@@ -13,14 +13,11 @@ from weft.local.control import ControlApi
 from weft.local.server_trust import BUNDLE_FILE
 from weft.local.token_file import TOKEN_FILE, check_token, read_token
 from weft.model.local_state import MeshState, mesh_directory, mesh_name
+from weft.model.operator import TOKEN_VARIABLE
 from weft.sdk.local_mesh import running_mesh
 
 API_VARIABLE = "WEFT_API"
 """Environment variable: address of a control plane's API, as in `https://127.0.0.1:7400`."""
-
-
-TOKEN_VARIABLE = "WEFT_TOKEN"  # noqa: S105 -- its name
-"""Environment variable: the token for a control plane that is not of the mesh here."""
 
 TOKEN_FILE_VARIABLE = "WEFT_TOKEN_FILE"  # noqa: S105 -- its name
 """Environment variable: a file with that token, which comes before the token itself."""

@@ -15,6 +15,9 @@ from enum import StrEnum
 from weft.errors import InvalidRequest
 from weft.model.duration import parse_duration
 
+TOKEN_VARIABLE = "WEFT_TOKEN"  # noqa: S105 -- its name
+"""Environment variable: the token for a control plane that is not of the mesh here."""
+
 DAY = 86_400.0
 """Seconds."""
 

@@ -13,6 +13,7 @@ from typing import Any
 from weft.errors import InvalidRequest
 from weft.model.agent import Locality
 from weft.model.node import Address, AgentProtocol, parse_address
+from weft.model.operator import TOKEN_VARIABLE
 from weft.sidecar.settings import DEFAULT_API, DEFAULT_NATS, DEFAULT_XDS, HealthSettings, SidecarSettings
 
 NATS_VARIABLE = "WEFT_NATS"
@@ -31,7 +32,8 @@ TRUST_REFRESH_VARIABLE = "WEFT_TRUST_REFRESH"
 """Environment variable: seconds after which it is asked again what is to be trusted."""
 
 _MAX_TOKEN_BYTES = 4096
-_SECRET_VARIABLES = (JOIN_TOKEN_VARIABLE, JOIN_TOKEN_FILE_VARIABLE)
+_SECRET_VARIABLES = (JOIN_TOKEN_VARIABLE, JOIN_TOKEN_FILE_VARIABLE, TOKEN_VARIABLE)
+"""What whoever starts the sidecar may have, and its program does not get to see."""
 
 
 def parse_arguments(arguments: Sequence[str], environ: Mapping[str, str]) -> SidecarSettings:
