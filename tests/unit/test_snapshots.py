@@ -103,6 +103,14 @@ def test_only_healthy_instances_get_calls() -> None:
         assert addresses(source.snapshot(DOOR), "type/summarizer") == {0: [9001]}
 
 
+def test_an_instance_whose_identity_is_revoked_gets_no_calls() -> None:
+    known = snapshots(ONE, TWO)
+    known.update([ONE, TWO], [], revoked={"spiffe://weft.local/agent/summarizer/s-1"})
+    assert addresses(known.snapshot(DOOR), "type/summarizer") == {0: [9002]}
+    known.update([ONE, TWO], [])
+    assert sorted(addresses(known.snapshot(DOOR), "type/summarizer")[0]) == [9001, 9002]
+
+
 def test_a_destination_stays_known_for_a_while_after_its_last_instance() -> None:
     clock = Clock()
     source = Snapshots([API], clock=clock)

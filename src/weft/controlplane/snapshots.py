@@ -33,7 +33,7 @@ from weft.model.decision import AccessTarget, access_policies
 from weft.model.node import Address, Node
 from weft.model.resource import AnyResource
 from weft.model.route import RouteSpec
-from weft.model.spiffe import DEFAULT_TRUST_DOMAIN
+from weft.model.spiffe import DEFAULT_TRUST_DOMAIN, agent_id
 from weft.model.traffic import BalancingPolicy, TrafficPolicySpec
 
 DESTINATION_RETENTION = 600.0
@@ -187,6 +187,9 @@ class Snapshots:
                 del self._routes[next(iter(self._routes))]
             self._routes[outside] = _encoded_routes(self._policies, self._routes_declared, outside)
         return self._routes[outside]
+
+    def _identity(self, instance: Instance) -> str:
+        return str(agent_id(self._trust_domain, instance.type, instance.id))
 
     def _update_access(
         self,
