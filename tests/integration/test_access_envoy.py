@@ -632,3 +632,15 @@ async def test_no_header_hides_who_calls(tmp_path: Path) -> None:
                 answer = await target.caller(who).ask("GET", "/", None, *headers)
                 assert (answer.status, answer.policy) == (403, policy), headers
         assert target.agent.seen == []
+
+
+async def test_a_denied_call_is_written_down_whatever_status_its_answer_has(tmp_path: Path) -> None:
+    async with callee(tmp_path, policies_of(DENY_ADMIN)) as target:
+        grpc = await target.caller().ask("POST", "/admin", b"", "content-type: application/grpc")
+        assert (grpc.status, grpc.headers["grpc-status"]) == (200, "7")
+        assert (await target.caller().ask("GET", "/admin")).status == 403
+        assert (await target.caller().ask("GET", "/public")).status == 200
+        async with asyncio.timeout(LIMIT):
+            await until(lambda: _true(len(target.envoy.denials()) >= 2))
+        lines = [json.loads(each) for each in target.envoy.denials()]
+        assert [(each["kind"], each["method"]) for each in lines] == [("call", "POST"), ("call", "GET")]
