@@ -51,6 +51,22 @@ def test_what_is_there_is_in_the_picture_when_it_is_ready() -> None:
     _run(test)
 
 
+def test_one_that_says_it_is_another_is_left_out() -> None:
+    async def test(view: View, registry: Registry, _: MemoryStore) -> None:
+        await _write(registry, ONE)
+        await registry.bucket.put(TWO.key, ONE, ttl=TTL)
+        await view.ready()
+        assert dict(view.instances) == {ONE.key: ONE}
+        await _write(registry, TWO)
+        await _settle()
+        assert dict(view.instances) == {ONE.key: ONE, TWO.key: TWO}
+        await registry.bucket.put(TWO.key, replace(ONE, type="other"), ttl=TTL)
+        await _settle()
+        assert dict(view.instances) == {ONE.key: ONE}
+
+    _run(test)
+
+
 def test_a_view_of_nothing_is_ready_too() -> None:
     async def test(view: View, registry: Registry, _: MemoryStore) -> None:
         await view.ready()

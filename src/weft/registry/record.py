@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
+from ipaddress import ip_address
 from typing import Annotated
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, ValidationError
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    StringConstraints,
+    ValidationError,
+)
 
 from weft.errors import InvalidRequest
 from weft.model.agent import Instance, Locality, Status
 from weft.model.names import MAX_NAME_LENGTH
+from weft.model.node import parse_address
 
 MAX_RECORD_BYTES = 64 * 1024
 """A longer record is no instance's."""
@@ -16,11 +26,20 @@ MAX_RECORD_BYTES = 64 * 1024
 MAX_REASON_LENGTH = 1024
 """A longer reason is cut: what a failing health check says must not keep it from being told."""
 
+
+def _reachable(endpoint: str) -> str:
+    # Envoy takes no names here, and one endpoint that it refuses would cost callers all the others.
+    ip_address(parse_address(endpoint).host)
+    return endpoint
+
+
 _Label = Annotated[
     str, StringConstraints(pattern=r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$", max_length=MAX_NAME_LENGTH)
 ]
 _Endpoint = Annotated[
-    str, StringConstraints(pattern=r"^(\[[0-9a-fA-F:.]+\]|[^\s:/@\[\]]+):[0-9]{1,5}$", max_length=300)
+    str,
+    StringConstraints(pattern=r"^(\[[0-9a-fA-F:.]+\]|[0-9.]+):[0-9]{1,5}$", max_length=300),
+    AfterValidator(_reachable),
 ]
 _Text = Annotated[str, StringConstraints(max_length=256)]
 _Reason = Annotated[

@@ -138,6 +138,10 @@ class View:
         return changes
 
     def _put(self, key: str, instance: Instance) -> list[InstanceChange]:
+        if instance.key != key:
+            # A sidecar may write under its own key only, so that is what it says the truth of.
+            logger.warning("the instance under key %r says it is %r: it is left out", key, instance.key)
+            return self._drop(key)
         self._held.discard(key)
         before = self._instances.get(key)
         self._instances[key] = instance
