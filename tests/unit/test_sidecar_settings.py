@@ -34,7 +34,7 @@ def test_the_longest_type_leaves_room_for_a_chosen_name() -> None:
 
 def test_others_are_told_the_address_it_binds_unless_another_is_given() -> None:
     assert settings(bind_host="10.1.2.3").advertise_host == "10.1.2.3"
-    assert settings(bind_host="0.0.0.0", advertise_host="agents.example").advertise_host == "agents.example"
+    assert settings(bind_host="0.0.0.0", advertise_host="10.1.2.4").advertise_host == "10.1.2.4"
 
 
 def test_a_sidecar_without_a_type_only_calls() -> None:
@@ -55,6 +55,7 @@ def test_a_sidecar_without_a_type_only_calls() -> None:
         ({"inbound_port": 0}, "inbound port 0"),
         ({"bind_host": "localhost"}, "not an IP address"),
         ({"bind_host": "0.0.0.0"}, "advertise host"),
+        ({"advertise_host": "agents.example"}, "not an IP address"),
         ({"weight": 0}, "weight 0"),
         ({"weight": 1001}, "weight 1001"),
         ({"nats_servers": ()}, "NATS"),

@@ -147,10 +147,8 @@ class SidecarSettings:
             )
 
     def _check_hosts(self) -> None:
-        try:
-            bind = ipaddress.ip_address(self.bind_host)
-        except ValueError as error:
-            raise InvalidRequest(f"bind host {self.bind_host!r} is not an IP address") from error
+        bind = _ip_address(self.bind_host, "bind")
+        _ip_address(self.advertise_host, "advertise")
         if bind.is_unspecified and self.advertise_host == self.bind_host:
             raise InvalidRequest(
                 f"bound to every address ({self.bind_host}), the sidecar cannot know which one others reach "
@@ -194,6 +192,13 @@ def draw_id(agent_type: str | None) -> str:
     # A type may be as long as a name may be: make room for the suffix.
     prefix = (agent_type or _CALLER_ID_PREFIX)[: MAX_NAME_LENGTH - _ID_SUFFIX_LENGTH - 1]
     return f"{prefix}-{suffix}"
+
+
+def _ip_address(host: str, what: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address:
+    try:
+        return ipaddress.ip_address(host)
+    except ValueError as error:
+        raise InvalidRequest(f"{what} host {host!r} is not an IP address") from error
 
 
 def _check_range(what: str, value: float, low: float, high: float, unit: str) -> None:
