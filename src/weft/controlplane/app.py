@@ -72,7 +72,10 @@ async def run_control_plane(settings: ControlPlaneSettings) -> None:
         await instances.ready()
 
         snapshots = Snapshots(
-            [_api_address(settings)], trust_domain=settings.trust_domain, secret_value=secrets.value
+            [_api_address(settings)],
+            trust_domain=settings.trust_domain,
+            secret_value=secrets.value,
+            connection_lifetime=settings.svid_lifetime / 2,
         )
         _update(snapshots, instances, declared, security)
         ads = AdsServer(

@@ -19,7 +19,7 @@ from weft.controlplane.translate.destination import Destination
 from weft.controlplane.translate.egress import Outside
 from weft.controlplane.translate.endpoints import Endpoint, endpoint, load_assignment
 from weft.controlplane.translate.inbound_routes import inbound_routes
-from weft.controlplane.translate.listeners import listeners
+from weft.controlplane.translate.listeners import CONNECTION_LIFETIME, listeners
 from weft.controlplane.translate.policy import (
     declared_destinations,
     declared_routes,
@@ -65,15 +65,17 @@ class Snapshots:
         *,
         trust_domain: str = DEFAULT_TRUST_DOMAIN,
         secret_value: SecretValue = unopened,
+        connection_lifetime: float = CONNECTION_LIFETIME,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """`apis`: where the control plane's API listens, which is what `control.mesh` leads to.
 
         `trust_domain`: the mesh's own; servers of no other are believed. `secret_value` opens the values of
-        Secrets.
+        Secrets. `connection_lifetime`: seconds after which a caller must connect to a callee anew.
         """
         self._clock = clock
         self._trust_domain = trust_domain
+        self._connection_lifetime = connection_lifetime
         fixed = (control_cluster(apis, trust_domain=trust_domain), forward_cluster())
         self._fixed_clusters = {each.name: encode(each.name, each) for each in fixed}
         self._last_seen: dict[Destination, float] = {}
@@ -105,7 +107,7 @@ class Snapshots:
         return Snapshot(
             clusters=self._outside.clusters(outside, self._clusters),
             endpoints=self._endpoints_for(node.locality),
-            listeners=_encoded_listeners(node),
+            listeners=_encoded_listeners(node, self._connection_lifetime),
             routes=self._routes_of(node, outside),
             secrets=self._outside.secrets(outside),
         )
@@ -275,5 +277,6 @@ def _encoded_routes(policies: Policies, routes: Mapping[Destination, RouteSpec],
 
 
 @lru_cache(maxsize=4096)
-def _encoded_listeners(node: Node) -> Encoded:
-    return {each.name: encode(each.name, each) for each in listeners(node)}
+def _encoded_listeners(node: Node, connection_lifetime: float) -> Encoded:
+    result = listeners(node, connection_lifetime=connection_lifetime)
+    return {each.name: encode(each.name, each) for each in result}

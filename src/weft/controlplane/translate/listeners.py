@@ -60,7 +60,10 @@ IDLE_TIMEOUT = 600.0
 """Seconds for which a client's connection is kept without a call."""
 
 CONNECTION_LIFETIME = 1800.0
-"""Seconds after which a caller must connect anew, calls in flight aside: with the identity it has then."""
+"""Seconds after which a caller must connect anew, calls in flight aside: with the identity it has then.
+
+Half the life of an SVID, by default: for no longer can one that has ended still be of use.
+"""
 
 _UNTRUSTED_HEADERS = (
     CALLER_HEADER,
@@ -84,11 +87,14 @@ _UNTRUSTED_HEADERS = (
 """Headers by which a caller could pose as another, or override its Envoy's timeouts and retry rule."""
 
 
-def listeners(node: Node) -> list[Listener]:
-    """The listeners of `node`: outbound, and inbound if it has an agent."""
+def listeners(node: Node, *, connection_lifetime: float = CONNECTION_LIFETIME) -> list[Listener]:
+    """The listeners of `node`: outbound, and inbound if it has an agent.
+
+    `connection_lifetime`: seconds after which callers must connect anew.
+    """
     result = [outbound_listener(node.outbound)]
     if node.inbound is not None:
-        result.append(inbound_listener(node.inbound))
+        result.append(inbound_listener(node.inbound, connection_lifetime=connection_lifetime))
     return result
 
 
@@ -111,14 +117,17 @@ def outbound_listener(address: Address) -> Listener:
     return listener
 
 
-def inbound_listener(inbound: Inbound) -> Listener:
-    """Where other sidecars send the agent's calls; its routes come by RDS, with what AccessPolicies say."""
+def inbound_listener(inbound: Inbound, *, connection_lifetime: float = CONNECTION_LIFETIME) -> Listener:
+    """Where other sidecars send the agent's calls; its routes come by RDS, with what AccessPolicies say.
+
+    `connection_lifetime`: seconds after which callers must connect anew.
+    """
     manager = _connection_manager(INBOUND_LISTENER)
     _take_routes(manager, INBOUND_ROUTES)
     manager.local_reply_config.CopyFrom(inbound_replies())
     manager.local_reply_config.mappers.extend(denied_replies(inbound.type))
     lifetime = manager.common_http_protocol_options.max_connection_duration
-    lifetime.CopyFrom(duration(CONNECTION_LIFETIME))
+    lifetime.CopyFrom(duration(connection_lifetime))
     mutation = manager.early_header_mutation_extensions.add(name="caller")
     mutation.typed_config.Pack(_caller_from_certificate())
     add_access_filters(manager)
