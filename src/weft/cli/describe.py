@@ -10,7 +10,7 @@ from cyclopts import Parameter
 from weft.cli.api import control_api
 from weft.cli.options import ControlPlane, Output, OutputOption
 from weft.cli.resources import as_manifest
-from weft.cli.show import age, print_json, print_table
+from weft.cli.show import age, print_json, print_table, printable
 from weft.errors import InvalidRequest, NotFound
 from weft.local.control import ControlApi
 from weft.model.resource import canonical_kind
@@ -155,4 +155,4 @@ def _print_rejections(instance: dict[str, Any]) -> None:
     for each in (instance.get("sync") or {}).get("rejected", ()):
         names = ", ".join(each["resources"]) or "everything"
         print(f"\n  {instance['id']} rejected {names} of {each['typeUrl']}:")
-        print(f"    {each['reason']}")
+        print(f"    {printable(each['reason'])}")

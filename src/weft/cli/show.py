@@ -60,7 +60,14 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]], *, none: 
 
 def styled(word: str) -> Text:
     """`word` in the colour of what it says; never taken for markup."""
-    return Text(word, style=STATUS_STYLES.get(word, ""))
+    return Text(printable(word), style=STATUS_STYLES.get(word, ""))
+
+
+def printable(text: str) -> str:
+    """`text` from others, with escapes for all that a terminal would obey or not show."""
+    return "".join(
+        each if each.isprintable() else each.encode("unicode_escape", "replace").decode() for each in text
+    )
 
 
 def age(since: float) -> str:
