@@ -122,11 +122,15 @@ async def running_mesh(manifest: str, *, environ: dict[str, str] | None = None) 
 
 
 async def eventually(
-    condition: Callable[[], Awaitable[bool]], otherwise: Callable[[], str], *, pause: float = 0.1
+    condition: Callable[[], Awaitable[bool]],
+    otherwise: Callable[[], str],
+    *,
+    pause: float = 0.1,
+    limit: float = LIMIT,
 ) -> None:
     """Wait until `condition`, asked `pause` seconds apart at most, holds; else fail with `otherwise`."""
     try:
-        async with asyncio.timeout(LIMIT):
+        async with asyncio.timeout(limit):
             await until(condition, longest=pause)
     except TimeoutError:
         raise AssertionError(otherwise()) from None

@@ -1,0 +1,161 @@
+"""Certificates that end within seconds: renewed, and their authorities replaced, without a failed call."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import sys
+import time
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
+
+import pytest
+import pytest_asyncio
+from tests.e2e.load import Journal, check, load
+from tests.e2e.meshes import eventually
+from tests.e2e.secured import SecuredMesh, secured_mesh
+
+from weft import NoHealthyAgent
+
+pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(180)]
+
+LIFETIME = 16.0
+"""Seconds for which an SVID is valid."""
+
+ENVIRON = {
+    "WEFT_CONTROL_SVID_LIFETIME": str(LIFETIME),
+    "WEFT_CONTROL_TRUST_PROPAGATION": "2",
+    "WEFT_TRUST_REFRESH": "0.5",
+}
+
+LEVELS = ("intermediate", "root") * 5
+"""What is replaced, one after the other."""
+
+
+def agent(agent_type: str, *command: object) -> str:
+    words = ", ".join(map(str, (sys.executable, *command)))
+    return f"""
+apiVersion: weft.dev/v1alpha1
+kind: Agent
+metadata: {{name: {agent_type}}}
+spec:
+  health: {{interval: 500ms}}
+  drainTimeout: 2s
+  run: {{command: [{words}]}}
+"""
+
+
+@pytest.fixture(scope="module")
+def journal(tmp_path_factory: pytest.TempPathFactory) -> Journal:
+    return Journal(tmp_path_factory.mktemp("journal") / "executions")
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def mesh(journal: Journal) -> AsyncIterator[SecuredMesh]:
+    agents = [
+        agent("worker", "worker.py", journal.path),
+        agent("editor", "witness.py", "editor"),
+        agent("vault", "witness.py", "vault"),
+    ]
+    async with secured_mesh("---".join(agents), environ=ENVIRON) as mesh:
+        yield mesh
+
+
+@contextmanager
+def without_control_plane(mesh: SecuredMesh) -> Iterator[None]:
+    """Within the context the control plane does not answer anybody."""
+    control = mesh.process("control")
+    control.send_signal(signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        control.send_signal(signal.SIGCONT)
+
+
+async def ends(mesh: SecuredMesh, *agents: str) -> list[float]:
+    """When the identities of these agents' sidecars end, in seconds since 1970; the first one first."""
+    known = {each["spiffeId"].rpartition("/")[2]: each["expiresAt"] for each in await mesh.api.identities()}
+    return sorted(float(known[f"{each}-1"]) for each in agents)
+
+
+async def fresh(mesh: SecuredMesh, *agents: str) -> float:
+    """Wait until these agents have most of their certificates' lives before them; when the first ends."""
+
+    async def all_fresh() -> bool:
+        return (await ends(mesh, *agents))[0] - time.time() > LIFETIME * 0.7
+
+    await eventually(all_fresh, lambda: "the identities were never fresh at the same time")
+    return (await ends(mesh, *agents))[0]
+
+
+async def test_without_the_control_plane_calls_go_on_for_as_long_as_certificates_do(
+    mesh: SecuredMesh, journal: Journal
+) -> None:
+    async with mesh.client_of("editor") as client, load(client) as calls:
+        end = await fresh(mesh, "editor", "worker")
+        with without_control_plane(mesh):
+            began = time.time()
+            await asyncio.sleep(end - LIFETIME * 0.15 - time.time())
+            await calls.goes_on()
+            assert time.time() < end
+            assert time.time() - began > LIFETIME / 2
+
+        async def renewed() -> bool:
+            return (await ends(mesh, "editor", "worker"))[0] > end + 1
+
+        await eventually(renewed, lambda: "not renewed after the control plane was back")
+        await calls.goes_on()
+    check(calls, journal, may_break=False)
+
+
+async def test_an_identity_that_ended_meanwhile_is_the_reason_of_errors_and_made_anew(
+    mesh: SecuredMesh,
+) -> None:
+    end = (await ends(mesh, "editor", "vault", "worker"))[-1]
+    before = {name: each.restarts for name, each in mesh.local.children.items()}
+    with without_control_plane(mesh):
+        await asyncio.sleep(end + 1 - time.time())
+        # It has no connection to the vault yet, on which calls would go on for a while.
+        async with mesh.client_of("editor") as client:
+            with pytest.raises(NoHealthyAgent, match="expired"):
+                await client.request("vault", "headers")
+
+    async def healed() -> bool:
+        agents = [mesh.local.children[f"{each}-1"] for each in ("editor", "vault", "worker")]
+        return all(each.phase == "ready" and each.restarts > before[each.name] for each in agents)
+
+    await eventually(healed, lambda: str(mesh.local.children), limit=60.0)
+    assert "and could not be renewed in time" in mesh.log("editor-1")
+    await mesh.allows("editor", "vault")
+
+
+async def test_ten_rotations_of_the_authorities_fail_no_call(mesh: SecuredMesh, journal: Journal) -> None:
+    async with mesh.client_of("editor") as client, load(client) as calls:
+        for level in LEVELS:
+            await rotate(mesh, level)
+            await calls.goes_on(10)
+        last = time.time()
+
+        async def all_renewed() -> bool:
+            return all(each["issuedAt"] > last for each in await mesh.api.identities())
+
+        await eventually(all_renewed, lambda: "not everybody has a certificate by the last authority")
+
+        async def one_has_left() -> bool:
+            return bool((await mesh.api.authority())["previousRoots"] < LEVELS.count("root"))
+
+        await eventually(one_has_left, lambda: "the first root is still trusted")
+        await calls.goes_on()
+    check(calls, journal, may_break=False)
+
+
+async def rotate(mesh: SecuredMesh, level: str) -> None:
+    """Replace an authority, and wait until the new one signs."""
+    before = await mesh.api.authority()
+    await mesh.api.rotate(level)
+
+    async def replaced() -> bool:
+        now = await mesh.api.authority()
+        return now["issuing"] != before["issuing"] and (level != "root" or now["root"] != before["root"])
+
+    await eventually(replaced, lambda: f"no new {level}")
