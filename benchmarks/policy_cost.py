@@ -46,7 +46,7 @@ class Sample:
 
 async def measure(*, quick: bool = False) -> Result:
     """Call agents with COUNTS policies in interleaved rounds; tell medians."""
-    rounds, seconds = (2, 1) if quick else (5, 4)
+    rounds, seconds = (2, 1) if quick else (5, 3)
     async with rig() as mesh:
         backend = await mesh.backend()
         callees = {count: await _callee(mesh, backend, count) for count in COUNTS}
