@@ -129,7 +129,11 @@ class Snapshots:
         known = self._known(declared_destinations(resources) | running_destinations(instances))
         policies = {destination: policy_for(destination, resources) for destination in known}
         routes = declared_routes(resources)
-        members = _members(known, [each for each in instances if self._identity(each) not in revoked])
+        # Nobody is revoked, as a rule: ten thousand identities need not be made for that.
+        trusted = (
+            [each for each in instances if self._identity(each) not in revoked] if revoked else instances
+        )
+        members = _members(known, trusted)
         changed = self._update_routing(policies, routes)
         changed |= self._outside.update(resources)
         changed |= self._update_endpoints(policies, members)
