@@ -421,6 +421,32 @@ async def test_a_connection_ends_with_its_certificate_and_comes_back_with_the_ne
     await store.close()
 
 
+async def test_with_its_next_certificate_a_connection_goes_on_though_the_control_plane_is_gone_then(
+    secured: Secured,
+) -> None:
+    mine = Instance("alice", "worker", "127.0.0.1:1001", incarnation="one")
+    chain, key = secured.pki.svid(ALICE, lifetime=4)
+    expired = time.time() + 4
+    store = await secured.connect(chain, key, inbox=inbox_prefix(ALICE))
+    lease = await (await Registry.open(store, lease_ttl=600)).register(mine)
+    secured.credentials.write_bytes(b"".join(secured.pki.svid(ALICE)))
+    async with asyncio.TaskGroup() as tasks:
+        # Not one of the writes under way fails for it.
+        for _ in range(100):
+            tasks.create_task(lease.update(mine))
+        tasks.create_task(store.reconnect())
+    await secured.stop_control()
+    while time.time() < expired + 2:
+        await lease.update(mine)
+        assert store.connected
+        await asyncio.sleep(0.1)
+    with pytest.raises(Unavailable):
+        await store.reconnect()
+    await lease.update(mine)
+    await store.close()
+    await secured.start_control()
+
+
 async def test_after_a_reload_members_below_a_new_root_are_let_in(secured: Secured) -> None:
     old, secured.pki = secured.pki, Pki()
     with pytest.raises(MeshError):

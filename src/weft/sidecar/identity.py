@@ -7,7 +7,7 @@ import logging
 import random
 import ssl
 import time
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -89,21 +89,23 @@ class SidecarIdentity:
         )
         logger.info("identity %s, valid until %s", self.id, _clock(self.expires_at))
 
-    async def run(self) -> None:
+    async def run(self, renewed: Callable[[], Awaitable[None]] | None = None) -> None:
         """Renew the identity at half its life, and keep up with what is to be trusted.
 
-        While the control plane is away both are tried again and again. Raises Unauthenticated or Denied (in a
-        group), saying why, once it has refused to renew.
+        `renewed` is called after every renewal. While the control plane is away both are tried again and
+        again. Raises Unauthenticated or Denied (in a group), saying why, once it has refused to renew.
         """
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._keep_trust(), name="trust")
-            await self._keep_identity()
+            await self._keep_identity(renewed)
 
-    async def _keep_identity(self) -> None:
+    async def _keep_identity(self, renewed: Callable[[], Awaitable[None]] | None) -> None:
         while True:
             await asyncio.sleep(max(0.0, self._renew_at - time.time()))
             await self._renew()
             logger.info("identity renewed, valid until %s", _clock(self.expires_at))
+            if renewed is not None:
+                await renewed()
 
     async def _renew(self) -> None:
         now = asyncio.get_running_loop().time

@@ -116,7 +116,7 @@ class Sidecar:
 
     async def _start(self, tasks: asyncio.TaskGroup, stack: AsyncExitStack) -> None:
         await self._obtain_identity()
-        self._background.append(tasks.create_task(self._identity.run(), name="identity"))
+        self._background.append(tasks.create_task(self._identity.run(self._reconnect), name="identity"))
         tasks.create_task(self._envoy.run(), name="envoy")
         await self._envoy.wait_until_ready()
         stack.push_async_callback(self._close_store)
@@ -194,6 +194,17 @@ class Sidecar:
                 inbox_prefix=inbox_prefix(self._identity.id),
             )
         return self._store
+
+    async def _reconnect(self) -> None:
+        """Have the connection to NATS last as long as the identity does now.
+
+        Else it would end while the control plane, without which there is no other, may be away.
+        """
+        if self._store is not None:
+            try:
+                await self._store.reconnect()
+            except MeshError as error:
+                logger.warning("the connection to NATS ends before the identity does: %s", error.detail)
 
     async def _close_store(self) -> None:
         if self._store is not None:

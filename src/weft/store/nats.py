@@ -89,6 +89,10 @@ class NatsStore:
         """
         return Callout(self._connection, issuer)
 
+    async def reconnect(self) -> None:
+        """Connect anew, by what `tls` gives now. Raises Unavailable, and then goes on as it was."""
+        await self._connection.reconnect()
+
     async def close(self) -> None:
         """Close the connection; what is written stays."""
         await self._connection.close()

@@ -26,6 +26,7 @@ from nats.js import JetStreamContext
 from nats.js.api import StreamConfig
 
 from weft.aio.backoff import backoff
+from weft.aio.poll import until
 from weft.aio.reminder import Reminder
 from weft.aio.tasks import TaskOwner
 from weft.errors import Conflict, Denied, InvalidRequest, MeshError, Unavailable
@@ -110,6 +111,7 @@ class NatsConnection:
         self._client: Client | None = None
         self._up = asyncio.Event()
         self._down = asyncio.Event()
+        self._connecting = asyncio.Lock()
         self._streams: dict[str | None, StreamConfig] = {}
         self._in_flight: set[_Operation] = set()
         self._loss_listeners: set[Callable[[], None]] = set()
@@ -210,6 +212,28 @@ class NatsConnection:
             + (_REFUSED if refused else "see that nats-server runs there with JetStream on")
         )
 
+    async def reconnect(self) -> None:
+        """Connect anew, by what proves the identity now, and only then let go of the connection there is.
+
+        For servers end a connection with the certificate that it was opened with. What is under way is
+        waited for. While the connection is lost nothing is done: the next one is a new one anyway. Raises
+        Unavailable if there is none to be had; then it goes on as it was.
+        """
+        async with self._connecting:
+            former = self._client
+            if former is None:
+                return
+            await self._connect()
+            under_way = set(self._in_flight)
+
+        async def settled() -> bool:
+            return under_way.isdisjoint(self._in_flight)
+
+        await until(settled)
+        for act in tuple(self._loss_listeners):
+            act()
+        await former.close()
+
     async def close(self) -> None:
         """Close the connection. A second time it does nothing."""
         await self._tasks.close()
@@ -269,7 +293,9 @@ class NatsConnection:
         for pause in backoff(longest=_LONGEST_PAUSE):
             await asyncio.sleep(pause)
             try:
-                await self._connect()
+                async with self._connecting:
+                    if self._client is None:
+                        await self._connect()
             except MeshError as error:
                 if reminder.due(clock()):
                     logger.warning("%s; trying on", error.detail)
