@@ -43,6 +43,9 @@ from weft.store.nats_callout import Callout
 
 logger = logging.getLogger(__name__)
 
+LONGEST_REST = 0.2
+"""Seconds, at most, for which changes are gathered while others follow."""
+
 STOP_TIMEOUT = 3
 """Seconds that open API requests have to finish when the process stops."""
 
@@ -160,7 +163,10 @@ async def _translate(
     followed: list[_Followed] = [instances, declared, *security.identities.followed]
     while True:
         seen = [each.generation for each in followed]
+        began = asyncio.get_running_loop().time()
         _update(snapshots, instances, declared, security)
+        # A burst of changes must not keep the loop from everything else: half of the time is theirs.
+        await asyncio.sleep(min(asyncio.get_running_loop().time() - began, LONGEST_REST))
         changes = [each.changed_since(number) for each, number in zip(followed, seen, strict=True)]
         await _any_of(*changes)
 
@@ -198,6 +204,7 @@ async def _regrant(
         seen = [each.generation for each in followed]
         for identity in admission.outdated():
             await _kick(callout, str(identity))
+        await asyncio.sleep(LONGEST_REST)
         changes = [each.changed_since(number) for each, number in zip(followed, seen, strict=True)]
         await _any_of(*changes)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 from collections.abc import Callable
 from contextlib import aclosing
@@ -13,6 +14,7 @@ from weft.local.agent_run import AgentRun, agent_run
 from weft.local.control import ControlApi
 from weft.local.rollout import Replica, Start, next_step
 from weft.local.service import Service
+from weft.sdk.sse import Event
 
 logger = logging.getLogger(__name__)
 
@@ -84,7 +86,7 @@ class Reconciler:
                     synced = False
                     async for event in events:
                         synced = synced or event.name == "synced"
-                        if synced:
+                        if synced and _concerns_agents(event):
                             await self._read_declaration()
             except MeshError as error:
                 logger.info("the watch of resources broke off (%s); it begins anew", error)
@@ -157,3 +159,13 @@ class Reconciler:
 
     def _failing(self) -> list[str]:
         return [failure for each in self.services if (failure := each.failure)]
+
+
+def _concerns_agents(event: Event) -> bool:
+    """Whether an event of the watch may change what is to run."""
+    if event.name == "synced":
+        return True
+    try:
+        return bool(json.loads(event.data)["kind"] == "Agent")
+    except (ValueError, KeyError, TypeError):
+        return True
