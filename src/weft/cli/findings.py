@@ -182,9 +182,7 @@ def proxies(environ: Environment) -> Iterator[Finding]:
     if not names:
         yield Finding(Level.OK, "proxy variables", "none")
         return
-    advice = (
-        "agents get these set to their sidecar instead: calls to the outside will not use your proxy"
-    )
+    advice = "agents get these set to their sidecar instead: calls to the outside will not use your proxy"
     yield Finding(Level.WARN, "proxy variables", f"{', '.join(names)} set", advice)
 
 
