@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ssl
-import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
@@ -11,6 +10,7 @@ from pathlib import Path
 
 from weft.aio.private_file import write_private
 from weft.audit.trail import Audit
+from weft.controlplane.api.recorder import Recorder
 from weft.controlplane.attestation import Attestor
 from weft.controlplane.ca.authority import Authority
 from weft.controlplane.ca.lifetimes import Lifetimes
@@ -26,7 +26,6 @@ from weft.controlplane.tokens import Tokens
 from weft.controlplane.xds.credentials import ServerIdentity
 from weft.errors import InvalidRequest
 from weft.identity.tls import client_context
-from weft.model.audit import AuditRecord, Outcome
 from weft.model.node import Node, parse_address
 from weft.model.operator import Scope
 from weft.model.subjects import identity_subject
@@ -46,6 +45,8 @@ class Security:
     own: OwnIdentity
     tokens: Tokens
     audit: Audit
+    recorder: Recorder
+    """Writes down in it whom others than the API refused."""
     replica: str
 
     @property
@@ -66,16 +67,11 @@ class Security:
     def note_denied_stream(self, who: str, node: Node | None, reason: str) -> None:
         """Write down that somebody was refused configuration."""
         target = f"sidecar/{node.key}" if node is not None else "xds"
-        self._note_denied(who, "get configuration", target, reason)
+        self.recorder.denied(who, "get configuration", target, reason)
 
     def note_refused_client(self, client: ConnectingClient, reason: str) -> None:
         """Write down that NATS was told to refuse somebody."""
-        self._note_denied(f"unauthenticated at {client.host}", "connect", "nats", reason)
-
-    def _note_denied(self, who: str, action: str, target: str, reason: str) -> None:
-        self.audit.record(
-            AuditRecord(time.time(), who, action, target, Outcome.DENIED, "", reason, self.replica)
-        )
+        self.recorder.denied(f"unauthenticated at {client.host}", "connect", "nats", reason)
 
 
 @asynccontextmanager
@@ -107,6 +103,7 @@ async def open_security(
             own,
             tokens,
             audit,
+            Recorder(audit, settings.replica),
             settings.replica,
         )
 
