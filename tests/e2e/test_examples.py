@@ -279,6 +279,60 @@ def test_the_denial_is_of_counting_by_hand_and_nothing_else(weft: Weft) -> None:
     _await_exit_code(weft, 0, "call", "counter", "count", "text=a b")
 
 
+def test_editors_may_do_what_the_policies_of_the_example_say_and_others_nothing(weft: Weft) -> None:
+    weft.environ["PROVIDER_API_KEY"] = "sk-of-the-example"
+    said = weft.ok("apply", "-f", "examples/access.yaml")
+    del weft.environ["PROVIDER_API_KEY"]
+    assert "sk-of-the-example" not in said + weft.ok("get", "secrets", "-o", "yaml")
+    library = ("library", "--method", "POST", "--path", "/mcp", "--rpc", "tools/call")
+    for caller, asked, code in (
+        ("editor", ("summarizer",), 0),
+        ("editor", ("chatter",), 1),
+        ("editor", ("summarizer", "--path", "/health", "--method", "GET"), 1),
+        ("editor", (*library, "--tool", "search"), 0),
+        ("editor", (*library, "--tool", "delete"), 1),
+        ("chatter", ("summarizer",), 1),
+        ("operator/local", ("chatter",), 0),
+    ):
+        assert weft.run("can", caller, "call", *asked).returncode == code, (caller, asked)
+    _await_editor(weft, "denied: chatter, http://elsewhere.example/")
+    assert weft.ok("call", "summarizer", "summarize", "text=a b c", "length:=2") == "a b ...\n"
+    weft.ok("delete", "-f", "examples/access.yaml")
+    _await_editor(weft, "denied: ")
+
+
+EDITOR = """
+import asyncio, os, urllib.request
+from urllib.error import HTTPError
+from weft import Denied, Mesh
+
+async def main():
+    denied = []
+    async with Mesh() as mesh:
+        assert await mesh.request("summarizer", "summarize", text="a") == "a"
+        try:
+            [each async for each in mesh.stream("chatter", "chat", prompt="a")]
+        except Denied:
+            denied.append("chatter")
+    try:
+        urllib.request.urlopen("http://elsewhere.example/", timeout=20)
+    except HTTPError as error:
+        denied += ["http://elsewhere.example/"] if error.status == 403 else []
+    print("denied:", ", ".join(denied))
+
+asyncio.run(main())
+"""
+
+
+def _await_editor(weft: Weft, line: str) -> None:
+    """Run an editor until it says that: sidecars take a moment to hear of a change."""
+    deadline = time.monotonic() + TIMEOUT
+    while line not in (said := weft.ok("run", "--type", "editor", "--", sys.executable, "-c", EDITOR)).split(
+        "\n"
+    ):
+        assert time.monotonic() < deadline, said
+
+
 def _await_exit_code(weft: Weft, code: int, *arguments: str) -> None:
     """Give a command until it ends with `code`: sidecars take a moment to hear of a change."""
     deadline = time.monotonic() + TIMEOUT
