@@ -108,6 +108,25 @@ async def test_a_value_to_be_kept_must_be_there_and_is_of_this_secret_and_key_on
     assert secrets.value(moved, "apiKey") is None
 
 
+async def test_what_is_kept_goes_nowhere_but_where_it_went_before(secrets: Secrets) -> None:
+    resources = await opened(secrets)
+    await resources.apply(parse_documents(secret(VALUE, INJECT)))
+    shown = dump_manifest([await resources.get("Secret", "llm")])
+    narrowed = shown.replace("key: apiKey", "key: apiKey\n    for: [editor]")
+    await resources.apply(parse_documents(narrowed))
+    stolen = INJECT.replace("api.example.com", "evil.example.net")
+    kept = "'<sealed: 1 bytes, changed never>'"
+    for inject in (
+        stolen,
+        INJECT.replace("key:", "address: 192.0.2.1, key:"),
+        INJECT.replace("key:", "tls: false, port: 443, key:"),
+    ):
+        with pytest.raises(InvalidResource, match="where it did not go before: give the value"):
+            await resources.apply(parse_documents(secret(kept, inject)))
+    [moved] = await resources.apply(parse_documents(secret(VALUE, stolen)))
+    assert moved.outcome is Outcome.CONFIGURED
+
+
 async def test_what_is_injected_must_be_fit_for_a_header(secrets: Secrets) -> None:
     resources = await opened(secrets)
     with pytest.raises(InvalidResource, match=r"spec.data.apiKey: is injected as a header") as caught:

@@ -14,7 +14,7 @@ from weft.controlplane.sealing import SealBroken, Sealer
 from weft.errors import FieldProblem, InvalidResource
 from weft.model.manifest import Document
 from weft.model.resource import AnyResource
-from weft.model.secret import Given, Kept, Reference, Sealed, SecretSpec, SecretValue
+from weft.model.secret import Given, Injection, Kept, Reference, Sealed, SecretSpec, SecretValue
 
 logger = logging.getLogger(__name__)
 
@@ -31,18 +31,21 @@ class Secrets:
         """The resource of `document` as it is to be stored: every value sealed.
 
         A value that is applied again stays as it was sealed. Raises InvalidResource for a value to be kept
-        that is not there, or that cannot be a header though it is injected as one.
+        that is not there or would go where it did not go before, and for one that cannot be a header though
+        it is injected as one.
         """
         resource = document.resource
         if not isinstance(resource.spec, SecretSpec):
             return resource
         before = stored.spec.data if stored is not None else {}
         injected = {each.key for each in resource.spec.inject}
+        redirected = _redirected(resource.spec, stored)
         data: dict[str, SecretValue] = {}
         problems: list[FieldProblem] = []
         for key, value in resource.spec.data.items():
             box = _Box(self._sealer, resource.metadata.name, key)
             try:
+                _check_way(value, redirected.get(key))
                 data[key] = sealed = _sealed(box, value, before.get(key))
                 if key in injected:
                     _check_header(box.open(sealed))
@@ -104,6 +107,20 @@ class _Box:
             raise SealBroken(f"the sealed value of {self._context!r} is damaged") from None
 
 
+def _redirected(spec: SecretSpec, stored: AnyResource | None) -> dict[str, str]:
+    """Hosts to which values would go that did not go there before, nor so, by the values' keys.
+
+    Whoever may declare resources could else have a value sent to a host of their own, and read it there.
+    """
+    known = stored.spec.inject if stored is not None and isinstance(stored.spec, SecretSpec) else ()
+    before = {(each.key, _way(each)) for each in known}
+    return {each.key: each.host for each in spec.inject if (each.key, _way(each)) not in before}
+
+
+def _way(injection: Injection) -> tuple[object, ...]:
+    return injection.host, injection.port, injection.address, injection.tls, injection.ca
+
+
 def _sealed(box: _Box, value: SecretValue, before: SecretValue | None) -> Sealed:
     """`value` sealed with the present key, in place of `before`. Raises _Unfit and SealBroken."""
     match value:
@@ -122,6 +139,13 @@ def _sealed(box: _Box, value: SecretValue, before: SecretValue | None) -> Sealed
     data = value.text.encode()
     changed = datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
     return Sealed(box.seal(data), len(data), changed)
+
+
+def _check_way(value: SecretValue, new_host: str | None) -> None:
+    if isinstance(value, Kept) and new_host is not None:
+        raise _Unfit(
+            f"would go to {new_host}, where it did not go before: give the value, to show that you may know it"
+        )
 
 
 def _check_header(value: bytes) -> None:
