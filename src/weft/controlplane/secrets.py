@@ -144,7 +144,7 @@ def _sealed(box: _Box, value: SecretValue, before: SecretValue | None) -> Sealed
 def _check_way(value: SecretValue, new_host: str | None) -> None:
     if isinstance(value, Kept) and new_host is not None:
         raise _Unfit(
-            f"would go to {new_host}, where it did not go before: give the value, to show that you may know it"
+            f"would go to {new_host}, where it did not go before: give the value, to show that you know it"
         )
 
 
