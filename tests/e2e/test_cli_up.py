@@ -70,6 +70,8 @@ def test_a_second_ctrl_c_does_not_wait_for_calls_in_flight(weft: Weft) -> None:
         up.wait(timeout=4)
     code, rest = interrupt(up)
     assert code == 0, rest
+    assert "restarting" not in rest
+    assert "could not be withdrawn" not in rest
     assert call.wait(timeout=TIMEOUT) != 0
     call.communicate()
 

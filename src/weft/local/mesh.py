@@ -148,7 +148,8 @@ class LocalMesh:
 
     def hurry(self) -> None:
         """Make a stop that is under way wait for no call in flight."""
-        for each in (*self._reconciler.services, *self._core):
+        # What is not being stopped yet is needed until the agents have left, and would be started anew.
+        for each in (*self._reconciler.services, *(part for part in self._core if part.stopping)):
             each.hurry()
 
     async def _enter(self, stack: AsyncExitStack) -> None:
