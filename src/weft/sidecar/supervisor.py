@@ -311,7 +311,8 @@ async def _release(registration: Registration) -> None:
         async with asyncio.timeout(_RELEASE_TIMEOUT):
             await registration.release()
     except (MeshError, TimeoutError) as error:
-        logger.warning("the registration could not be withdrawn and will lapse: %s", error)
+        reason = str(error) or f"NATS did not answer within {_RELEASE_TIMEOUT:g} s"
+        logger.warning("the registration could not be withdrawn and will lapse: %s", reason)
 
 
 def _denials(node: Node, identity: SidecarIdentity) -> DenialAudit:
