@@ -489,6 +489,11 @@ async def test_a_tool_is_denied_whatever_the_request_says_it_is(tmp_path: Path) 
         (DELETE + b"x", ()),
         (b"{}" + DELETE, ()),
         (DELETE.replace(b'"name"', b'"name": "search", "name"'), ()),
+        (DELETE.replace(b'"delete"', b'"delete", "name": "search"'), ()),
+        (DELETE.replace(b'"delete"', b'"delete", "n\\u0061me": "search"'), ()),
+        (DELETE.replace(b'"name"', b'"Name"'), ()),
+        (DELETE.replace(b'"params"', '"Param\u017f"'.encode()), ()),
+        (DELETE.replace(b"{", b'{"Method" : "tools/call", "method": "tools/list", ', 1), ()),
         (DELETE.replace(b'"id": 1', b'"id": NaN'), ()),
         (b" " * 300_000 + DELETE, ()),
         (b'{"a": ' + b"[" * 3000 + b"]" * 3000 + b"," + DELETE[1:], ()),
@@ -506,8 +511,23 @@ async def test_a_tool_is_denied_whatever_the_request_says_it_is(tmp_path: Path) 
         assert (await caller.send(chunked(SEARCH))).status == 200
         assert (await caller.ask("POST", "/mcp", SEARCH, *modern, "Mcp-Name: delete")).status == 200
         assert (await caller.ask("POST", "/mcp", b'{"kind": "ordinary"}')).status == 200
+        names = b'"search", "arguments": {"Name": "[{\\"", "name": [{"name": 1, "name": 2}]}'
+        assert (await caller.ask("POST", "/mcp", SEARCH.replace(b'"search"', names))).status == 200
         assert (await caller.ask("POST", "/mcp", b"")).status == 200
         assert (await caller.ask("POST", "/elsewhere", b"no JSON at all")).status == 200
+
+
+async def test_a_body_that_says_two_things_is_not_allowed_for_one_of_them(tmp_path: Path) -> None:
+    policies = policies_of("p: {effect: allow, rules: [{mcp: {tools: [search]}}]}\nq: {default: deny}")
+    async with callee(tmp_path, policies) as target:
+        caller = target.caller()
+        assert (await caller.ask("POST", "/mcp", SEARCH)).status == 200
+        for body in (
+            SEARCH.replace(b'"name"', b'"name": "delete", "name"'),
+            SEARCH.replace(b'"name"', b'"Name": "delete", "name"'),
+            SEARCH.replace(b'"params"', b'"PARAMS": {"name": "delete"}, "params"'),
+        ):
+            assert (await caller.ask("POST", "/mcp", body)).status == 403, body
 
 
 async def test_bodies_are_read_up_to_a_limit_and_only_where_rules_are_about_them(tmp_path: Path) -> None:

@@ -22,7 +22,7 @@ from envoy.extensions.filters.network.http_connection_manager.v3.http_connection
 )
 from envoy.type.matcher.v3.string_pb2 import StringMatcher
 
-from weft.controlplane.translate.bodies import add_body_filters, read_bodies, says, unreadable
+from weft.controlplane.translate.bodies import add_body_filters, read_bodies, says, unambiguous, unreadable
 from weft.controlplane.translate.denied import DEFAULT_KEY, ROUTE_METADATA
 from weft.controlplane.translate.replies import CALLER_HEADER
 from weft.model.a2a_methods import A2A_METHODS, HttpForm
@@ -312,7 +312,9 @@ def _mcp(match: McpMatch, *, denies: bool) -> Permission:
     if match.tools:
         tool = _any(says("name", each) for each in match.tools)
         forms.append(_all([says("method", TOOLS_CALL), tool]))
-    return _all([_post(denies=denies), _any([*forms, *([unreadable()] if denies else [])])])
+    if denies:
+        return _all([_post(denies=True), _any([*forms, unreadable()])])
+    return _all([_post(denies=False), _any(forms), unambiguous()])
 
 
 def _a2a(match: A2aMatch, *, denies: bool) -> Permission:
@@ -321,10 +323,11 @@ def _a2a(match: A2aMatch, *, denies: bool) -> Permission:
     if denies:
         every = _any(_form(form, ignore_case=False) for each in A2A_METHODS.values() for form in each.http)
         posted.append(_all([unreadable(), _not(every)]))
+    body = [_any(posted)] if denies else [_any(posted), unambiguous()]
     return _any(
         [
             *(_form(form, ignore_case=denies) for each in methods for form in each.http),
-            _all([_post(denies=denies), _any(posted)]),
+            _all([_post(denies=denies), *body]),
         ]
     )
 

@@ -19,16 +19,64 @@ MAX_READ_BODY_BYTES = 4 * 1024 * 1024
 _JSON_FILTER = "weft.bodies.json"
 _SHAPE_FILTER = "weft.bodies.shape"
 
+_MAX_STRINGS = 1000
+"""Beside what decides; a body with more is not looked at for ever, but taken for unreadable."""
+
 _METADATA = "weft.body"
 """The namespace of what is found: `method`, `name` (`params.name`), `broken`, and `shape` (`object`)."""
 
 # To the filter that reads JSON, an array is an object without members; but it may be a batch of messages.
 # Before the object may stand white space, and a byte order mark, which that filter and some agents skip.
+# Of keys that are there twice some agents take the first, others the last; and some take "Method" for
+# "method" (Go does, and "\u017f" for "s"). Where what decides is written so, nobody knows what it says.
 _SHAPE_SCRIPT = f"""
+local decisive = {{ {{method = true, params = true}}, {{name = true}} }}
+
+local function said_once(text)
+  local seen, strings = {{ {{}}, {{}} }}, 0
+  local depth, key, in_params, at = 0, "", false, 1
+  local byte = text:byte(at)
+  while byte do
+    if byte == 123 or byte == 91 then  -- an object or an array begins
+      depth = depth + 1
+      if depth == 2 then in_params = key == "params" end
+    elseif byte == 125 or byte == 93 then
+      depth = depth - 1
+    elseif byte == 34 then  -- a string
+      local first = at + 1
+      at = first
+      byte = text:byte(at)
+      while byte ~= 34 do
+        if not byte then return false end
+        at = at + (byte == 92 and 2 or 1)
+        byte = text:byte(at)
+      end
+      if depth == 1 or depth == 2 and in_params then
+        strings = strings + 1
+        if strings > {_MAX_STRINGS} then return false end
+        if text:find("^%s*:", at + 1) then
+          local name = text:sub(first, at - 1)
+          local folded = name:gsub("\\197\\191", "s"):lower()
+          if name:find("\\\\", 1, true) then return false end
+          if decisive[depth][folded] then
+            if folded ~= name or seen[depth][name] then return false end
+            seen[depth][name] = true
+          end
+          if depth == 1 then key = name end
+        end
+      end
+    end
+    at = at + 1
+    byte = text:byte(at)
+  end
+  return true
+end
+
 function envoy_on_request(request)
   local body = request:body()
   local length = body and body:length() or 0
-  if length == 0 or body:getBytes(0, math.min(length, 1024)):match("^[\\239\\187\\191]-%s*{{") then
+  local text = length > 0 and body:getBytes(0, length) or ""
+  if length == 0 or text:match("^[\\239\\187\\191]-%s*{{") and said_once(text) then
     request:streamInfo():dynamicMetadata():set("{_METADATA}", "shape", "object")
   end
 end
@@ -44,10 +92,15 @@ def says(key: str, value: str) -> Permission:
     return permission
 
 
+def unambiguous() -> Permission:
+    """Bodies that are empty, or an object that says the same to everybody who reads JSON."""
+    return says("shape", "object")
+
+
 def unreadable() -> Permission:
-    """Bodies that are not empty, and no object in JSON; and those that nobody read."""
-    no_object = Permission(not_rule=says("shape", "object"))
-    return Permission(or_rules=Permission.Set(rules=[says("broken", "yes"), no_object]))
+    """Bodies that are not unambiguous, or no JSON; and those that nobody read."""
+    ambiguous = Permission(not_rule=unambiguous())
+    return Permission(or_rules=Permission.Set(rules=[says("broken", "yes"), ambiguous]))
 
 
 def add_body_filters(manager: HttpConnectionManager) -> None:
