@@ -10,7 +10,7 @@ from envoy.service.discovery.v3.discovery_pb2 import Resource
 
 from weft.controlplane.sealing import Sealer
 from weft.controlplane.secrets import Secrets
-from weft.controlplane.snapshots import DESTINATION_RETENTION, Snapshots
+from weft.controlplane.snapshots import DESTINATION_RETENTION, MAX_RETAINED, Snapshots
 from weft.controlplane.xds.snapshot import Snapshot
 from weft.model.agent import Instance, Locality, Status
 from weft.model.manifest import parse_documents, parse_manifest
@@ -109,6 +109,21 @@ def test_an_instance_whose_identity_is_revoked_gets_no_calls() -> None:
     assert addresses(known.snapshot(DOOR), "type/summarizer") == {0: [9002]}
     known.update([ONE, TWO], [])
     assert sorted(addresses(known.snapshot(DOOR), "type/summarizer")[0]) == [9001, 9002]
+
+
+def test_an_agent_that_names_new_capabilities_all_the_time_does_not_fill_every_envoy() -> None:
+    clock = Clock()
+    source = Snapshots([API], clock=clock)
+    for turn in range(10):
+        names = frozenset(f"c-{turn}-{number}" for number in range(100))
+        source.update([ONE, replace(TWO, capabilities=names)], [])
+        clock.now += 1
+    clusters = source.snapshot(DOOR).clusters
+    assert {"type/summarizer", "capability/summarize", "capability/c-9-0", "capability/c-8-0"} <= set(
+        clusters
+    )
+    assert "capability/c-0-0" not in clusters
+    assert len(clusters) < 100 + MAX_RETAINED + 10
 
 
 def test_a_destination_stays_known_for_a_while_after_its_last_instance() -> None:

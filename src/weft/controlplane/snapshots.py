@@ -40,6 +40,10 @@ DESTINATION_RETENTION = 600.0
 """Seconds for which a destination stays known after its last instance left: callers are told "no healthy
 agent" rather than "no such agent", and clusters do not come and go with every restart."""
 
+MAX_RETAINED = 256
+"""How many destinations without any instance stay known at once, those that were seen last: each costs every
+Envoy memory, and an agent may name others all the time."""
+
 MAX_KINDS = 4096
 """For how many kinds of agents (by type, version, capabilities) routes are kept encoded at once."""
 
@@ -144,12 +148,13 @@ class Snapshots:
 
     def _known(self, current: frozenset[Destination]) -> frozenset[Destination]:
         now = self._clock()
-        self._last_seen.update(dict.fromkeys(current, now))
-        self._last_seen = {
-            destination: seen
+        gone = [
+            (destination, seen)
             for destination, seen in self._last_seen.items()
-            if now - seen < DESTINATION_RETENTION
-        }
+            if destination not in current and now - seen < DESTINATION_RETENTION
+        ]
+        gone.sort(key=lambda each: each[1], reverse=True)
+        self._last_seen = {**dict(gone[:MAX_RETAINED]), **dict.fromkeys(current, now)}
         return frozenset(self._last_seen)
 
     def _update_routing(self, policies: Policies, routes: Mapping[Destination, RouteSpec]) -> bool:
