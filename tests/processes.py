@@ -58,9 +58,9 @@ class Program:
         """Whether it has not ended."""
         return self._process is not None and self._process.poll() is None
 
-    def admit(self) -> None:
-        """Get now what the next start needs: the control plane may be down then."""
-        self._admitted = self._admission()
+    def admit(self, admitted: Mapping[str, str]) -> None:
+        """Take what the next start needs from somebody else: the control plane may be down then."""
+        self._admitted = admitted
 
     def start(self) -> None:
         """Start it (again)."""
