@@ -34,6 +34,7 @@ TIMEOUT = 10.0
 MAX_ANSWER_BYTES = 64 * 1024 * 1024
 
 _IDLE_TIMEOUT = 60.0  # a watch has a heartbeat every 15 s
+_OUT_OF_TIME = ("certificate is not yet valid", "certificate has expired")  # as OpenSSL says it
 _PAGE = 500
 _MAX_PROBLEMS = 1000
 _WHERE_TOKENS_ARE = (
@@ -294,6 +295,11 @@ def _field_problems(content: bytes) -> list[FieldProblem]:
 
 def _unreachable(url: str, error: Exception) -> Unavailable:
     reason = str(error) or type(error).__name__
+    if any(each in reason for each in _OUT_OF_TIME):
+        return Unavailable(
+            f"the certificate of the control plane at {url} is not valid now ({reason}): see whether "
+            "the clock of this machine is right, and that of the control plane's"
+        )
     if "CERTIFICATE_VERIFY_FAILED" in reason:
         return Unavailable(
             f"nobody vouches for what answers at {url} as the control plane ({reason}): name the mesh's "

@@ -23,6 +23,8 @@ MAX_ANSWER_BYTES = 1024 * 1024
 TIMEOUT = 10.0
 """Seconds that one replica has to answer."""
 
+_OUT_OF_TIME = (9, 10)  # X509_V_ERR_CERT_NOT_YET_VALID, X509_V_ERR_CERT_HAS_EXPIRED
+
 _ERRORS: Mapping[str, type[MeshError]] = {
     each.code: each for each in (InvalidRequest, Unauthenticated, Denied, Unavailable)
 }
@@ -82,7 +84,8 @@ class IdentityApi:
             except TimeoutError:
                 problems.append(f"{address}: no answer within {TIMEOUT:g} s")
             except ssl.SSLCertVerificationError as error:
-                problems.append(f"{address}: its certificate is refused ({error.verify_message})")
+                hint = "; see whether clocks agree" if error.verify_code in _OUT_OF_TIME else ""
+                problems.append(f"{address}: its certificate is refused ({error.verify_message}{hint})")
             except ssl.SSLError as error:
                 problems.append(f"{address}: TLS failed ({error.reason or error})")
             except OSError as error:
