@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 
+_SECOND = 1.0
+
+
 class Reminder:
     """Due once after `first` seconds, then after twice as long each time, at most `longest` apart.
 
-    Time is whatever clock the caller passes in, in seconds.
+    With `first` 0 it is due at once, and then after a second. Time is whatever clock the caller passes in, in
+    seconds.
     """
 
     def __init__(self, now: float, *, first: float = 3.0, longest: float = 60.0) -> None:
@@ -18,6 +22,6 @@ class Reminder:
         """Whether it is time to say it; if so, the next time is set."""
         if now < self._next:
             return False
-        self._pause = min(self._pause * 2, self._longest)
+        self._pause = min(self._pause * 2 or _SECOND, self._longest)
         self._next = now + self._pause
         return True
