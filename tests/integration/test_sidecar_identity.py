@@ -110,6 +110,31 @@ async def test_an_identity_is_renewed_with_a_new_key_before_it_expires(tmp_path:
         await _cancel(running)
 
 
+async def test_a_sidecar_survives_a_disk_that_takes_nothing_for_a_while(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with authority_api(tmp_path, SHORT) as api:
+        own = identity(api, tmp_path / "runtime")
+        await own.obtain(await token(api), "editor-0")
+        before, file = own.expires_at, tmp_path / "runtime" / "identity.json"
+        file.unlink()
+        file.mkdir()
+        running = asyncio.create_task(own.run())
+
+        async def told() -> bool:
+            return "cannot be written" in caplog.text
+
+        async def renewed() -> bool:
+            return own.expires_at > before
+
+        async with asyncio.timeout(LIMIT):
+            await until(told)
+            file.rmdir()
+            await until(renewed)
+        assert not running.done()
+        await _cancel(running)
+
+
 async def test_a_new_root_is_trusted_before_anybody_signs_below_it(tmp_path: Path) -> None:
     async with authority_api(tmp_path, SHORT) as api:
         own = identity(api, tmp_path / "runtime", trust_refresh=0.2)

@@ -115,6 +115,10 @@ class SidecarIdentity:
                 key = new_key()
                 csr = signing_request(key, self.id)
                 issued = await self._api.renew(csr, credentials=self._credentials, trust=self._trust)
+                self._take(issued, key_pem(key))
+            except OSError as error:
+                # A disk that is full for a while is no reason to stop: what is there is good yet.
+                self._note_failure(Unavailable(f"it cannot be written: {error}"), loud=reminder.due(now()))
             except Unavailable as error:
                 if time.time() >= self.expires_at and await self._control_plane_answers():
                     raise self._expired(error) from error
@@ -124,7 +128,6 @@ class SidecarIdentity:
                     raise
                 raise self._expired(error) from error
             else:
-                self._take(issued, key_pem(key))
                 return
             await asyncio.sleep(pause)
 
@@ -143,6 +146,8 @@ class SidecarIdentity:
                 self._trust_in(await self._api.bundles(self._trust))
             except MeshError as error:
                 logger.debug("the trust bundles could not be asked for: %s", error.detail)
+            except OSError as error:
+                logger.warning("what is to be trusted cannot be written for Envoy, trying on: %s", error)
 
     def _take(self, issued: Issued, key: bytes) -> None:
         # First the roots: whoever gets to see the new certificate must be able to verify its peers'.
