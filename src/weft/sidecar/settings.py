@@ -86,7 +86,7 @@ class SidecarSettings:
     inbound_port: int | None = None
     """Port at which other sidecars' calls are taken; None: chosen."""
     advertise_host: str = ""
-    """Host at which other sidecars reach this one; empty: `bind_host`."""
+    """IP address at which other sidecars reach this one; empty: `bind_host`."""
     outbound_port: int | None = None
     """Port on loopback of the agent's way out, an HTTP proxy; None: chosen."""
 
