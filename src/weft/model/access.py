@@ -170,8 +170,8 @@ class AccessDestination(Spec):
 class McpMatch(Spec):
     """Which requests of MCP match, by what their bodies say.
 
-    A POST of an array, of what is no JSON at all, or with a key twice or in another case that decides, is taken
-    for what is denied: give `paths` too where an agent takes such things elsewhere.
+    A POST of an array, of what is no JSON at all, or with a key that decides twice or in another case, is
+    taken for what is denied: give `paths` too where an agent takes such things elsewhere.
     """
 
     methods: Annotated[tuple[RpcName, ...], Field(max_length=MAX_ITEMS)] = ()
