@@ -11,7 +11,7 @@ from tests.fake_time import run_in_fake_time
 
 from weft.model.agent import Instance, Status
 from weft.registry.registry import Registry
-from weft.registry.view import SUBSCRIPTION_LIMIT, ChangeKind, FellBehind, InstanceChange, View
+from weft.registry.view import REJOIN, SUBSCRIPTION_LIMIT, ChangeKind, FellBehind, InstanceChange, View
 from weft.store.memory import MemoryStore
 
 TTL = 10.0
@@ -149,6 +149,8 @@ def test_those_that_expired_in_an_outage_stay_for_one_lease_after_it() -> None:
         await _settle()
         assert view.generation == before
         await asyncio.sleep(TTL / 2)
+        await _write(registry, ONE)
+        await asyncio.sleep(REJOIN)
         assert set(view.instances) == {"worker.one"}
         assert view.generation == before + 1
 
@@ -165,7 +167,7 @@ def test_those_that_expire_shortly_after_an_outage_stay_until_the_grace_ends() -
         await asyncio.sleep(4)
         assert await registry.instances() == []
         assert set(view.instances) == {"worker.one"}
-        await asyncio.sleep(7)
+        await asyncio.sleep(7 + REJOIN)
         assert set(view.instances) == set()
 
     _run(test)
@@ -226,7 +228,7 @@ def test_a_second_outage_begins_the_grace_anew() -> None:
             store.resume()
             await asyncio.sleep(TTL - 1)
             assert set(view.instances) == {"worker.one"}
-        await asyncio.sleep(2)
+        await asyncio.sleep(2 + REJOIN)
         assert set(view.instances) == set()
 
     _run(test)

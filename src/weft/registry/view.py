@@ -44,6 +44,11 @@ class InstanceChange:
 Batch = tuple[InstanceChange, ...]
 
 
+REJOIN = 5.0
+"""Seconds that sidecars may take to connect to a store that has come back. NATS asks the control plane about
+each of them; one that is there before the control plane is waits, in vain, for three seconds."""
+
+
 class FellBehind(Unavailable):
     """A subscriber did not take its changes fast enough; it may subscribe again."""
 
@@ -52,8 +57,8 @@ class View:
     """Follows the registry from the moment its context is entered.
 
     An outage of the store must not look like the death of every instance. So instances whose leases ran out
-    while the store could not be reached, or in the `lease_ttl` seconds after it came back, stay in the
-    picture until those seconds are over, to give them time to renew. One that was deleted is gone at once.
+    while the store could not be reached, or in the `lease_ttl` and REJOIN seconds after it came back, stay in
+    the picture until those are over, to give them time to renew. One that was deleted is gone at once.
     """
 
     def __init__(self, registry: Registry) -> None:
@@ -165,7 +170,7 @@ class View:
         if self._grace is not None:
             self._grace.cancel()
         loop = asyncio.get_running_loop()
-        self._grace = loop.call_later(self._registry.lease_ttl, self._end_grace)
+        self._grace = loop.call_later(self._registry.lease_ttl + REJOIN, self._end_grace)
 
     def _end_grace(self) -> None:
         if not self._registry.connected:
