@@ -24,13 +24,18 @@ class Pki:
     """A trust domain's root and issuing intermediate."""
 
     def __init__(self, trust_domain: str = DEFAULT_TRUST_DOMAIN, *, now: float | None = None) -> None:
-        """`now` is the time it is made at, in seconds since 1970; by default the present."""
+        """`now` is the time at which it signs, in seconds since 1970; by default always the present."""
         self.trust_domain = trust_domain
-        self.now = time.time() if now is None else now
+        self._now = now
         self.root_key = new_key()
         self.root = self.authority("root", self.root_key)
         self.intermediate_key = new_key()
         self.intermediate = self.authority("intermediate", self.intermediate_key)
+
+    @property
+    def now(self) -> float:
+        """When it signs."""
+        return time.time() if self._now is None else self._now
 
     def authority(
         self,

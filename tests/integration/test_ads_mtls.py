@@ -9,7 +9,7 @@ from contextlib import suppress
 import grpc
 import pytest
 from grpc import StatusCode, aio
-from tests.pki import Pki
+from tests.pki import DAY, Pki
 from tests.xds import NODE, AdsClient, AdsMesh, bare, running, server_identity, stream
 
 from weft.controlplane.xds.credentials import server_credentials
@@ -119,7 +119,7 @@ async def test_a_certificate_that_is_no_identity_here_is_refused(
         None,
         OURS.svid(EDITOR, self_signed=True),
         OURS.svid(EDITOR, lifetime=-60, not_before=-3600),
-        OURS.svid(EDITOR, not_before=600),
+        OURS.svid(EDITOR, not_before=DAY, lifetime=2 * DAY),
         Pki().svid(EDITOR),
         Pki("partner.example").svid("spiffe://partner.example/agent/editor/e-1"),
     ],

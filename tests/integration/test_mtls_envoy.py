@@ -16,7 +16,7 @@ from cryptography import x509
 from envoy.config.cluster.v3.cluster_pb2 import Cluster
 from envoy.extensions.upstreams.http.v3.http_protocol_options_pb2 import HttpProtocolOptions
 from tests.envoys import LIMIT, EchoAgent, StaticEnvoy, running_envoy
-from tests.pki import Pki
+from tests.pki import DAY, Pki
 from tests.sds import write_secrets
 
 from weft.aio.poll import until
@@ -171,7 +171,7 @@ REFUSED: dict[str, tuple[ChainAndKey | None, str]] = {
     "no certificate": (None, "PEER_DID_NOT_RETURN_A_CERTIFICATE"),
     "self-signed": (OURS.svid(EDITOR, self_signed=True), "local_issuer"),
     "expired": (OURS.svid(EDITOR, lifetime=-60, not_before=-3600), "expired"),
-    "not yet valid": (OURS.svid(EDITOR, not_before=600), "not_yet_valid"),
+    "not yet valid": (OURS.svid(EDITOR, not_before=DAY, lifetime=2 * DAY), "not_yet_valid"),
     "wrong trust domain": (Pki("other.example").svid("spiffe://other.example/agent/editor/e-1"), "no_trust"),
     "unknown authority": (Pki().svid(EDITOR), "verify_cert_failed"),
     "an authority's": (OURS.svid(EDITOR, ca=True), "precheck"),
@@ -252,7 +252,7 @@ IMPOSTORS: dict[str, ChainAndKey] = {
     "an operator": OURS.svid("spiffe://weft.local/operator/summarizer/s-1"),
     "self-signed": OURS.svid(SUMMARIZER, self_signed=True),
     "expired": OURS.svid(SUMMARIZER, lifetime=-60, not_before=-3600),
-    "not yet valid": OURS.svid(SUMMARIZER, not_before=600),
+    "not yet valid": OURS.svid(SUMMARIZER, not_before=DAY, lifetime=2 * DAY),
     "unknown authority": Pki().svid(SUMMARIZER),
     "federated, in our name": PARTNER.svid(SUMMARIZER),
     "federated": PARTNER.svid("spiffe://partner.example/agent/summarizer/s-1"),
