@@ -139,7 +139,7 @@ async def _client(mesh: Rig, instance: str, stack: AsyncExitStack) -> Client:
     csr = signing_request(key)
     api = IdentityApi([Address(HOST, mesh.mesh.ports.api)])
     token = await mesh.mesh.api.join_token(_TYPE, instance, {})
-    issued = await api.enrol(csr, token=token, instance=instance, trust=trust)
+    issued = await api.enrol(csr, attestor="join-token", evidence=token, instance=instance, trust=trust)
     credentials = mesh.directory / f"{instance}.pem"
     write_private(credentials, issued.svid.chain_pem + key_pem(key))
     connector = aiohttp.TCPConnector(ssl=client_context(trust.own.pem, credentials))

@@ -18,6 +18,7 @@ from weft.controlplane.api import identity
 from weft.controlplane.api.access import Gate, admit, control_access
 from weft.controlplane.api.problems import answer_with_problems
 from weft.controlplane.api.tls import server_config, server_tls
+from weft.controlplane.attestation import Attestor
 from weft.controlplane.ca.authority import Authority
 from weft.controlplane.ca.lifetimes import Lifetimes
 from weft.controlplane.enrolment import Enrolment
@@ -73,9 +74,16 @@ class AuthorityApi:
 
 @asynccontextmanager
 async def authority_api(
-    directory: Path, lifetimes: Lifetimes | None = None, *, port: int = 0
+    directory: Path,
+    lifetimes: Lifetimes | None = None,
+    *,
+    port: int = 0,
+    attestors: Mapping[str, Attestor] | None = None,
 ) -> AsyncIterator[AuthorityApi]:
-    """Serve until the context is left; the roots are written into `directory`."""
+    """Serve until the context is left; the roots are written into `directory`.
+
+    `attestors` are those beside the one for join tokens.
+    """
     store = MemoryStore()
     async with (
         Authority.open(store, Sealer([b"k" * 32]), lifetimes=lifetimes or Lifetimes()) as authority,
@@ -83,7 +91,7 @@ async def authority_api(
         Tokens.follow(store) as tokens,
     ):
         join_tokens = await JoinTokens.open(store, authority.trust_domain)
-        enrolment = Enrolment(authority, identities, {"join-token": join_tokens})
+        enrolment = Enrolment(authority, identities, {"join-token": join_tokens, **(attestors or {})})
         membership = Membership(authority, identities, join_tokens, enrolment, nats_roots=b"")
         audit = AuditList()
         own = OwnIdentity(authority, "test", [HOST, "localhost"])

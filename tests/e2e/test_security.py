@@ -120,17 +120,25 @@ async def test_a_csr_does_not_say_whose_it_is_and_a_join_token_is_good_once(mesh
     token = await mesh.api.join_token("visitor", "visitor-1", {})
     csr = signing_request(key, parse_spiffe_id(VAULT))
     with mesh.attack(), pytest.raises(Denied, match="is for"):
-        await api.enrol(csr, token=token, instance="visitor-1", trust=trust)
+        await api.enrol(csr, attestor="join-token", evidence=token, instance="visitor-1", trust=trust)
     await mesh.audited(outcome="denied", action="issue svid", reason=f"is for '{VAULT}'")
     with mesh.attack(), pytest.raises(Denied, match="is for"):
         await api.renew(csr, credentials=mesh.credentials("editor-1"), trust=trust)
     await mesh.audited(outcome="denied", action="renew svid", who=EDITOR, reason=f"is for '{VAULT}'")
 
     token = await mesh.api.join_token("visitor", "visitor-1", {})
-    enrolled = await api.enrol(signing_request(key, None), token=token, instance="visitor-1", trust=trust)
+    enrolled = await api.enrol(
+        signing_request(key, None), attestor="join-token", evidence=token, instance="visitor-1", trust=trust
+    )
     assert str(enrolled.svid.id) == "spiffe://weft.local/agent/visitor/visitor-1"
     with mesh.attack(), pytest.raises(Unauthenticated, match="used before"):
-        await api.enrol(signing_request(key, None), token=token, instance="visitor-1", trust=trust)
+        await api.enrol(
+            signing_request(key, None),
+            attestor="join-token",
+            evidence=token,
+            instance="visitor-1",
+            trust=trust,
+        )
     denial = await mesh.audited(outcome="denied", action="issue svid", reason="used before")
     assert token not in str(denial)
 

@@ -10,16 +10,18 @@ from pathlib import Path
 
 import pytest
 from tests.authority import AuthorityApi, authority_api
+from tests.cluster import ISSUER, Cluster
 
 from weft.aio.poll import until
 from weft.controlplane.ca.lifetimes import Lifetimes
 from weft.controlplane.ca.rotation import Level
+from weft.controlplane.service_accounts import ServiceAccounts
 from weft.errors import Denied, InvalidRequest, Unauthenticated, Unavailable
 from weft.identity.svid import parse_svid, verify_svid
 from weft.model.audit import Outcome
 from weft.model.node import Address
 from weft.model.spiffe import DEFAULT_TRUST_DOMAIN, agent_id
-from weft.sidecar.identity import SidecarIdentity, read_trust
+from weft.sidecar.identity import SERVICE_ACCOUNT, SidecarIdentity, read_evidence, read_trust
 
 EDITOR = agent_id(DEFAULT_TRUST_DOMAIN, "editor", "editor-0")
 SHORT = Lifetimes(svid=2.0, propagation=1.0)
@@ -64,6 +66,23 @@ async def test_a_join_token_used_twice_is_refused_and_audited(api: AuthorityApi,
     last = api.audit.records[-1]
     assert (last.action, last.outcome) == ("issue svid", Outcome.DENIED)
     assert spent not in repr(api.audit.records)
+
+
+async def test_a_pod_gets_its_identity_by_the_token_that_kubernetes_gives_it(tmp_path: Path) -> None:
+    cluster = Cluster(tmp_path)
+    pods = ServiceAccounts(DEFAULT_TRUST_DOMAIN, issuer=ISSUER, keys=cluster.keys)
+    (tmp_path / "token").write_text(f"{cluster.token()}\n")
+    async with authority_api(tmp_path, attestors={SERVICE_ACCOUNT: pods}) as api:
+        own = identity(api, tmp_path / "runtime")
+        evidence = read_evidence(tmp_path / "token")
+        await own.obtain(evidence, "editor-0", attestor=SERVICE_ACCOUNT)
+        assert own.id == EDITOR
+        with pytest.raises(Denied, match="editor-1"):
+            await own.obtain(evidence, "editor-1", attestor=SERVICE_ACCOUNT)
+        with pytest.raises(Unauthenticated):
+            await own.obtain("nonsense", "editor-0", attestor=SERVICE_ACCOUNT)
+    with pytest.raises(Unavailable, match="cannot be read"):
+        read_evidence(tmp_path / "nothing")
 
 
 async def test_another_s_name_is_refused(api: AuthorityApi, tmp_path: Path) -> None:

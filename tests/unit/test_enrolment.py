@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import time
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -11,14 +10,14 @@ from typing import Any
 
 import jwt
 import pytest
-from cryptography.hazmat.primitives.asymmetric import rsa
+from tests.cluster import ISSUER, Cluster
 
 from weft.controlplane.ca.authority import Authority
 from weft.controlplane.enrolment import Applicant, Enrolment
 from weft.controlplane.identities import Identities
 from weft.controlplane.join_tokens import JoinTokens
 from weft.controlplane.sealing import Sealer
-from weft.controlplane.service_accounts import AUDIENCE, ServiceAccounts
+from weft.controlplane.service_accounts import ServiceAccounts
 from weft.errors import Denied, InvalidRequest, NotFound, Unauthenticated
 from weft.identity.keys import new_key, signing_request
 from weft.identity.svid import verify_svid
@@ -26,7 +25,6 @@ from weft.model.spiffe import DEFAULT_TRUST_DOMAIN, agent_id, operator_id
 from weft.store.memory import MemoryStore
 
 EDITOR = agent_id(DEFAULT_TRUST_DOMAIN, "editor", "editor-0")
-ISSUER = "https://cluster.example"
 
 
 class Mesh:
@@ -153,33 +151,6 @@ async def test_a_revoked_identity_is_neither_renewed_nor_given_again_until_it_is
     await mesh.enrolment.enrol(csr(), applicant(await mesh.token()))
     with pytest.raises(NotFound):
         await mesh.identities.restore(EDITOR)
-
-
-class Cluster:
-    """Signs service account tokens as a Kubernetes cluster does."""
-
-    def __init__(self, directory: Path) -> None:
-        self.key = rsa.generate_private_key(65537, 2048)
-        self.keys = directory / "jwks.json"
-        public = json.loads(jwt.algorithms.RSAAlgorithm.to_jwk(self.key.public_key()))
-        self.keys.write_text(json.dumps({"keys": [{**public, "kid": "one", "use": "sig"}]}))
-
-    def token(self, *, kid: str = "one", **changes: Any) -> str:
-        now = time.time()
-        claims = {
-            "iss": ISSUER,
-            "aud": [AUDIENCE],
-            "sub": "system:serviceaccount:crew:editor",
-            "iat": now,
-            "exp": now + 600,
-            "kubernetes.io": {
-                "namespace": "crew",
-                "pod": {"name": "editor-0", "uid": "1"},
-                "serviceaccount": {"name": "editor", "uid": "2"},
-            },
-            **changes,
-        }
-        return jwt.encode(claims, self.key, algorithm="RS256", headers={"kid": kid})
 
 
 @pytest.fixture

@@ -19,6 +19,7 @@ from weft.sidecar.arguments import (
     JOIN_TOKEN_FILE_VARIABLE,
     JOIN_TOKEN_VARIABLE,
     NATS_VARIABLE,
+    SERVICE_ACCOUNT_VARIABLE,
     TRUST_BUNDLE_VARIABLE,
     XDS_VARIABLE,
     parse_label,
@@ -103,7 +104,8 @@ def run(
 
 def _can_join(environ: Mapping[str, str]) -> bool:
     """Whether somebody has given what the sidecar is to prove itself with."""
-    return bool(environ.get(JOIN_TOKEN_VARIABLE) or environ.get(JOIN_TOKEN_FILE_VARIABLE))
+    ways = (JOIN_TOKEN_VARIABLE, JOIN_TOKEN_FILE_VARIABLE, SERVICE_ACCOUNT_VARIABLE)
+    return any(environ.get(each) for each in ways)
 
 
 async def _join_token(

@@ -31,6 +31,9 @@ JOIN_TOKEN_FILE_VARIABLE = "WEFT_JOIN_TOKEN_FILE"  # noqa: S105 -- its name
 TRUST_REFRESH_VARIABLE = "WEFT_TRUST_REFRESH"
 """Environment variable: seconds after which it is asked again what is to be trusted."""
 
+SERVICE_ACCOUNT_VARIABLE = "WEFT_SERVICE_ACCOUNT_TOKEN_FILE"
+"""Environment variable: the file of the service account token, on Kubernetes."""
+
 _MAX_TOKEN_BYTES = 4096
 _SECRET_VARIABLES = (JOIN_TOKEN_VARIABLE, JOIN_TOKEN_FILE_VARIABLE, TOKEN_VARIABLE)
 """What whoever starts the sidecar may have, and its program does not get to see."""
@@ -115,6 +118,13 @@ def _add_addresses(parser: argparse.ArgumentParser, environ: Mapping[str, str]) 
         type=Path,
         default=Path(trust) if trust else None,
         help=f"the mesh's roots, PEM (default: ${TRUST_BUNDLE_VARIABLE})",
+    )
+    account = environ.get(SERVICE_ACCOUNT_VARIABLE)
+    parser.add_argument(
+        "--service-account-token",
+        type=Path,
+        default=Path(account) if account else None,
+        help=f"in place of a join token, on Kubernetes (default: ${SERVICE_ACCOUNT_VARIABLE})",
     )
     _add(parser, "runtime_parent", "--runtime-dir", type=Path)
     _add(parser, "envoy_concurrency", type=int)

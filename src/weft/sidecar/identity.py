@@ -29,10 +29,15 @@ from weft.sidecar.sds import write_identity, write_trust
 
 logger = logging.getLogger(__name__)
 
+JOIN_TOKEN = "join-token"  # noqa: S105 -- its name
+SERVICE_ACCOUNT = "service-account"
+"""The attestors of the control plane that a sidecar can prove itself to."""
+
 _CREDENTIALS = "svid.pem"
 _LONGEST_PAUSE = 15.0
 _JITTER = 0.1
 _MAX_BUNDLE_BYTES = 1024 * 1024
+_MAX_EVIDENCE_BYTES = 16 * 1024
 
 
 class SidecarIdentity:
@@ -77,16 +82,20 @@ class SidecarIdentity:
         """How to connect to NATS now: asked anew for every connection, since certificates change."""
         return client_context(self._nats_roots, self._directory / _CREDENTIALS)
 
-    async def obtain(self, token: str, instance: str) -> None:
-        """Get the identity that a join token stands for.
+    async def obtain(self, evidence: str, instance: str, *, attestor: str = JOIN_TOKEN) -> None:
+        """Get the identity that `evidence` proves: a join token, or what another `attestor` takes.
 
         Raises Unavailable if the control plane does not answer now, Unauthenticated or Denied if it says no.
         """
         key = new_key()
-        csr = signing_request(key, None)
-        self._take(
-            await self._api.enrol(csr, token=token, instance=instance, trust=self._trust), key_pem(key)
+        issued = await self._api.enrol(
+            signing_request(key, None),
+            attestor=attestor,
+            evidence=evidence,
+            instance=instance,
+            trust=self._trust,
         )
+        self._take(issued, key_pem(key))
         logger.info("identity %s, valid until %s", self.id, _clock(self.expires_at))
 
     async def run(self, renewed: Callable[[], Awaitable[None]] | None = None) -> None:
@@ -201,6 +210,15 @@ def read_trust(file: Path) -> TrustBundles:
     except (OSError, ValueError) as error:
         raise InvalidRequest(f"trust bundle {file} holds no roots of a mesh: {error}") from error
     return TrustBundles(parse_bundle(parse_spiffe_id(name).trust_domain, pem))
+
+
+def read_evidence(file: Path) -> str:
+    """The token in `file`. Raises Unavailable if it cannot be read now."""
+    try:
+        with file.open(encoding="ascii") as token:
+            return token.read(_MAX_EVIDENCE_BYTES).strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise Unavailable(f"the token cannot be read from {file}: {error}") from error
 
 
 def _jitter() -> float:

@@ -49,9 +49,11 @@ class IdentityApi:
     def __init__(self, addresses: Sequence[Address]) -> None:
         self._addresses = addresses
 
-    async def enrol(self, csr: bytes, *, token: str, instance: str, trust: TrustBundles) -> Issued:
-        """A first SVID for the key of `csr`, for the bearer of a join token."""
-        body = {"csr": csr.decode(), "attestor": "join-token", "evidence": token, "instance": instance}
+    async def enrol(
+        self, csr: bytes, *, attestor: str, evidence: str, instance: str, trust: TrustBundles
+    ) -> Issued:
+        """A first SVID for the key of `csr`, for whom `evidence` proves to `attestor`."""
+        body = {"csr": csr.decode(), "attestor": attestor, "evidence": evidence, "instance": instance}
         return _issued(await self._ask("POST", "/v1/identity", trust, body=body))
 
     async def renew(self, csr: bytes, *, credentials: Path, trust: TrustBundles) -> Issued:

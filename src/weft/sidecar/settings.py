@@ -100,6 +100,8 @@ class SidecarSettings:
     """File with the roots of the mesh (PEM), by which the control plane is believed at first."""
     join_token: str = field(default="", repr=False)
     """What the sidecar proves itself with, once: see `weft token join`."""
+    service_account_token: Path | None = None
+    """In place of a join token: file with the token that Kubernetes projects for the audience `weft`."""
     trust_refresh: float = 30.0
     """Seconds after which it is asked again what is to be trusted, give or take a tenth."""
 
@@ -160,7 +162,7 @@ class SidecarSettings:
             raise InvalidRequest("give the URL of at least one NATS server")
         if not self.xds_addresses or not self.api_addresses:
             raise InvalidRequest("give the address of at least one control plane, for the API and for xDS")
-        if self.trust_bundle is None or not self.join_token:
+        if self.trust_bundle is None or not (self.join_token or self.service_account_token):
             raise InvalidRequest(
                 "the sidecar cannot prove who it is: give a trust bundle (--trust-bundle FILE, or "
                 "WEFT_TRUST_BUNDLE) and a join token (WEFT_JOIN_TOKEN, or WEFT_JOIN_TOKEN_FILE); `weft run` "

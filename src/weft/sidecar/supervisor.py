@@ -25,7 +25,7 @@ from weft.sidecar.drain import drain
 from weft.sidecar.envoy import Envoy, admin_socket
 from weft.sidecar.exit_codes import ExitCode, exit_code
 from weft.sidecar.health import Health, HealthMonitor, check_agent
-from weft.sidecar.identity import SidecarIdentity, read_trust
+from weft.sidecar.identity import SERVICE_ACCOUNT, SidecarIdentity, read_evidence, read_trust
 from weft.sidecar.plan import Plan, make_plan
 from weft.sidecar.program import check_command, start_program
 from weft.sidecar.registration import Registration
@@ -131,9 +131,17 @@ class Sidecar:
             self._background.append(tasks.create_task(self._monitor(inbound).run(), name="health"))
 
     async def _obtain_identity(self) -> None:
+        limit = self._settings.start_timeout
+        await persistently(self._prove, what="obtaining an identity", timeout=limit)
+
+    async def _prove(self) -> None:
         settings = self._settings
-        obtain = partial(self._identity.obtain, settings.join_token, settings.id)
-        await persistently(obtain, what="obtaining an identity", timeout=settings.start_timeout)
+        if settings.join_token or settings.service_account_token is None:
+            await self._identity.obtain(settings.join_token, settings.id)
+            return
+        # Kubernetes replaces it every now and then.
+        token = read_evidence(settings.service_account_token)
+        await self._identity.obtain(token, settings.id, attestor=SERVICE_ACCOUNT)
 
     def _new_identity(self) -> SidecarIdentity:
         settings = self._settings
