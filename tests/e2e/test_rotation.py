@@ -78,11 +78,11 @@ async def ends(mesh: SecuredMesh, *agents: str) -> list[float]:
     return sorted(float(known[f"{each}-1"]) for each in agents)
 
 
-async def fresh(mesh: SecuredMesh, *agents: str) -> float:
-    """Wait until these agents have most of their certificates' lives before them; when the first ends."""
+async def fresh(mesh: SecuredMesh, *agents: str, part: float = 0.7) -> float:
+    """Wait until these agents have `part` of their certificates' lives before them; when the first ends."""
 
     async def all_fresh() -> bool:
-        return (await ends(mesh, *agents))[0] - time.time() > LIFETIME * 0.7
+        return (await ends(mesh, *agents))[0] - time.time() > LIFETIME * part
 
     await eventually(all_fresh, lambda: "the identities were never fresh at the same time")
     return (await ends(mesh, *agents))[0]
@@ -113,7 +113,9 @@ async def test_without_the_control_plane_calls_go_on_for_as_long_as_certificates
 async def test_an_identity_that_ended_meanwhile_is_the_reason_of_errors_and_made_anew(
     mesh: SecuredMesh,
 ) -> None:
-    end = (await ends(mesh, "editor", "vault", "worker"))[-1]
+    agents = ("editor", "vault", "worker")
+    await fresh(mesh, *agents, part=0.6)  # so that none is just being renewed
+    end = (await ends(mesh, *agents))[-1]
     before = {name: each.restarts for name, each in mesh.local.children.items()}
     with without_control_plane(mesh):
         await asyncio.sleep(end + 1 - time.time())
@@ -123,10 +125,10 @@ async def test_an_identity_that_ended_meanwhile_is_the_reason_of_errors_and_made
                 await client.request("vault", "headers")
 
     async def healed() -> bool:
-        agents = [mesh.local.children[f"{each}-1"] for each in ("editor", "vault", "worker")]
-        return all(each.phase == "ready" and each.restarts > before[each.name] for each in agents)
+        children = [mesh.local.children[f"{each}-1"] for each in agents]
+        return all(each.phase == "ready" and each.restarts > before[each.name] for each in children)
 
-    await eventually(healed, lambda: str(mesh.local.children), limit=60.0)
+    await eventually(healed, lambda: _told(mesh), limit=60.0)
     assert "and could not be renewed in time" in mesh.log("editor-1")
     await mesh.allows("editor", "vault")
 
@@ -161,3 +163,9 @@ async def rotate(mesh: SecuredMesh, level: str) -> None:
         return now["issuing"] != before["issuing"] and (level != "root" or now["root"] != before["root"])
 
     await eventually(replaced, lambda: f"no new {level}")
+
+
+def _told(mesh: SecuredMesh) -> str:
+    """What is known of the mesh, for whoever wants to know why."""
+    logs = "\n".join(f"{name}:\n{mesh.log(name)[-4000:]}" for name in ("worker-1", "editor-1", "control"))
+    return f"{mesh.local.children}\n{logs}"

@@ -7,7 +7,7 @@ import logging
 import random
 import ssl
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -98,7 +98,7 @@ class SidecarIdentity:
         self._take(issued, key_pem(key))
         logger.info("identity %s, valid until %s", self.id, _clock(self.expires_at))
 
-    async def run(self, renewed: Callable[[], Awaitable[None]] | None = None) -> None:
+    async def run(self, renewed: Callable[[], None] = lambda: None) -> None:
         """Renew the identity at half its life, and keep up with what is to be trusted.
 
         `renewed` is called after every renewal. While the control plane is away both are tried again and
@@ -108,13 +108,12 @@ class SidecarIdentity:
             tasks.create_task(self._keep_trust(), name="trust")
             await self._keep_identity(renewed)
 
-    async def _keep_identity(self, renewed: Callable[[], Awaitable[None]] | None) -> None:
+    async def _keep_identity(self, renewed: Callable[[], None]) -> None:
         while True:
             await asyncio.sleep(max(0.0, self._renew_at - time.time()))
             await self._renew()
             logger.info("identity renewed, valid until %s", _clock(self.expires_at))
-            if renewed is not None:
-                await renewed()
+            renewed()
 
     async def _renew(self) -> None:
         now = asyncio.get_running_loop().time

@@ -82,6 +82,7 @@ class Sidecar:
         self._identity = self._new_identity()
         self._denials = _denials(plan.node, self._identity)
         self._store: NatsStore | None = None
+        self._renewed = asyncio.Event()
         self._envoy = self._new_envoy()
         self._envoy_ready = False
         self._health = Health()
@@ -116,7 +117,8 @@ class Sidecar:
 
     async def _start(self, tasks: asyncio.TaskGroup, stack: AsyncExitStack) -> None:
         await self._obtain_identity()
-        self._background.append(tasks.create_task(self._identity.run(self._reconnect), name="identity"))
+        self._background.append(tasks.create_task(self._identity.run(self._renewed.set), name="identity"))
+        self._background.append(tasks.create_task(self._follow_identity(), name="follow the identity"))
         tasks.create_task(self._envoy.run(), name="envoy")
         await self._envoy.wait_until_ready()
         stack.push_async_callback(self._close_store)
@@ -202,6 +204,13 @@ class Sidecar:
                 inbox_prefix=inbox_prefix(self._identity.id),
             )
         return self._store
+
+    async def _follow_identity(self) -> None:
+        """Connect to NATS anew with every renewal. A task of its own: renewals must not wait for NATS."""
+        while True:
+            await self._renewed.wait()
+            self._renewed.clear()
+            await self._reconnect()
 
     async def _reconnect(self) -> None:
         """Have the connection to NATS last as long as the identity does now.

@@ -229,10 +229,12 @@ class NatsConnection:
         async def settled() -> bool:
             return under_way.isdisjoint(self._in_flight)
 
-        await until(settled)
+        with suppress(TimeoutError):
+            async with asyncio.timeout(self._timeout):
+                await until(settled)
         for act in tuple(self._loss_listeners):
             act()
-        await former.close()
+        await _give_up(former)
 
     async def close(self) -> None:
         """Close the connection. A second time it does nothing."""
@@ -240,7 +242,7 @@ class NatsConnection:
         client, self._client = self._client, None
         self._note_loss()
         if client is not None:
-            await client.close()
+            await _give_up(client)
 
     async def _connect(self) -> None:
         """Connect to any server and see that all streams are there. Raises Unavailable."""
@@ -389,8 +391,9 @@ def _is_loopback(address: str) -> bool:
 
 
 async def _give_up(client: Client) -> None:
-    # Where the TLS handshake failed, nobody tells nats-py that the connection is gone, and it waits for ever.
-    with suppress(TimeoutError):
+    # Where the TLS handshake failed, or the server hung up, nobody tells nats-py that the connection is gone,
+    # and it waits for ever.
+    with suppress(*_FAILURES):
         async with asyncio.timeout(_GOODBYE_LIMIT):
             await client.close()
 
