@@ -13,6 +13,7 @@ from types import SimpleNamespace
 import uvicorn
 from fastapi import FastAPI
 
+from tests.control_access import MemoryAudit
 from weft.aio.poll import until
 from weft.controlplane.api import identity
 from weft.controlplane.api.access import Gate, admit, control_access
@@ -28,24 +29,10 @@ from weft.controlplane.membership import Membership
 from weft.controlplane.own_identity import OwnIdentity
 from weft.controlplane.sealing import Sealer
 from weft.controlplane.tokens import Tokens
-from weft.model.audit import AuditRecord
 from weft.model.node import Address
 from weft.store.memory import MemoryStore
 
 HOST = "127.0.0.1"
-
-
-class AuditList:
-    """What the API wrote down."""
-
-    def __init__(self) -> None:
-        self.records: list[AuditRecord] = []
-
-    def record(self, record: AuditRecord) -> None:
-        self.records.append(record)
-
-    async def recent(self, limit: int, *, since: float | None = None) -> list[AuditRecord]:
-        return [each for each in self.records if since is None or each.time >= since][-limit:]
 
 
 @dataclass(frozen=True)
@@ -57,7 +44,7 @@ class AuthorityApi:
     """File with the roots."""
     membership: Membership
     own: OwnIdentity
-    audit: AuditList
+    audit: MemoryAudit
 
     async def admission(self, agent_type: str | None, instance: str) -> Mapping[str, str]:
         """Environment variables with which a sidecar gets an identity, once."""
@@ -93,7 +80,7 @@ async def authority_api(
         join_tokens = await JoinTokens.open(store, authority.trust_domain)
         enrolment = Enrolment(authority, identities, {"join-token": join_tokens, **(attestors or {})})
         membership = Membership(authority, identities, join_tokens, enrolment, nats_roots=b"")
-        audit = AuditList()
+        audit = MemoryAudit()
         own = OwnIdentity(authority, "test", [HOST, "localhost"])
         bundle = directory / "bundle.pem"
         bundle.write_bytes(authority.bundles.own.pem)

@@ -3,38 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import time
 from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
+from tests.conformance.codecs import JsonCodec, RawCodec
 
 from weft.errors import InvalidRequest
 from weft.store.bucket import Store
 from weft.store.journal import MAX_RECORD_BYTES, Journal, JournalEntry, JournalLimits
 
 PATIENCE = 20.0
-
-
-class JsonCodec:
-    """Any JSON."""
-
-    def encode(self, value: Any) -> bytes:
-        return json.dumps(value).encode()
-
-    def decode(self, data: bytes) -> Any:
-        return json.loads(data)
-
-
-class RawCodec:
-    """Bytes as they are: garbage to everybody else."""
-
-    def encode(self, value: bytes) -> bytes:
-        return value
-
-    def decode(self, data: bytes) -> bytes:
-        return data
 
 
 @pytest.fixture

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import json
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from typing import Any, TypeVar
 
 import pytest
+from tests.conformance.codecs import JsonCodec, RawCodec
 
 from weft.errors import Conflict, InvalidRequest
 from weft.store.bucket import MAX_VALUE_BYTES, Bucket, Change, Entry, Put, Removal, Removed, Snapshot, Store
@@ -16,26 +16,6 @@ from weft.store.bucket import MAX_VALUE_BYTES, Bucket, Change, Entry, Put, Remov
 T = TypeVar("T")
 
 PATIENCE = 10.0
-
-
-class JsonCodec:
-    """Any JSON."""
-
-    def encode(self, value: Any) -> bytes:
-        return json.dumps(value).encode()
-
-    def decode(self, data: bytes) -> Any:
-        return json.loads(data)
-
-
-class RawCodec:
-    """Bytes as they are: garbage to everybody else."""
-
-    def encode(self, value: bytes) -> bytes:
-        return value
-
-    def decode(self, data: bytes) -> bytes:
-        return data
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ import pytest
 from nats.aio.client import Client
 from nats.errors import NoRespondersError
 from nats.js.errors import APIError
-from tests.conformance.test_journal import JsonCodec
+from tests.conformance.codecs import JsonCodec
 from tests.pki import Pki
 from tests.servers import NatsServer, nats_server
 

@@ -10,6 +10,10 @@ def write_private(file: Path, content: bytes) -> None:
     """Write `file`, readable by this user only; readers see the old content or the new. Raises OSError."""
     draft = file.with_name(f".{file.name}.new")
     descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    with open(descriptor, "wb") as target:  # noqa: PTH123 -- made with its mode
-        target.write(content)
-    draft.replace(file)
+    try:
+        with open(descriptor, "wb") as target:  # noqa: PTH123 -- made with its mode
+            target.write(content)
+        draft.replace(file)
+    except BaseException:
+        draft.unlink(missing_ok=True)
+        raise

@@ -8,12 +8,11 @@ plane can name them without knowing where they are, and the key is nowhere else.
 from __future__ import annotations
 
 import json
-import os
-import tempfile
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from weft.aio.private_file import write_private
 from weft.identity.bundle import TrustBundle, TrustBundles
 from weft.model.sds import IDENTITY, OWN_TRUST, TRUST, secret_file
 
@@ -54,13 +53,6 @@ def _validation(bundles: Iterable[TrustBundle]) -> dict[str, Any]:
 
 
 def _write(directory: Path, name: str, secret: dict[str, Any]) -> None:
-    """Replace the file by a rename, which is what Envoy watches for; readable by this user only."""
+    """Replace the file by a rename, which is what Envoy watches for."""
     content = json.dumps({"resources": [{"@type": _SECRET, "name": name, **secret}]})
-    handle, temporary = tempfile.mkstemp(dir=directory, prefix=f".{name}-")
-    try:
-        with os.fdopen(handle, "w", encoding="ascii") as file:
-            file.write(content)
-        Path(temporary).replace(directory / secret_file(name))
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
+    write_private(directory / secret_file(name), content.encode("ascii"))

@@ -133,6 +133,8 @@ async def answered(question: bytes, decide: Decide, issuer: nkeys.KeyPair) -> st
         logger.info("NATS refuses %s from %s: %s", _named(request), request.client.host, error.detail)
         answer["error"] = error.code
     except Exception:
+        # `decide` is somebody else's code. Nobody gets in because it failed; without an answer the server
+        # would refuse too, but seconds later, and nats-py would keep to itself what went wrong.
         logger.exception("NATS refuses %s: whether it may connect cannot be decided", _named(request))
         answer["error"] = "undecided"
     return _signed(issuer, request.user, request.server, answer)
