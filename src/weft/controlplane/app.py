@@ -7,7 +7,6 @@ import logging
 import socket
 from collections.abc import Awaitable, Iterator
 from contextlib import AsyncExitStack, contextmanager
-from typing import Protocol
 
 import uvicorn
 from fastapi import FastAPI
@@ -18,9 +17,9 @@ from weft.controlplane.api.access import Access, control_access
 from weft.controlplane.api.app import create_api
 from weft.controlplane.api.context import ApiContext
 from weft.controlplane.api.tls import ServerTls, server_config, server_tls
-from weft.controlplane.message_custody import MessageCustody
+from weft.controlplane.changes import LONGEST_REST, Followed, any_of
 from weft.controlplane.message_keys import MessageKeys
-from weft.controlplane.nats_access import Admission, MessageGrant, message_grants
+from weft.controlplane.rights import admission_to_nats, message_custody, regrant, revoke
 from weft.controlplane.secrets import Secrets
 from weft.controlplane.security import Security, nats_tls, open_sealer, open_security, write_bundle
 from weft.controlplane.settings import ControlPlaneSettings
@@ -28,12 +27,7 @@ from weft.controlplane.sidecars import Sidecars
 from weft.controlplane.snapshots import Snapshots
 from weft.controlplane.xds.credentials import server_credentials
 from weft.controlplane.xds.server import AdsServer
-from weft.errors import MeshError
-from weft.model.decision import AccessRequest, Decision, access_policies, decide
 from weft.model.node import Address, parse_address
-from weft.model.queue import QueueSpec
-from weft.model.spiffe import SpiffeId
-from weft.model.topic import TopicSpec
 from weft.registry.registry import Registry
 from weft.registry.view import View
 from weft.resources.store import Resources
@@ -42,9 +36,6 @@ from weft.store.nats import NatsStore
 from weft.store.nats_callout import Callout
 
 logger = logging.getLogger(__name__)
-
-LONGEST_REST = 0.2
-"""Seconds, at most, for which changes are gathered while others follow."""
 
 STOP_TIMEOUT = 3
 """Seconds that open API requests have to finish when the process stops."""
@@ -71,7 +62,7 @@ async def run_control_plane(settings: ControlPlaneSettings) -> None:
         sidecars = await Sidecars.open(store)
         instances = await stack.enter_async_context(View(registry))
         declared = await stack.enter_async_context(ResourceView.follow(resources))
-        custody = _custody(await MessageKeys.open(store, sealer), declared, security)
+        custody = message_custody(await MessageKeys.open(store, sealer), declared, security)
         await instances.ready()
 
         snapshots = Snapshots(
@@ -110,12 +101,12 @@ async def run_control_plane(settings: ControlPlaneSettings) -> None:
             "record sidecars": sidecars.run(),
             "tend keys of messages": custody.keys.run(custody.encrypted),
             "own identity": security.own.run(lambda: _present(settings, security, tls)),
-            "revoke": _revoke(security, ads, callout),
+            "revoke": revoke(security, ads, callout),
         }
         if callout is not None:
-            admission = _admission(security, declared)
+            admission = admission_to_nats(security, declared)
             work["answer NATS"] = callout.serve(admission.decide)
-            work["grant topics and queues"] = _regrant(security, declared, admission, callout)
+            work["grant topics and queues"] = regrant(security, declared, admission, callout)
         _present(settings, security, tls)
         logger.info(
             "API at https://%s:%d, xDS at %s:%d", settings.host, settings.api_port, settings.host, ads.port
@@ -125,15 +116,6 @@ async def run_control_plane(settings: ControlPlaneSettings) -> None:
             await _serve(create_api(context, metrics), tls, listening)
             for task in background:
                 task.cancel()
-
-
-class _Followed(Protocol):
-    """What can be waited for to change."""
-
-    @property
-    def generation(self) -> int: ...
-
-    async def changed_since(self, generation: int) -> int: ...
 
 
 async def _run(work: Awaitable[None]) -> None:
@@ -160,7 +142,7 @@ async def _translate(
     snapshots: Snapshots, instances: View, declared: ResourceView, security: Security
 ) -> None:
     """Keep the snapshots up to date."""
-    followed: list[_Followed] = [instances, declared, *security.identities.followed]
+    followed: list[Followed] = [instances, declared, *security.identities.followed]
     while True:
         seen = [each.generation for each in followed]
         began = asyncio.get_running_loop().time()
@@ -168,52 +150,7 @@ async def _translate(
         # A burst of changes must not keep the loop from everything else: half of the time is theirs.
         await asyncio.sleep(min(asyncio.get_running_loop().time() - began, LONGEST_REST))
         changes = [each.changed_since(number) for each, number in zip(followed, seen, strict=True)]
-        await _any_of(*changes)
-
-
-async def _any_of(*changes: Awaitable[int]) -> None:
-    waiting = [asyncio.ensure_future(each) for each in changes]
-    try:
-        await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
-    finally:
-        for each in waiting:
-            each.cancel()
-
-
-async def _revoke(security: Security, ads: AdsServer, callout: Callout | None) -> None:
-    """Cut off those whose identities are taken back: what is open now would else stay open."""
-    _, revocations = security.identities.followed
-    known: frozenset[str] = frozenset()
-    while True:
-        generation = revocations.generation
-        revoked = frozenset(each.spiffe_id for each in security.identities.revoked)
-        for identity in revoked - known:
-            ads.drop(identity)
-            if callout is not None:
-                await _kick(callout, identity)
-        known = revoked
-        await revocations.changed_since(generation)
-
-
-async def _regrant(
-    security: Security, declared: ResourceView, admission: Admission, callout: Callout
-) -> None:
-    """Have those connect to NATS anew who may use other topics or queues than when they connected."""
-    followed: list[_Followed] = [declared, *security.identities.followed]
-    while True:
-        seen = [each.generation for each in followed]
-        for identity in admission.outdated():
-            await _kick(callout, str(identity))
-        await asyncio.sleep(LONGEST_REST)
-        changes = [each.changed_since(number) for each, number in zip(followed, seen, strict=True)]
-        await _any_of(*changes)
-
-
-async def _kick(callout: Callout, identity: str) -> None:
-    try:
-        await callout.kick(identity)
-    except MeshError as error:
-        logger.warning("%s keeps its old rights in NATS until its identity ends: %s", identity, error.detail)
+        await any_of(*changes)
 
 
 def _access(security: Security) -> Access:
@@ -228,38 +165,6 @@ def _access(security: Security) -> Access:
 
 def _callout(settings: ControlPlaneSettings, store: NatsStore) -> Callout | None:
     return store.callout(settings.nats_issuer_file) if settings.nats_issuer_file is not None else None
-
-
-def _admission(security: Security, declared: ResourceView) -> Admission:
-    """What each identity may do in NATS."""
-
-    def messages(identity: SpiffeId) -> MessageGrant:
-        resources = declared.resources.values()
-        topics = [each.metadata.name for each in resources if isinstance(each.spec, TopicSpec)]
-        queues = [each.metadata.name for each in resources if isinstance(each.spec, QueueSpec)]
-        labels = security.identities.labels.get(str(identity))
-        return message_grants(access_policies(resources), identity, topics, queues, labels=labels)
-
-    return Admission(
-        lambda: security.authority.bundles,
-        revoked=lambda svid: security.identities.is_revoked(str(svid.id)),
-        messages=messages,
-        refused=security.note_refused_client,
-    )
-
-
-def _custody(keys: MessageKeys, declared: ResourceView, security: Security) -> MessageCustody:
-    def decide_now(caller: SpiffeId, request: AccessRequest) -> Decision:
-        return decide(
-            access_policies(declared.resources.values()),
-            caller,
-            request,
-            trust_domain=security.authority.trust_domain,
-            labels=security.identities.labels.get(str(caller)),
-            revoked=[each.spiffe_id for each in security.identities.revoked],
-        )
-
-    return MessageCustody(keys, lambda: declared.resources, decide_now)
 
 
 async def _serve(api: FastAPI, tls: ServerTls, listening: socket.socket) -> None:

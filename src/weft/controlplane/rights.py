@@ -1,0 +1,90 @@
+"""What AccessPolicies and revocations come to beyond Envoy: rights in NATS, keys of messages, streams."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+
+from weft.controlplane.changes import LONGEST_REST, Followed, any_of
+from weft.controlplane.message_custody import MessageCustody
+from weft.controlplane.message_keys import MessageKeys
+from weft.controlplane.nats_access import Admission, MessageGrant, message_grants
+from weft.controlplane.security import Security
+from weft.controlplane.xds.server import AdsServer
+from weft.errors import MeshError
+from weft.model.decision import AccessRequest, Decision, access_policies, decide
+from weft.model.queue import QueueSpec
+from weft.model.spiffe import SpiffeId
+from weft.model.topic import TopicSpec
+from weft.resources.view import ResourceView
+from weft.store.nats_callout import Callout
+
+logger = logging.getLogger(__name__)
+
+
+async def revoke(security: Security, ads: AdsServer, callout: Callout | None) -> None:
+    """Cut off those whose identities are taken back: what is open now would else stay open."""
+    _, revocations = security.identities.followed
+    known: frozenset[str] = frozenset()
+    while True:
+        generation = revocations.generation
+        revoked = frozenset(each.spiffe_id for each in security.identities.revoked)
+        for identity in revoked - known:
+            ads.drop(identity)
+            if callout is not None:
+                await _kick(callout, identity)
+        known = revoked
+        await revocations.changed_since(generation)
+
+
+async def regrant(security: Security, declared: ResourceView, admission: Admission, callout: Callout) -> None:
+    """Have those connect to NATS anew who may use other topics or queues than when they connected."""
+    followed: list[Followed] = [declared, *security.identities.followed]
+    while True:
+        seen = [each.generation for each in followed]
+        for identity in admission.outdated():
+            await _kick(callout, str(identity))
+        await asyncio.sleep(LONGEST_REST)
+        changes = [each.changed_since(number) for each, number in zip(followed, seen, strict=True)]
+        await any_of(*changes)
+
+
+async def _kick(callout: Callout, identity: str) -> None:
+    try:
+        await callout.kick(identity)
+    except MeshError as error:
+        logger.warning("%s keeps its old rights in NATS until its identity ends: %s", identity, error.detail)
+
+
+def admission_to_nats(security: Security, declared: ResourceView) -> Admission:
+    """What each identity may do in NATS."""
+
+    def messages(identity: SpiffeId) -> MessageGrant:
+        resources = declared.resources.values()
+        topics = [each.metadata.name for each in resources if isinstance(each.spec, TopicSpec)]
+        queues = [each.metadata.name for each in resources if isinstance(each.spec, QueueSpec)]
+        labels = security.identities.labels.get(str(identity))
+        return message_grants(access_policies(resources), identity, topics, queues, labels=labels)
+
+    return Admission(
+        lambda: security.authority.bundles,
+        revoked=lambda svid: security.identities.is_revoked(str(svid.id)),
+        messages=messages,
+        refused=security.note_refused_client,
+    )
+
+
+def message_custody(keys: MessageKeys, declared: ResourceView, security: Security) -> MessageCustody:
+    """Who gets the keys of encrypted topics and queues: whom the policies, as they are now, let use them."""
+
+    def decide_now(caller: SpiffeId, request: AccessRequest) -> Decision:
+        return decide(
+            access_policies(declared.resources.values()),
+            caller,
+            request,
+            trust_domain=security.authority.trust_domain,
+            labels=security.identities.labels.get(str(caller)),
+            revoked=[each.spiffe_id for each in security.identities.revoked],
+        )
+
+    return MessageCustody(keys, lambda: declared.resources, decide_now)
