@@ -10,6 +10,9 @@ MeshError
 ├── Conflict                  409  somebody else was there first (revision, name)
 ├── Unavailable               503  a part of the mesh cannot be reached: store, control plane, sidecar
 │   └── NoHealthyAgent        503  the type is known, but none of its agents can take a call now
+├── TooMany                   429  more than is taken for now: try again after `retry_after` seconds
+│   ├── QueueFull             429  the queue holds as many tasks as it may
+│   └── RateLimited           429  this caller has used up what it may ask for in a time
 ├── Refused                   503  the agent said no before it began: busy or draining; safe to repeat
 ├── Interrupted               502  the connection broke midway: the call may or may not have been processed
 ├── TimedOut                  504  no answer in time: the call may still be running
@@ -142,6 +145,29 @@ class NoHealthyAgent(Unavailable):
     """The type or capability is known, but none of its agents can take a call now."""
 
     code = "no-healthy-agent"
+
+
+class TooMany(MeshError):
+    """More than is taken for now; nothing was done. `retry_after` is in how many seconds to try again."""
+
+    code = "too-many"
+    status = 429
+
+    def __init__(self, detail: str, *, retry_after: float = 1.0) -> None:
+        super().__init__(detail)
+        self.retry_after = retry_after
+
+
+class QueueFull(TooMany):
+    """The queue holds as many tasks as it may."""
+
+    code = "queue-full"
+
+
+class RateLimited(TooMany):
+    """This caller has used up what it may ask for in a time."""
+
+    code = "rate-limited"
 
 
 class Refused(MeshError):

@@ -1,1 +1,1 @@
-"""Topics and queues: what protects their messages."""
+"""Topics and queues: the contract of brokers, the brokers, and what protects messages."""

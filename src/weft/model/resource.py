@@ -10,6 +10,8 @@ from pydantic import Field
 from weft.model.access import AccessPolicySpec
 from weft.model.agent_spec import AgentSpec, Labels
 from weft.model.egress import EgressSpec
+from weft.model.gateway import GatewaySpec
+from weft.model.message_broker import BrokerSpec
 from weft.model.queue import QueueSpec
 from weft.model.route import RouteSpec
 from weft.model.secret import STORED, SecretSpec
@@ -26,6 +28,8 @@ KINDS: Final[Mapping[str, type[Spec]]] = {
     "AccessPolicy": AccessPolicySpec,
     "Topic": TopicSpec,
     "Queue": QueueSpec,
+    "Broker": BrokerSpec,
+    "Gateway": GatewaySpec,
 }
 """The spec of each kind of resource."""
 

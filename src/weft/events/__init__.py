@@ -1,0 +1,1 @@
+"""Events: CloudEvents published to topics, and delivered to every subscribing agent type."""

@@ -1,0 +1,1 @@
+"""The gateway: the door for callers outside the mesh."""

@@ -1,0 +1,1 @@
+"""The brokers, each with its client library to itself."""

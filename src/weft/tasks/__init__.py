@@ -1,0 +1,1 @@
+"""Durable tasks: submitted to queues, worked on at least once, their results recorded once."""
