@@ -16,8 +16,8 @@ class Listener(Protocol):
     async def next(self, timeout: float) -> str | None:
         """The key of the next signal, or None if there is none within `timeout` seconds.
 
-        Signals that came since the last call are not missed, but several of one key may be told as one. Returns
-        None at once when the connection was lost meanwhile: signals may have been missed.
+        Signals that came since the last call are not missed, but several of one key may be told as one.
+        Returns None at once when the connection was lost meanwhile: signals may have been missed.
         """
         ...
 
@@ -26,7 +26,7 @@ class Signals(Protocol):
     """Signals of one name (`tasks`). Keys are made as a bucket's are."""
 
     async def send(self, key: str) -> None:
-        """Tell that something happened to `key`. Never raises for a lost connection, and waits for nothing."""
+        """Tell that something happened to `key`. Never raises for a lost connection, nor waits."""
         ...
 
     def listen(self, prefix: str) -> AbstractAsyncContextManager[Listener]:
