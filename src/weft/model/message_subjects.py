@@ -30,7 +30,7 @@ CANCELLATION_SIGNALS = "cancellations"
 """Signals that a task was cancelled; the key is the task's id."""
 
 WEBHOOK_QUEUE = "weft-webhooks"
-"""The queue of ends of tasks that are to be told to webhooks. It is always there; no Queue may be called so."""
+"""The queue of ends of tasks that webhooks are to be told. It is always there; no Queue may be called so."""
 
 
 def queue_stream(queue: str) -> str:
