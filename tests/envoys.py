@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -26,8 +26,8 @@ from weft.aio.children import spawn
 from weft.aio.guard import Guard
 from weft.aio.poll import until
 from weft.controlplane.xds.snapshot import EncodedResource, Snapshot
-from weft.model.node import Node
-from weft.sidecar.bootstrap import AGENT_CLUSTER
+from weft.model.node import Address, Node
+from weft.sidecar.bootstrap import AGENT_CLUSTER, MESH_CLUSTER
 from weft.sidecar.envoy import envoy_program
 
 LIMIT = 30.0
@@ -165,19 +165,30 @@ def _as_files(
             adapt(cluster)
         bootstrap.static_resources.clusters.append(cluster)
     if node.inbound is not None:
-        agent = bootstrap.static_resources.clusters.add(name=AGENT_CLUSTER, type=Cluster.STATIC)
-        agent.load_assignment.cluster_name = AGENT_CLUSTER
-        address = agent.load_assignment.endpoints.add().lb_endpoints.add().endpoint.address.socket_address
-        address.address, address.port_value = node.inbound.agent.host, node.inbound.agent.port
+        bootstrap.static_resources.clusters.append(_static(AGENT_CLUSTER, node.inbound.agent))
+    if node.outside is not None:
+        bootstrap.static_resources.clusters.append(_static(MESH_CLUSTER, node.outbound))
     for listener in _unpacked(snapshot.listeners.values(), Listener):
-        for each in listener.filter_chains[0].filters:
-            manager = HttpConnectionManager()
-            if each.typed_config.Unpack(manager) and manager.HasField("rds"):
-                manager.route_config.CopyFrom(routes[manager.rds.route_config_name])
-                each.typed_config.Pack(manager)
+        _put_routes_in(listener, routes)
         bootstrap.static_resources.listeners.append(listener)
     as_json: dict[str, Any] = MessageToDict(bootstrap, preserving_proto_field_name=True)
     return as_json
+
+
+def _put_routes_in(listener: Listener, routes: Mapping[str, RouteConfiguration]) -> None:
+    for each in listener.filter_chains[0].filters:
+        manager = HttpConnectionManager()
+        if each.typed_config.Unpack(manager) and manager.HasField("rds"):
+            manager.route_config.CopyFrom(routes[manager.rds.route_config_name])
+            each.typed_config.Pack(manager)
+
+
+def _static(name: str, at: Address) -> Cluster:
+    cluster = Cluster(name=name, type=Cluster.STATIC)
+    cluster.load_assignment.cluster_name = name
+    address = cluster.load_assignment.endpoints.add().lb_endpoints.add().endpoint.address.socket_address
+    address.address, address.port_value = at.host, at.port
+    return cluster
 
 
 def _unpacked(resources: Iterable[EncodedResource], message: type[Any]) -> list[Any]:

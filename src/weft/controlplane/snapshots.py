@@ -30,6 +30,7 @@ from weft.controlplane.translate.routes import route_configuration
 from weft.controlplane.xds.snapshot import EncodedResource, Snapshot, encode
 from weft.model.agent import Instance, Locality
 from weft.model.decision import AccessTarget, access_policies
+from weft.model.gateway import GatewaySpec
 from weft.model.node import Address, Node
 from weft.model.resource import AnyResource
 from weft.model.route import RouteSpec
@@ -94,6 +95,8 @@ class Snapshots:
         self._access = Access(trust_domain=trust_domain)
         self._routes_both_ways: dict[tuple[Outside, AccessTarget], Encoded] = {}
         """Those of sidecars with an agent, by what they reach outside and by what their agent is."""
+        self._gateways: Mapping[str, GatewaySpec] = {}
+        """By the agent types that are gateways."""
         self._generation = Generation()
 
     @property
@@ -111,7 +114,7 @@ class Snapshots:
         return Snapshot(
             clusters=self._outside.clusters(outside, self._clusters),
             endpoints=self._endpoints_for(node.locality),
-            listeners=_encoded_listeners(node, self._connection_lifetime),
+            listeners=_encoded_listeners(node, self._connection_lifetime, self._gateway_of(node)),
             routes=self._routes_of(node, outside),
             secrets=self._outside.secrets(outside),
         )
@@ -142,6 +145,7 @@ class Snapshots:
         changed |= self._outside.update(resources)
         changed |= self._update_endpoints(policies, members)
         changed |= self._update_access(resources, labels_of, revoked)
+        changed |= self._update_gateways(resources)
         self._policies, self._routes_declared, self._members = policies, routes, members
         if changed:
             self._generation.advance()
@@ -218,6 +222,15 @@ class Snapshots:
         self._access, self._routes_both_ways = access, {}
         return True
 
+    def _update_gateways(self, resources: Iterable[AnyResource]) -> bool:
+        gateways = {each.metadata.name: each.spec for each in resources if isinstance(each.spec, GatewaySpec)}
+        changed = gateways != self._gateways
+        self._gateways = gateways
+        return changed
+
+    def _gateway_of(self, node: Node) -> GatewaySpec | None:
+        return self._gateways.get(node.inbound.type) if node.inbound is not None else None
+
     def _routes_of(self, node: Node, outside: Outside) -> Encoded:
         """The routes from `node` and to its agent."""
         routes = self._routes_to(outside)
@@ -286,6 +299,6 @@ def _encoded_routes(policies: Policies, routes: Mapping[Destination, RouteSpec],
 
 
 @lru_cache(maxsize=4096)
-def _encoded_listeners(node: Node, connection_lifetime: float) -> Encoded:
-    result = listeners(node, connection_lifetime=connection_lifetime)
+def _encoded_listeners(node: Node, connection_lifetime: float, gateway: GatewaySpec | None) -> Encoded:
+    result = listeners(node, connection_lifetime=connection_lifetime, gateway=gateway)
     return {each.name: encode(each.name, each) for each in result}

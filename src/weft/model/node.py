@@ -60,6 +60,8 @@ class Node:
     outbound: Address
     inbound: Inbound | None = None
     locality: Locality = Locality()
+    outside: Address | None = None
+    """Where callers from outside the mesh are taken, if its agent is a gateway."""
 
     @property
     def key(self) -> str:
@@ -74,6 +76,7 @@ class Node:
             "outbound": str(self.outbound),
             "region": self.locality.region,
             "zone": self.locality.zone,
+            "outside": None if self.outside is None else str(self.outside),
             "inbound": None
             if inbound is None
             else {
@@ -90,11 +93,12 @@ class Node:
     def from_metadata(cls, metadata: Mapping[str, Any]) -> Node:
         """The node that `metadata` describes. Raises InvalidRequest if it describes none."""
         try:
-            inbound = metadata["inbound"]
+            inbound, outside = metadata["inbound"], metadata.get("outside")
             return cls(
                 id=check_name(metadata["id"], "instance"),
                 outbound=parse_address(metadata["outbound"]),
                 locality=Locality(str(metadata["region"]), str(metadata["zone"])),
+                outside=None if outside is None else parse_address(outside),
                 inbound=None
                 if inbound is None
                 else Inbound(

@@ -16,6 +16,9 @@ XDS_CLUSTER = "xds"
 
 OUTBOUND_LISTENER = "outbound"
 INBOUND_LISTENER = "inbound"
+OUTSIDE_LISTENER = "outside"
+MESH_CLUSTER = "mesh"
+"""The sidecar's own outbound listener: by it a gateway's Envoy takes calls from outside into the mesh."""
 AGENT_CLUSTER = "agent"
 """The agent on loopback: the inbound listener sends calls to it, its requests in flight are the load."""
 
@@ -36,7 +39,7 @@ _STATS = (
     {"prefix": "control_plane."},
     {"prefix": "listener_manager."},
     {"prefix": "server."},
-    {"safe_regex": {"regex": r"http\.(inbound|outbound)\.(downstream_rq|downstream_cx_active).*"}},
+    {"safe_regex": {"regex": r"http\.(inbound|outbound|outside)\.(downstream_rq|downstream_cx_active).*"}},
     {"safe_regex": {"regex": r"cluster\..*\.(upstream_rq|upstream_cx_active|membership).*"}},
 )
 
@@ -61,6 +64,8 @@ def bootstrap(
     clusters = [_xds_cluster(xds, trust_domain)]
     if node.inbound is not None:
         clusters.append(_agent_cluster(node.inbound, max_connections))
+    if node.outside is not None:
+        clusters.append(_mesh_cluster(node.outbound, max_connections))
     return {
         "node": _node(node),
         "admin": {"address": {"pipe": {"path": str(admin_socket), "mode": _SOCKET_MODE}}},
@@ -153,11 +158,17 @@ def _agent_cluster(inbound: Inbound, max_requests: int) -> dict[str, Any]:
         "common_http_protocol_options": {"idle_timeout": _AGENT_IDLE_TIMEOUT},
     }
     # How much an agent takes is for itself to say, and for its callers' policy: no limit of Envoy's own.
+    return {**_cluster(AGENT_CLUSTER, [inbound.agent], options), **_limits(max_requests)}
+
+
+def _mesh_cluster(outbound: Address, max_requests: int) -> dict[str, Any]:
+    options = {"explicit_http_config": {"http_protocol_options": {}}}
+    return {**_cluster(MESH_CLUSTER, [outbound], options), **_limits(max_requests)}
+
+
+def _limits(max_requests: int) -> dict[str, Any]:
     limits = ("max_connections", "max_pending_requests", "max_requests")
-    return {
-        **_cluster(AGENT_CLUSTER, [inbound.agent], options),
-        "circuit_breakers": {"thresholds": [dict.fromkeys(limits, max_requests)]},
-    }
+    return {"circuit_breakers": {"thresholds": [dict.fromkeys(limits, max_requests)]}}
 
 
 def _cluster(name: str, addresses: Sequence[Address], http_options: dict[str, Any]) -> dict[str, Any]:

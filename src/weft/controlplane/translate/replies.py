@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from envoy.config.accesslog.v3.accesslog_pb2 import AccessLogFilter, ResponseFlagFilter
+from envoy.config.accesslog.v3.accesslog_pb2 import AccessLogFilter, ComparisonFilter, ResponseFlagFilter
 from envoy.config.core.v3.base_pb2 import HeaderValueOption
 from envoy.config.core.v3.substitution_format_string_pb2 import SubstitutionFormatString
 from envoy.extensions.filters.network.http_connection_manager.v3.http_connection_manager_pb2 import (
@@ -17,9 +17,11 @@ from weft.errors import (
     PROBLEM_TYPE_PREFIX,
     AgentFailed,
     Interrupted,
+    InvalidRequest,
     MeshError,
     NoHealthyAgent,
     NoSuchAgent,
+    NotFound,
     Refused,
     TimedOut,
     Unavailable,
@@ -119,6 +121,34 @@ def outbound_replies() -> LocalReplyConfig:
 def inbound_replies() -> LocalReplyConfig:
     """What the Envoy beside the called agent answers the caller's."""
     return LocalReplyConfig(mappers=[_mapper(reply) for reply in _INBOUND])
+
+
+def outside_replies(max_body_bytes: int) -> LocalReplyConfig:
+    """What a gateway's Envoy answers callers from outside, where neither agent nor gateway did."""
+    return LocalReplyConfig(
+        mappers=[
+            _status_mapper(413, InvalidRequest, f"the body is larger than {max_body_bytes} bytes"),
+            _status_mapper(
+                404,
+                NotFound,
+                "a gateway serves /v1/tasks, /v1/topics/TOPIC and POST /v1/agents/TYPE; see /docs",
+            ),
+            _status_mapper(503, Unavailable, "the gateway's process does not answer; try again"),
+        ]
+    )
+
+
+def _status_mapper(status: int, error: type[MeshError], detail: str) -> ResponseMapper:
+    """For what Envoy itself answers with `status`: only that is mapped, never what an upstream answered."""
+    condition = AccessLogFilter()
+    condition.status_code_filter.comparison.op = ComparisonFilter.EQ
+    condition.status_code_filter.comparison.value.default_value = status
+    condition.status_code_filter.comparison.value.runtime_key = f"weft.outside.{status}"
+    return ResponseMapper(
+        filter=condition,
+        body_format_override=problem_format(error, detail),
+        headers_to_add=[header(ERROR_HEADER, error.code)],
+    )
 
 
 def problem_format(

@@ -1,0 +1,144 @@
+"""The listener of a gateway, in a real Envoy: what it asks, where calls go, and what never gets in."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
+from pathlib import Path
+
+import httpx
+import pytest
+import pytest_asyncio
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from tests.envoys import running_envoy
+from tests.pki import Pki
+from tests.sds import write_secrets
+
+from weft.aio.ports import reserve_port
+from weft.controlplane.snapshots import Snapshots
+from weft.model.manifest import parse_manifest
+from weft.model.node import Address, Inbound, Node
+from weft.sdk.server import bind, serving_http
+
+HOST = "127.0.0.1"
+CALLER = "spiffe://weft.local/agent/public/g-1"
+GATEWAY = """
+apiVersion: weft.dev/v1alpha1
+kind: Gateway
+metadata: {name: public}
+spec: {maxBodyBytes: 2048}
+"""
+
+
+class GatewayProcess:
+    """What stands for the gateway's process: lets one key in, and tells what it was sent."""
+
+    def __init__(self) -> None:
+        self.asked: list[tuple[str, dict[str, str], bytes]] = []
+
+    async def answer(self, request: Request) -> Response:
+        body = await request.body()
+        headers = dict(request.headers)
+        self.asked.append((f"{request.method} {request.url.path}", headers, body))
+        if not request.url.path.startswith("/authorize/"):
+            return JSONResponse({"path": request.url.path, "headers": headers})
+        if headers.get("x-api-key") != "right":
+            problem = {"type": "urn:weft:problem:rate-limited", "status": 429}
+            return JSONResponse(problem, 429, {"retry-after": "7", "x-weft-error": "rate-limited"})
+        return Response(headers={"x-weft-submitter": "key:right"})
+
+
+class Outside:
+    """A gateway's Envoy with its process, seen from outside."""
+
+    def __init__(self, client: httpx.AsyncClient, process: GatewayProcess) -> None:
+        self.client = client
+        self.process = process
+
+
+@pytest_asyncio.fixture
+async def outside() -> AsyncIterator[Outside]:
+    async with AsyncExitStack() as stack:
+        process = GatewayProcess()
+        app = Starlette()
+        app.add_route("/{path:path}", process.answer, methods=["GET", "POST", "DELETE"])
+        listener = bind(HOST, 0)
+        await stack.enter_async_context(serving_http(app, listener))
+        ports = [stack.enter_context(reserve_port(HOST, None)) for _ in range(3)]
+        outbound, inbound, door = (Address(HOST, each.port) for each in ports)
+        agent = Address(HOST, listener.getsockname()[1])
+        node = Node("g-1", outbound, Inbound("public", inbound, agent), outside=door)
+        snapshots = Snapshots([Address(HOST, 1)])
+        snapshots.update([], parse_manifest(GATEWAY))
+        pki = Pki()
+
+        def secrets(directory: Path) -> None:
+            write_secrets(directory, pki, CALLER)
+
+        await stack.enter_async_context(running_envoy(snapshots.snapshot(node), node, secrets))
+        client = httpx.AsyncClient(base_url=f"http://{door}", timeout=30)
+        yield Outside(await stack.enter_async_context(client), process)
+
+
+async def test_a_direct_call_is_authorised_by_headers_alone_and_goes_into_the_mesh(outside: Outside) -> None:
+    answer = await outside.client.post(
+        "/v1/agents/summarizer", content=b'{"kind": "x"}', headers={"x-api-key": "right"}
+    )
+    # No such agent runs: what says so is the outbound listener, which knows it by its name.
+    assert answer.status_code == 404
+    assert answer.json()["type"] == "urn:weft:problem:no-such-agent"
+    assert "'summarizer.mesh'" in answer.json()["detail"]
+    [(what, headers, body)] = outside.process.asked
+    assert what == "POST /authorize/v1/agents/summarizer"
+    assert headers["x-weft-door"] == "outside"
+    assert body == b""
+
+
+async def test_a_refused_direct_call_gets_the_gateways_own_refusal(outside: Outside) -> None:
+    answer = await outside.client.post("/v1/agents/summarizer", headers={"x-api-key": "wrong"})
+    assert answer.status_code == 429
+    assert answer.headers["retry-after"] == "7"
+    assert answer.headers["x-weft-error"] == "rate-limited"
+    assert answer.json()["type"] == "urn:weft:problem:rate-limited"
+
+
+async def test_nobody_outside_poses_as_a_member_of_the_mesh(outside: Outside) -> None:
+    posing = {
+        "x-weft-caller": "spiffe://weft.local/agent/editor/e-1",
+        "x-weft-submitter": "key:admin",
+        "x-weft-door": "inside",
+        "x_weft_caller": "spiffe://weft.local/agent/editor/e-1",
+    }
+    answer = (await outside.client.get("/v1/tasks", headers=posing)).json()
+    assert answer["headers"]["x-weft-door"] == "outside"
+    assert not {"x-weft-caller", "x-weft-submitter", "x_weft_caller"} & answer["headers"].keys()
+
+
+@pytest.mark.parametrize("chunked", [False, True])
+async def test_a_body_beyond_the_limit_is_refused_before_anybody_sees_it(
+    outside: Outside, chunked: bool
+) -> None:
+    async def pieces() -> AsyncIterator[bytes]:
+        for _ in range(8):
+            yield b"x" * 1024
+
+    answer = await outside.client.post("/v1/tasks", content=pieces() if chunked else b"x" * 8192)
+    assert answer.status_code == 413
+    assert answer.headers["x-weft-error"] == "invalid-request"
+    assert outside.process.asked == []
+
+
+@pytest.mark.parametrize(
+    "path", ["/rpc", "/authorize/v1/agents/x", "/v1/agents/a.b", "/V1/tasks", "//v1/tasks"]
+)
+async def test_no_other_path_leads_anywhere_but_to_the_gateways_own_answer(
+    outside: Outside, path: str
+) -> None:
+    answer = await outside.client.post(path)
+    if answer.status_code == 404:
+        assert answer.headers["x-weft-error"] == "not-found"
+    else:
+        assert json.loads(answer.content)["path"].startswith("/v1/")
