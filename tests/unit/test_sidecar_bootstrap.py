@@ -108,7 +108,7 @@ async def test_envoy_accepts_the_bootstrap(node: Node, tmp_path: Path) -> None:
 
 
 def test_a_program_is_told_its_port_and_its_way_out() -> None:
-    told = environment({"PATH": "/bin"}, AGENT)
+    told = environment({"PATH": "/bin"}, AGENT, Path("/run/a"))
     assert told == {
         "PATH": "/bin",
         "PORT": "8001",
@@ -117,6 +117,7 @@ def test_a_program_is_told_its_port_and_its_way_out() -> None:
         "WEFT_INSTANCE": "s1",
         "WEFT_PROXY": "http://127.0.0.1:15001",
         "WEFT_CONTROL": "http://control.mesh",
+        "WEFT_IDENTITY_DIR": "/run/a",
         "HTTP_PROXY": "http://127.0.0.1:15001",
         "http_proxy": "http://127.0.0.1:15001",
         "HTTPS_PROXY": "http://127.0.0.1:15001",
@@ -127,11 +128,11 @@ def test_a_program_is_told_its_port_and_its_way_out() -> None:
 
 
 def test_a_program_that_only_calls_is_told_no_port() -> None:
-    assert not environment({}, CALLER).keys() & {"PORT", "WEFT_PORT", "WEFT_TYPE"}
+    assert not environment({}, CALLER, Path("/run/a")).keys() & {"PORT", "WEFT_PORT", "WEFT_TYPE"}
 
 
 def test_hosts_that_need_no_proxy_are_kept() -> None:
-    told = environment({"NO_PROXY": "intranet.example, localhost"}, CALLER)
+    told = environment({"NO_PROXY": "intranet.example, localhost"}, CALLER, Path("/run/a"))
     assert told["NO_PROXY"] == told["no_proxy"] == "intranet.example,localhost,127.0.0.1,::1"
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from weft.local.server_trust import BUNDLE_FILE
 from weft.model.local_state import LOOPBACK, MeshPorts
+from weft.model.membership import DOOR_DIRECTORY
 
 DOOR = "door"
 """Name of the sidecar that only calls, through which scripts reach the mesh."""
@@ -26,7 +27,9 @@ def control_command(ports: MeshPorts) -> list[str]:
 
 def door_command(ports: MeshPorts, directory: Path) -> list[str]:
     """The sidecar without an agent."""
-    return sidecar_command(ports, directory, ["--id", DOOR, "--outbound-port", str(ports.proxy)], ())
+    arguments = ["--id", DOOR, "--outbound-port", str(ports.proxy)]
+    identity = ["--identity-dir", str(directory / DOOR_DIRECTORY)]
+    return sidecar_command(ports, directory, [*arguments, *identity], ())
 
 
 def sidecar_command(

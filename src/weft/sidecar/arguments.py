@@ -102,6 +102,8 @@ def _add_addresses(parser: argparse.ArgumentParser, environ: Mapping[str, str]) 
     _add(parser, "advertise_host", "--advertise", help="host at which other sidecars reach this one")
     _add(parser, "inbound_port", type=int)
     _add(parser, "outbound_port", type=int)
+    _add(parser, "outside", type=_outside, help="HOST:PORT where a Gateway takes callers from outside")
+    _add(parser, "identity_directory", "--identity-dir", type=Path, help="for the program's own connections")
     nats = environ.get(NATS_VARIABLE) or DEFAULT_NATS
     xds = environ.get(XDS_VARIABLE) or str(DEFAULT_XDS)
     parser.add_argument("--nats", default=nats, help=f"URL,... (default: ${NATS_VARIABLE} or {DEFAULT_NATS})")
@@ -181,6 +183,13 @@ def _address(text: str) -> Address:
         return parse_address(text)
     except ValueError as error:
         raise InvalidRequest(f"control plane address: {error}") from error
+
+
+def _outside(text: str) -> Address:
+    try:
+        return parse_address(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
 
 
 def _api_address(url: str) -> Address:

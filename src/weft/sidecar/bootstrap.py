@@ -162,7 +162,7 @@ def _agent_cluster(inbound: Inbound, max_requests: int) -> dict[str, Any]:
 
 
 def _mesh_cluster(outbound: Address, max_requests: int) -> dict[str, Any]:
-    options = {"explicit_http_config": {"http_protocol_options": {}}}
+    options: dict[str, Any] = {"explicit_http_config": {"http_protocol_options": {}}}
     return {**_cluster(MESH_CLUSTER, [outbound], options), **_limits(max_requests)}
 
 

@@ -22,6 +22,7 @@ from weft.identity.certificate import uri_names
 from weft.identity.keys import key_pem, new_key, signing_request
 from weft.identity.svid import Svid
 from weft.identity.tls import client_context
+from weft.model.membership import CREDENTIALS_FILE, NATS_ROOTS_FILE, NATS_SERVERS_FILE
 from weft.model.node import Address
 from weft.model.spiffe import SpiffeId, parse_spiffe_id
 from weft.sidecar.identity_api import IdentityApi, Issued
@@ -33,7 +34,6 @@ JOIN_TOKEN = "join-token"  # noqa: S105 -- its name
 SERVICE_ACCOUNT = "service-account"
 """The attestors of the control plane that a sidecar can prove itself to."""
 
-_CREDENTIALS = "svid.pem"
 _LONGEST_PAUSE = 15.0
 _JITTER = 0.1
 _MAX_BUNDLE_BYTES = 1024 * 1024
@@ -47,10 +47,23 @@ class SidecarIdentity:
     """
 
     def __init__(
-        self, directory: Path, apis: Sequence[Address], trust: TrustBundles, *, trust_refresh: float
+        self,
+        directory: Path,
+        apis: Sequence[Address],
+        trust: TrustBundles,
+        *,
+        trust_refresh: float,
+        shared: Path | None = None,
+        nats_servers: Sequence[str] = (),
     ) -> None:
-        """`trust` is what is believed at first; `trust_refresh`, in seconds, how often it is asked anew."""
+        """`trust` is what is believed at first; `trust_refresh`, in seconds, how often it is asked anew.
+
+        `shared` is for the files that the agent's program may use too, by default `directory`;
+        `nats_servers` is what that is to connect to.
+        """
         self._directory = directory
+        self.directory = shared or directory
+        self._nats_servers = tuple(nats_servers)
         self._api = IdentityApi(apis)
         self._trust = trust
         self._trust_refresh = trust_refresh
@@ -80,7 +93,7 @@ class SidecarIdentity:
 
     def nats_tls(self) -> ssl.SSLContext:
         """How to connect to NATS now: asked anew for every connection, since certificates change."""
-        return client_context(self._nats_roots, self._directory / _CREDENTIALS)
+        return client_context(self._nats_roots, self._credentials)
 
     async def obtain(self, evidence: str, instance: str, *, attestor: str = JOIN_TOKEN) -> None:
         """Get the identity that `evidence` proves: a join token, or what another `attestor` takes.
@@ -162,6 +175,9 @@ class SidecarIdentity:
         self._trust_in(issued.bundles)
         self._nats_roots = issued.nats_roots
         write_identity(self._directory, issued.svid.chain_pem, key)
+        self.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        write_private(self.directory / NATS_ROOTS_FILE, issued.nats_roots)
+        write_private(self.directory / NATS_SERVERS_FILE, ",".join(self._nats_servers).encode())
         write_private(self._credentials, issued.svid.chain_pem + key)
         self._svid = issued.svid
         left = issued.svid.not_after - time.time()
@@ -191,7 +207,7 @@ class SidecarIdentity:
 
     @property
     def _credentials(self) -> Path:
-        return self._directory / _CREDENTIALS
+        return self.directory / CREDENTIALS_FILE
 
     @property
     def _held(self) -> Svid:

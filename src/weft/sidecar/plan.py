@@ -43,7 +43,9 @@ def make_plan(settings: SidecarSettings, guard: Guard, resources: ExitStack) -> 
     except PortUnavailable as error:
         raise Unavailable(str(error)) from error
     return Plan(
-        node=Node(settings.id, Address(LOOPBACK, outbound.port), inbound, settings.locality),
+        node=Node(
+            settings.id, Address(LOOPBACK, outbound.port), inbound, settings.locality, settings.outside
+        ),
         directory=_runtime_directory(settings.runtime_parent, guard),
         agent_port=agent_port,
         envoy_ports=(outbound, *held),

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from weft.aio.children import Child, spawn
 from weft.aio.guard import Guard
+from weft.model.membership import IDENTITY_VARIABLE
 from weft.model.node import Address, Node
 from weft.sidecar.exit_codes import CannotRun, ExitCode
 
@@ -27,17 +28,25 @@ def check_command(command: Sequence[str], environ: Mapping[str, str]) -> None:
 
 
 async def start_program(
-    command: Sequence[str], environ: Mapping[str, str], *, node: Node, guard: Guard
+    command: Sequence[str],
+    environ: Mapping[str, str],
+    *,
+    node: Node,
+    identity: Path,
+    guard: Guard,
 ) -> Child:
-    """Start `command` beside `node`'s sidecar. Raises CannotRun if the system refuses to."""
+    """Start `command` beside `node`'s sidecar, whose certificate is in the directory `identity`.
+
+    Raises CannotRun if the system refuses to.
+    """
     try:
-        return await spawn(command, guard=guard, environ=environment(environ, node))
+        return await spawn(command, guard=guard, environ=environment(environ, node, identity))
     except OSError as error:
         detail = f"program {command[0]!r} cannot be started: {error.strerror or error}"
         raise CannotRun(detail, ExitCode.CANNOT_EXECUTE) from error
 
 
-def environment(base: Mapping[str, str], node: Node) -> dict[str, str]:
+def environment(base: Mapping[str, str], node: Node, identity: Path) -> dict[str, str]:
     """`base` with what a program beside `node`'s sidecar needs to be called and to call.
 
     An ordinary HTTP client finds the mesh through HTTP_PROXY, and the world through the same proxy, for https
@@ -55,6 +64,7 @@ def environment(base: Mapping[str, str], node: Node) -> dict[str, str]:
         "WEFT_PROXY": proxy,
         "WEFT_INSTANCE": node.id,
         "WEFT_CONTROL": CONTROL_URL,
+        IDENTITY_VARIABLE: str(identity),
     }
     if node.inbound is not None:
         variables |= _served(node.inbound.type, node.inbound.agent)

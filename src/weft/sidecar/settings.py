@@ -89,6 +89,12 @@ class SidecarSettings:
     """IP address at which other sidecars reach this one; empty: `bind_host`."""
     outbound_port: int | None = None
     """Port on loopback of the agent's way out, an HTTP proxy; None: chosen."""
+    outside: Address | None = None
+    """Where callers from outside the mesh are taken, if the agent is a declared Gateway. Several sidecars of
+    one machine may share it."""
+    identity_directory: Path | None = None
+    """Directory for the certificate, key and roots with which the program connects to NATS by itself; None:
+    the runtime directory."""
 
     nats_servers: tuple[str, ...] = (DEFAULT_NATS,)
     xds_addresses: tuple[Address, ...] = (DEFAULT_XDS,)
@@ -147,6 +153,9 @@ class SidecarSettings:
                 f"agent {self.type!r} has neither a command nor a port: say at which port it listens, "
                 f"or give the command that starts it"
             )
+
+        if self.outside is not None and self.type is None:
+            raise InvalidRequest("callers from outside are taken by gateways only: give the gateway's type")
 
     def _check_hosts(self) -> None:
         bind = _ip_address(self.bind_host, "bind")

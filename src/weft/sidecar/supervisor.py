@@ -19,7 +19,7 @@ from weft.model.agent import Instance, Status
 from weft.model.node import Inbound, Node
 from weft.model.subjects import inbox_prefix
 from weft.registry.registry import Registry
-from weft.sidecar.bootstrap import INBOUND_LISTENER, OUTBOUND_LISTENER, bootstrap
+from weft.sidecar.bootstrap import INBOUND_LISTENER, OUTBOUND_LISTENER, OUTSIDE_LISTENER, bootstrap
 from weft.sidecar.denial_audit import DenialAudit
 from weft.sidecar.drain import drain
 from weft.sidecar.envoy import Envoy, admin_socket
@@ -153,6 +153,8 @@ class Sidecar:
             settings.api_addresses,
             read_trust(settings.trust_bundle),
             trust_refresh=settings.trust_refresh,
+            shared=settings.identity_directory,
+            nats_servers=settings.nats_servers,
         )
 
     def _new_envoy(self) -> Envoy:
@@ -166,6 +168,7 @@ class Sidecar:
             trust_domain=self._identity.trust_domain,
         )
         listeners = {OUTBOUND_LISTENER} | ({INBOUND_LISTENER} if plan.node.inbound else set())
+        listeners |= {OUTSIDE_LISTENER} if plan.node.outside else set()
         return Envoy(
             config,
             plan.directory,
@@ -234,7 +237,11 @@ class Sidecar:
         if self._plan.agent_port is not None:
             self._plan.agent_port.release()
         self._program = await start_program(
-            settings.command, settings.environ, node=self._plan.node, guard=self._guard
+            settings.command,
+            settings.environ,
+            node=self._plan.node,
+            identity=self._identity.directory,
+            guard=self._guard,
         )
 
     def _monitor(self, inbound: Inbound) -> HealthMonitor:
