@@ -4,10 +4,13 @@ Who may do what in NATS is granted by these names, so whoever uses NATS for mess
 
 | what | stream | subjects | consumers |
 |---|---|---|---|
-| queue `q` | `QUEUE_q` | `queues.q.<lane>`, `queues.q.later.<token>` (scheduled) | `LANE_<lane>` |
+| queue `q` | `QUEUE_q` | `queues.q.<lane>` | `LANE_<lane>` |
+| its delayed messages | `LATER_q` | `queues.q.later.<token>`, then `queues.q.due.<lane>` | `LANE_<lane>` |
 | its dead letters | `DEAD_q` | `dead.q.<lane>` | none |
 | topic `t` | `TOPIC_t` | `topics.t.<partition>`, `topics.t.<partition>.<subtopic>` | of each group |
 | group `g` | | | `g`; in topics with partitions `g_<partition>` for each |
+
+Delayed messages are in a stream of their own: NATS has no schedules in one that refuses what is too much.
 """
 
 from __future__ import annotations
@@ -39,8 +42,8 @@ def queue_stream(queue: str) -> str:
 
 
 def queue_subjects(queue: str) -> str:
-    """All subjects of a queue."""
-    return f"queues.{queue}.>"
+    """All subjects of a queue's stream: its lanes."""
+    return f"queues.{queue}.*"
 
 
 def lane_subject(queue: str, lane: int) -> str:
@@ -53,8 +56,23 @@ def later_subject(queue: str, token: str) -> str:
     return f"queues.{queue}.later.{token}"
 
 
+def later_subjects(queue: str) -> str:
+    """Where all messages wait for their time; publishing a delayed one needs the right to these subjects."""
+    return later_subject(queue, "*")
+
+
+def later_stream(queue: str) -> str:
+    """The stream that holds what is, or was, delayed."""
+    return f"LATER_{queue}"
+
+
+def due_subject(queue: str, lane: int) -> str:
+    """Where NATS puts a delayed message when its time has come."""
+    return f"queues.{queue}.due.{lane}"
+
+
 def lane_consumer(lane: int) -> str:
-    """The durable consumer of a lane. In upper case, as no agent type and so no group is."""
+    """The durable consumer of a lane, in both of a queue's streams. In upper case, as no group is."""
     return f"LANE_{lane}"
 
 
