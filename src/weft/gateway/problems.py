@@ -1,0 +1,76 @@
+"""Errors as RFC 9457 problem details."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from starlette.exceptions import HTTPException
+
+from weft.errors import (
+    PROBLEM_MEDIA_TYPE,
+    FieldProblem,
+    InvalidRequest,
+    InvalidResource,
+    MeshError,
+    NotFound,
+    TooMany,
+    Unauthenticated,
+    Unavailable,
+)
+
+_RETRY_UNAVAILABLE = 1  # seconds: a store that is elected anew, another gateway, is there soon
+
+
+def answer_with_problems(app: FastAPI) -> None:
+    """Make `app` answer every error as problem details, with the code in `x-weft-error` too."""
+    app.add_exception_handler(MeshError, _mesh_error)
+    app.add_exception_handler(RequestValidationError, _invalid_request)
+    app.add_exception_handler(HTTPException, _http_error)
+
+
+def problem_response(error: MeshError, status: int | None = None) -> JSONResponse:
+    """`error` as a response, with `status` in place of its own if given."""
+    problem: dict[str, Any] = error.problem()
+    if status is not None:
+        problem["status"] = status
+    headers = {"x-weft-error": error.code}
+    if isinstance(error, Unauthenticated):
+        headers["www-authenticate"] = "Bearer"
+    if isinstance(error, TooMany):
+        headers["retry-after"] = str(max(1, math.ceil(error.retry_after)))
+    elif isinstance(error, Unavailable):
+        headers["retry-after"] = str(_RETRY_UNAVAILABLE)
+    return JSONResponse(
+        problem, status_code=problem["status"], headers=headers, media_type=PROBLEM_MEDIA_TYPE
+    )
+
+
+async def _mesh_error(_request: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, MeshError)  # noqa: S101 -- what the handler is registered for
+    return problem_response(error)
+
+
+async def _invalid_request(_request: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, RequestValidationError)  # noqa: S101 -- what the handler is registered for
+    problems = [
+        FieldProblem(each["msg"], field=".".join(str(part) for part in each["loc"]))
+        for each in error.errors()
+    ]
+    return problem_response(InvalidResource(problems))
+
+
+async def _http_error(request: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, HTTPException)  # noqa: S101 -- what the handler is registered for
+    if error.status_code == 404:
+        return problem_response(
+            NotFound(f"there is no {request.url.path}; see /openapi.json for what there is")
+        )
+    response = problem_response(
+        InvalidRequest(f"{request.method} {request.url.path}: {error.detail}"), error.status_code
+    )
+    response.headers.update(error.headers or {})
+    return response
