@@ -60,12 +60,12 @@ class Authentication:
                 return Insider(parse_spiffe_id(inside))
             except InvalidRequest as error:
                 raise Unauthenticated(f"{CALLER_HEADER} is wrong: {error.detail}") from error
-        header, credential = _credential(given)
+        credential = _credential(given)
         if credential is None:
             return self._anonymous()
         if is_api_key(credential):
-            return self._by_key(credential, header)
-        return await self._by_token(credential, header)
+            return self._by_key(credential)
+        return await self._by_token(credential)
 
     def still_good(self, caller: Caller) -> bool:
         """Whether who was let in a while ago would be let in yet."""
@@ -83,7 +83,7 @@ class Authentication:
             )
         return Outsider(self._submitter(ANONYMOUS), spec.rate, anonymous=True)
 
-    def _by_key(self, text: str, header: str) -> Outsider:
+    def _by_key(self, text: str) -> Outsider:
         # The key itself is compared with nothing: whoever measures how long it takes to find a hash learns
         # about the hash at most, for which no key is to be found.
         digest = api_key_hash(text)
@@ -101,15 +101,14 @@ class Authentication:
             sees_all=key.sees_all,
             expires_at=key.expires_at,
             key=digest,
-            shown_in=header,
         )
 
-    async def _by_token(self, token: str, header: str) -> Outsider:
+    async def _by_token(self, token: str) -> Outsider:
         spec = self._spec()
         subject = await self._verifier.verify(token, spec.jwt)
         # With its issuer: two of them may call different people the same.
         name = f"jwt:{quote(subject.subject, safe='')}@{quote(subject.issuer, safe=':/')}"
-        return Outsider(self._submitter(name), spec.rate, expires_at=subject.expires_at, shown_in=header)
+        return Outsider(self._submitter(name), spec.rate, expires_at=subject.expires_at)
 
     def _submitter(self, name: str) -> str:
         return f"{self._gateway}/{name}"
@@ -130,16 +129,16 @@ class _Given:
         return values[0].decode("latin-1") if values else None
 
 
-def _credential(given: _Given) -> tuple[str, str | None]:
+def _credential(given: _Given) -> str | None:
     key = given.one(KEY_HEADER)
     if key is not None:
         if not is_api_key(key):
             raise Unauthenticated(f"what {KEY_HEADER} holds is not an API key")
-        return KEY_HEADER, key
+        return key
     authorization = given.one(AUTHORIZATION_HEADER)
     if authorization is None:
-        return "", None
+        return None
     match = _BEARER.fullmatch(authorization)
     if match is None:
         raise Unauthenticated(f"send `{AUTHORIZATION_HEADER}: Bearer`, then a key or token")
-    return AUTHORIZATION_HEADER, match[1]
+    return match[1]

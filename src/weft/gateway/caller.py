@@ -32,8 +32,6 @@ class Outsider:
     """Seconds since 1970, after which its credential is good no more."""
     key: str = ""
     """The SHA-256 of its API key, if it has shown one."""
-    shown_in: str = ""
-    """The header in which its credential came."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,6 +17,8 @@ from weft.model.gateway import Rate
 MAX_CALLERS = 20_000
 """Callers that are remembered; of more, those who have not been seen for longest begin anew."""
 
+_ROUNDING = 1e-6  # of a request: time is added up in floating point
+
 
 @dataclass(frozen=True, slots=True)
 class Quota:
@@ -61,9 +63,9 @@ class RateLimits:
         capacity = max(1.0, rate.requests / share)
         speed = rate.requests / rate.per / share
         bucket = self._bucket(caller, capacity, speed)
-        granted = bucket.tokens >= 1
+        granted = bucket.tokens > 1 - _ROUNDING
         if granted:
-            bucket.tokens -= 1
+            bucket.tokens = max(0.0, bucket.tokens - 1)
         missing = math.floor(bucket.tokens) + 1 - bucket.tokens
         return Quota(granted, rate, int(bucket.tokens), missing / speed)
 
