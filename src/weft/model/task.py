@@ -51,7 +51,8 @@ class Task:
     """
 
     id: str
-    """`<queue>.<26 letters and digits>`: later ones sort behind earlier ones of the queue."""
+    """`<queue>.<26 letters and digits>`: later ones of a queue sort behind earlier ones, unless they were
+    submitted with an idempotency key."""
     state: TaskState
     submitted_at: float
     submitter: str
@@ -82,11 +83,26 @@ class Task:
     """The conversation it belongs to (`x-weft-context`)."""
     labels: dict[str, str] = field(default_factory=dict)
     """The submitter's own, at most 16."""
+    forgiven: int = 0
+    """How many of the attempts don't count: those that workers handed back, and all before a redrive."""
+    message: str = ""
+    """The id of the message by which the latest attempt runs, or the task was ended."""
+    fingerprint: str = ""
+    """Of the payload, if it was submitted with an idempotency key: tells a repetition from another task."""
+    enqueued: bool = False
+    """Whether it was submitted again, and its message is known to be in the queue since."""
+    announced: bool = False
+    """Whether its cancellation has been put into the queue of webhooks."""
 
     @property
     def queue(self) -> str:
         """The queue's name."""
         return self.id.partition(".")[0]
+
+    @property
+    def failures(self) -> int:
+        """How many attempts count against the queue's `maxDeliveries`, one that runs included."""
+        return self.attempts - self.forgiven
 
 
 class TaskEventKind(StrEnum):
