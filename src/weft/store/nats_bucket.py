@@ -97,12 +97,8 @@ class NatsBucket(Generic[T]):
         return await self._publish(key, data, write_headers(ttl=ttl, revision=revision), "write")
 
     async def _publish(self, key: str, data: bytes, headers: dict[str, str], what: str) -> int:
-        acknowledgement = await self._connection.call(
-            f"{what} {key!r} in bucket {self._name!r}",
-            lambda jetstream: jetstream.publish(subject(self._name, key), data, headers=headers or None),
-            subjects=[subject(self._name, key)],
-        )
-        return acknowledgement.seq
+        what = f"{what} {key!r} in bucket {self._name!r}"
+        return await self._connection.publish(what, subject(self._name, key), data, headers or None)
 
     async def _last_message(self, key: str) -> RawStreamMsg | None:
         return await last_message(self._connection, self._name, key)

@@ -11,7 +11,7 @@ import logging
 import random
 import re
 import ssl
-from collections.abc import Awaitable, Callable, Collection, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import AsyncExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from ipaddress import ip_address
@@ -22,8 +22,11 @@ from urllib.parse import urlsplit
 import nats.errors
 import nats.js.errors
 from nats.aio.client import Client
+from nats.aio.msg import Msg
+from nats.aio.subscription import Subscription
 from nats.js import JetStreamContext
 from nats.js.api import StreamConfig
+from pydantic_core import from_json
 
 from weft.aio.backoff import backoff
 from weft.aio.poll import until
@@ -31,6 +34,7 @@ from weft.aio.reminder import Reminder
 from weft.aio.tasks import TaskOwner
 from weft.errors import Conflict, Denied, InvalidRequest, MeshError, Unavailable
 from weft.store.nats_accounts import API, MEMBER_API
+from weft.store.nats_requests import NotPermitted, Requests
 
 logger = logging.getLogger(__name__)
 
@@ -59,6 +63,7 @@ DEFAULT_INBOX_PREFIX = "_INBOX"
 
 _REFUSED = "this identity is refused, or the control plane, which is asked about each connection, is away"
 
+_LOST = "the connection was lost"
 _HUNG_UP = "it hung up in place of a welcome"
 _REFUSAL = re.compile(f"authorization|authentication|{_HUNG_UP}", re.IGNORECASE)
 
@@ -109,6 +114,7 @@ class NatsConnection:
         self._where = ", ".join(_without_credentials(server) for server in servers)
         self._reason = ""
         self._client: Client | None = None
+        self._requests: Requests | None = None
         self._up = asyncio.Event()
         self._down = asyncio.Event()
         self._connecting = asyncio.Lock()
@@ -159,16 +165,71 @@ class NatsConnection:
         except nats.js.errors.NotFoundError:
             raise
         except nats.js.errors.APIError as error:
-            if error.err_code in _WRONG_LAST_SEQUENCE:
-                raise WrongRevision(f"cannot {what}: it was written by somebody else meanwhile") from error
-            raise self.unavailable(what, error) from error
+            raise self._refusal(what, error) from error
         except _FAILURES as error:
-            if pending.denied:
-                raise Denied(
-                    f"cannot {what}: NATS at {self._where} does not permit {pending.denied} to the identity "
-                    f"that {self._name!r} has"
-                ) from error
-            raise self.unavailable(what, error) from error
+            raise self._failure(what, error, pending.denied) from error
+
+    async def request(
+        self, what: str, subject: str, data: bytes = b"", headers: dict[str, str] | None = None
+    ) -> Msg:
+        """The answer to a request, within the time limit; waits for a lost connection.
+
+        Raises Unavailable, saying that Weft cannot `what`, its cause nats-py's NoRespondersError where nobody
+        takes such a request; Denied if the server does not permit `subject` to this identity.
+        """
+        try:
+            requests = self._requests or await self._next_requests()
+            return await requests.ask(subject, data, headers, self._timeout)
+        except NotPermitted as error:
+            raise self._failure(what, error, error.subject) from error
+        except _FAILURES as error:
+            raise self._failure(what, error) from error
+
+    async def publish(
+        self, what: str, subject: str, data: bytes, headers: dict[str, str] | None = None
+    ) -> int:
+        """Have a stream take a message; return its sequence. Raises as `request` does, and WrongRevision.
+
+        Where the stream refuses it the cause of Unavailable is nats-py's APIError, with the code.
+        """
+        answer = await self.request(what, subject, data, headers)
+        try:
+            content = from_json(answer.data)
+            if "error" in content:
+                nats.js.errors.APIError.from_error(content["error"])
+            return int(content["seq"])
+        except nats.js.errors.APIError as error:
+            raise self._refusal(what, error) from error
+        except (ValueError, KeyError, TypeError) as error:
+            raise self.unavailable(what, ValueError("the answer is none of JetStream's")) from error
+
+    async def subscribe(
+        self, what: str, subjects: Sequence[str], receive: Callable[[Msg], Awaitable[None]]
+    ) -> list[Subscription]:
+        """Have `receive` called for messages to `subjects`, from when this returns until the connection ends.
+
+        Raises Unavailable, saying that Weft cannot `what`, or Denied.
+        """
+        made: list[Subscription] = []
+        async with AsyncExitStack() as stack:
+            stack.push_async_callback(unsubscribe, made)
+            try:
+                async with asyncio.timeout(self._timeout):
+                    requests = self._requests or await self._next_requests()
+                    for each in subjects:
+                        made += [await requests.client.subscribe(each, cb=receive)]
+                    await requests.settle(subjects, self._timeout)
+            except NotPermitted as error:
+                raise self._failure(what, error, error.subject) from error
+            except _FAILURES as error:
+                raise self._failure(what, error) from error
+            stack.pop_all()
+        return made
+
+    @property
+    def sender(self) -> Client | None:
+        """The client that is connected now, if one is."""
+        return self._client
 
     @property
     def api(self) -> str:
@@ -220,14 +281,14 @@ class NatsConnection:
         Unavailable if there is none to be had; then it goes on as it was.
         """
         async with self._connecting:
-            former = self._client
+            former, requests = self._client, self._requests
             if former is None:
                 return
             await self._connect()
             under_way = set(self._in_flight)
 
         async def settled() -> bool:
-            return under_way.isdisjoint(self._in_flight)
+            return under_way.isdisjoint(self._in_flight) and not (requests and requests.under_way)
 
         with suppress(TimeoutError):
             async with asyncio.timeout(self._timeout):
@@ -239,7 +300,7 @@ class NatsConnection:
     async def close(self) -> None:
         """Close the connection. A second time it does nothing."""
         await self._tasks.close()
-        client, self._client = self._client, None
+        client = self._client
         self._note_loss()
         if client is not None:
             await _give_up(client)
@@ -247,11 +308,12 @@ class NatsConnection:
     async def _connect(self) -> None:
         """Connect to any server and see that all streams are there. Raises Unavailable."""
         client = Client()
+        requests = Requests(client)
         self._reason = ""
 
         async def lost() -> None:
+            requests.lose(self._reason or _LOST)
             if self._client is client:
-                self._client = None
                 self._note_loss()
 
         async with AsyncExitStack() as stack:
@@ -269,6 +331,7 @@ class NatsConnection:
                         closed_cb=lost,
                         **self._login_options(),
                     )
+                    await requests.open()
                     for config in self._streams.values():
                         await _have(self.jetstream(client), config)
             except _FAILURES as error:
@@ -278,6 +341,7 @@ class NatsConnection:
                 raise self.unavailable("connect", None if self._reason else ConnectionError(_HUNG_UP))
             stack.pop_all()
         self._client = client
+        self._requests = requests
         self._reason = ""
         self._down.clear()
         self._up.set()
@@ -305,6 +369,9 @@ class NatsConnection:
                 return
 
     def _note_loss(self) -> None:
+        requests, self._client, self._requests = self._requests, None, None
+        if requests is not None:
+            requests.lose(self._reason or _LOST)
         self._up.clear()
         self._down.set()
         now = asyncio.get_running_loop().time()
@@ -328,6 +395,30 @@ class NatsConnection:
             if subject in each.subjects:
                 each.denied = subject
                 each.limit.reschedule(now)
+        if self._requests is not None:
+            self._requests.deny(subject)
+
+    def _refusal(self, what: str, error: nats.js.errors.APIError) -> MeshError:
+        """The error that tells what JetStream said to `what`."""
+        if error.err_code in _WRONG_LAST_SEQUENCE:
+            return WrongRevision(f"cannot {what}: it was written by somebody else meanwhile")
+        return self.unavailable(what, error)
+
+    def _failure(self, what: str, error: BaseException, denied: str = "") -> MeshError:
+        """The error that tells why Weft could not `what`; `denied` is the subject that is closed to it."""
+        if denied:
+            return Denied(
+                f"cannot {what}: NATS at {self._where} does not permit {denied} to the identity "
+                f"that {self._name!r} has"
+            )
+        return self.unavailable(what, error)
+
+    async def _next_requests(self) -> Requests:
+        """Waits for a connection. Raises TimeoutError."""
+        async with asyncio.timeout(self._timeout):
+            while self._requests is None:
+                await self._up.wait()
+            return self._requests
 
     def _login_options(self) -> dict[str, Any]:
         options: dict[str, Any] = {"inbox_prefix": self._login.inbox_prefix}
@@ -388,6 +479,13 @@ def _is_loopback(address: str) -> bool:
         return host == "localhost" or ip_address(host).is_loopback
     except ValueError:
         return False
+
+
+async def unsubscribe(subscriptions: Iterable[Subscription]) -> None:
+    """End subscriptions, if their connection is still there."""
+    with suppress(*_FAILURES):
+        for each in subscriptions:
+            await each.unsubscribe()
 
 
 async def _give_up(client: Client) -> None:
