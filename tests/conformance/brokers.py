@@ -1,0 +1,8 @@
+"""The brokers under test. Each back end is in a module of its own; here they come together."""
+
+from __future__ import annotations
+
+from tests.conformance.memory_broker import memory
+from tests.conformance.running_broker import Backend
+
+BACKENDS: dict[str, Backend] = {"memory": memory}
