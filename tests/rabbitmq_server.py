@@ -1,0 +1,227 @@
+"""A real RabbitMQ for tests, on loopback: Debian's, whoever runs the tests."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import aiohttp
+
+from weft.aio.children import Child, spawn
+from weft.aio.guard import Guard
+from weft.aio.poll import until
+from weft.aio.ports import reserve_port
+
+_HOST = "127.0.0.1"
+_START_LIMIT = 60.0
+
+# Not the wrapper in /usr/sbin, which insists on its own user.
+_SERVER = Path("/usr/lib/rabbitmq/bin/rabbitmq-server")
+_EPMD = Path("/usr/bin/epmd")
+
+MISSING = (
+    None
+    if _SERVER.exists() and _EPMD.exists()
+    else "rabbitmq-server is not installed: apt-get install rabbitmq-server"
+)
+"""Why it cannot be started here; None if it can."""
+
+
+class RabbitServer:
+    """A rabbitmq-server that can be killed and brought back at the same ports with the same data."""
+
+    def __init__(self, directory: Path, guard: Guard) -> None:
+        """`guard` ends it, and its epmd, if the test runner is killed."""
+        self._directory = directory
+        self._guard = guard
+        self._process: Child | None = None
+        self._epmd: Child | None = None
+        self.port, self.management_port, self._distribution, self._epmd_port = _free_ports(4)
+
+    @property
+    def url(self) -> str:
+        """Where clients connect, without user and password."""
+        return f"amqp://{_HOST}:{self.port}"
+
+    @property
+    def management_url(self) -> str:
+        """Where the management plugin listens."""
+        return f"http://{_HOST}:{self.management_port}"
+
+    @property
+    def credentials(self) -> Mapping[str, str]:
+        """User and password, as arguments for whoever connects."""
+        return {"username": "guest", "password": "guest"}
+
+    async def start(self) -> None:
+        """Start it and wait until it takes clients. Raises AssertionError, with its log, if it does not."""
+        self._configure()
+        if self._epmd is None:
+            # A node that finds none would start one of its own, which outlives it.
+            self._epmd = await self._spawn([str(_EPMD), "-port", str(self._epmd_port), "-address", _HOST])
+        self._process = await self._spawn([str(_SERVER)])
+        try:
+            async with asyncio.timeout(_START_LIMIT):
+                await until(self._is_ready)
+        except TimeoutError:
+            await self.kill()
+            raise AssertionError(f"rabbitmq-server did not start:\n{self._log_text()}") from None
+
+    async def kill(self) -> None:
+        """SIGKILL it and wait for its end. Does nothing if it does not run."""
+        process, self._process = self._process, None
+        if process is not None:
+            if process.running:
+                process.send(signal.SIGKILL)
+            await process.wait()
+
+    async def restart(self) -> None:
+        """Kill it if it runs, and start it again: same ports, same data."""
+        await self.kill()
+        await self.start()
+
+    async def stop(self) -> None:
+        """Kill it and its epmd."""
+        await self.kill()
+        epmd, self._epmd = self._epmd, None
+        if epmd is not None:
+            await epmd.stop(grace=1.0)
+
+    def freeze(self) -> None:
+        """SIGSTOP it: connections stay open, nobody answers."""
+        assert self._process is not None
+        self._process.send(signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        """SIGCONT it."""
+        assert self._process is not None
+        self._process.send(signal.SIGCONT)
+
+    async def raise_alarm(self) -> None:
+        """Have it believe that the disk is full: it blocks whoever publishes."""
+        await self._evaluate('rabbit_alarm:set_alarm({{resource_limit, disk, node()}, []}).')
+
+    async def clear_alarm(self) -> None:
+        """Take that back."""
+        await self._evaluate('rabbit_alarm:clear_alarm({resource_limit, disk, node()}).')
+
+    async def _evaluate(self, expression: str) -> None:
+        control = await self._spawn(
+            [str(_SERVER.with_name("rabbitmqctl")), "--longnames", "-n", self._node, "eval", expression]
+        )
+        assert await control.wait() == 0, self._log_text()
+
+    def _configure(self) -> None:
+        self._directory.mkdir(parents=True, exist_ok=True)
+        (self._directory / "plugins").write_text("[rabbitmq_management].\n")
+        (self._directory / "rabbitmq.conf").write_text(
+            f"listeners.tcp.1 = {_HOST}:{self.port}\n"
+            f"management.tcp.ip = {_HOST}\n"
+            f"management.tcp.port = {self.management_port}\n"
+            "collect_statistics_interval = 500\n"
+            "disk_free_limit.absolute = 10MB\n"
+            "log.console = false\n"
+        )
+
+    @property
+    def _node(self) -> str:
+        return f"weft{self.port}@{_HOST}"
+
+    @property
+    def _environ(self) -> Mapping[str, str]:
+        # No crash dump, which takes seconds to write; few threads, for there are many tests beside it.
+        return {
+            **os.environ,
+            "HOME": str(self._directory),  # where the cookie is
+            "RUNNING_UNDER_SYSTEMD": "true",  # the node takes the place of the script that starts it
+            "RABBITMQ_NODENAME": self._node,
+            "RABBITMQ_USE_LONGNAME": "true",
+            "RABBITMQ_MNESIA_BASE": str(self._directory / "data"),
+            "RABBITMQ_LOG_BASE": str(self._directory / "log"),
+            "RABBITMQ_ENABLED_PLUGINS_FILE": str(self._directory / "plugins"),
+            "RABBITMQ_CONFIG_FILE": str(self._directory / "rabbitmq"),
+            "RABBITMQ_CONF_ENV_FILE": os.devnull,
+            "RABBITMQ_GENERATED_CONFIG_DIR": str(self._directory / "generated"),
+            "RABBITMQ_PID_FILE": str(self._directory / "pid"),
+            "RABBITMQ_DIST_PORT": str(self._distribution),
+            "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": (
+                "-kernel inet_dist_use_interface {127,0,0,1} +S 2:2 +sbwt none +sbwtdcpu none +sbwtdio none"
+            ),
+            "ERL_EPMD_PORT": str(self._epmd_port),
+            "ERL_EPMD_ADDRESS": _HOST,
+            "ERL_CRASH_DUMP_SECONDS": "0",
+        }
+
+    async def _spawn(self, command: Sequence[str]) -> Child:
+        self._directory.mkdir(parents=True, exist_ok=True)
+        with self._log.open("ab") as log:
+            return await spawn(
+                command,
+                guard=self._guard,
+                environ=self._environ,
+                stdin=asyncio.subprocess.DEVNULL,
+                stdout=log.fileno(),
+                stderr=log.fileno(),
+                directory=self._directory,
+            )
+
+    @property
+    def _log(self) -> Path:
+        return self._directory / "output.log"
+
+    def _log_text(self) -> str:
+        logs = [self._log, *sorted((self._directory / "log").glob("*.log"))]
+        return "\n".join(each.read_text(errors="replace")[-4000:] for each in logs if each.exists())
+
+    async def _is_ready(self) -> bool:
+        assert self._process is not None
+        assert self._process.running, f"rabbitmq-server ended:\n{self._log_text()}"
+        return await self._greets() and await self._manages()
+
+    async def _greets(self) -> bool:
+        """Whether it answers the protocol's header: its port is open before it can."""
+        try:
+            reader, writer = await asyncio.open_connection(_HOST, self.port)
+        except OSError:
+            return False
+        try:
+            writer.write(b"AMQP\x00\x00\x09\x01")
+            async with asyncio.timeout(1.0):
+                return bool(await reader.read(1))
+        except (OSError, TimeoutError):
+            return False
+        finally:
+            writer.close()
+
+    async def _manages(self) -> bool:
+        try:
+            async with (
+                aiohttp.ClientSession(auth=aiohttp.BasicAuth("guest", "guest")) as session,
+                session.get(f"{self.management_url}/api/overview") as answer,
+            ):
+                return answer.status == 200  # noqa: PLR2004
+        except (OSError, aiohttp.ClientError):
+            return False
+
+
+def _free_ports(count: int) -> list[int]:
+    held = [reserve_port(_HOST) for _ in range(count)]
+    for each in held:
+        each.release()
+    return [each.port for each in held]
+
+
+@asynccontextmanager
+async def rabbitmq_server(directory: Path) -> AsyncIterator[RabbitServer]:
+    """A running rabbitmq-server that keeps its data in `directory`; gone when the context is left."""
+    async with Guard(grace=0.1) as guard:
+        server = RabbitServer(directory, guard)
+        try:
+            await server.start()
+            yield server
+        finally:
+            await server.stop()
