@@ -147,6 +147,59 @@ async def test_a_prefix_covers_whole_tokens_only(bucket: Bucket[Any]) -> None:
     assert await bucket.entries("none") == []
 
 
+async def test_the_latest_entries_come_first_each_where_it_was_written_last(bucket: Bucket[Any]) -> None:
+    for key in ("q.a", "q.b", "other", "q.c", "q.gone"):
+        await bucket.put(key, key)
+    revision = await bucket.put("q.a", "again")
+    await bucket.delete("q.gone")
+    found = await bucket.recent(10, "q")
+    assert [(each.key, each.value) for each in found] == [("q.a", "again"), ("q.c", "q.c"), ("q.b", "q.b")]
+    assert found[0].revision == revision
+    assert [each.key for each in await bucket.recent(2)] == ["q.a", "q.c"]
+    assert await bucket.recent(10, "none") == []
+
+
+async def test_the_latest_entries_can_be_paged_through_however_rare_they_are(bucket: Bucket[Any]) -> None:
+    for number in range(100):
+        await bucket.put(f"q.{number}", number)
+        await bucket.put("often", number)
+    pages: list[list[Any]] = []
+    before: int | None = None
+    while page := await bucket.recent(30, "q", before=before):
+        pages.append([each.value for each in page])
+        before = page[-1].revision
+    assert [len(page) for page in pages] == [30, 30, 30, 10]
+    assert [value for page in pages for value in page] == list(range(99, -1, -1))
+    assert [each.value for each in await bucket.recent(1, "often", before=None)] == [99]
+    assert await bucket.recent(30, before=1) == []
+
+
+async def test_an_empty_bucket_has_no_latest_entries_and_absurd_limits_are_refused(
+    bucket: Bucket[Any],
+) -> None:
+    assert await bucket.recent() == []
+    for limit in (0, 10**9):
+        with pytest.raises(InvalidRequest):
+            await bucket.recent(limit)
+
+
+@pytest.mark.parametrize("made_direct", [True, False])
+async def test_a_bucket_opened_for_direct_reads_behaves_as_any_other(store: Store, made_direct: bool) -> None:
+    await store.bucket("things", JsonCodec(), direct=made_direct)
+    bucket = await store.bucket("things", JsonCodec(), direct=True)
+    assert await bucket.get("a") is None
+    revision = await bucket.create("a", {"n": 1})
+    assert await bucket.get("a") == Entry("a", {"n": 1}, revision)
+    revision = await bucket.update("a", {"n": 2}, revision=revision, ttl=60)
+    assert await bucket.get("a") == Entry("a", {"n": 2}, revision)
+    await bucket.delete("a", revision=revision)
+    assert await bucket.get("a") is None
+    with pytest.raises(Conflict):
+        await bucket.update("a", 3, revision=revision)
+    again = await bucket.create("a", "x" * 100_000)
+    assert (await bucket.get("a")) == Entry("a", "x" * 100_000, again)
+
+
 async def test_all_who_open_a_bucket_see_the_same_contents(store: Store) -> None:
     first, second = await asyncio.gather(*(store.bucket("shared", JsonCodec()) for _ in range(2)))
     revision = await first.create("a", 1)

@@ -367,3 +367,62 @@ async def test_one_server_of_those_listed_is_enough(server: NatsServer) -> None:
         store = await NatsStore.connect([f"nats://{NOWHERE}", server.url], name="test")
         assert store.connected
         await store.close()
+
+
+async def test_a_listener_is_told_of_a_lost_connection_and_hears_again_after_it(
+    server: NatsServer, store: NatsStore
+) -> None:
+    signals = store.signals("tasks")
+    async with signals.listen("q") as listener:
+        waiting = asyncio.create_task(listener.next(PATIENCE))
+        await server.kill()
+        assert await waiting is None
+        await signals.send("q.lost")  # nobody hears it, and it is no error
+        assert await listener.next(0.05) is None
+        await server.start()
+        # Once it listens again it says that there may have been something.
+        assert await listener.next(PATIENCE) is None
+        await signals.send("q.a")
+        assert await listener.next(PATIENCE) == "q.a"
+        await store.reconnect()
+        assert [await listener.next(PATIENCE) for _ in range(2)] == [None, None]
+        await signals.send("q.b")
+        assert await listener.next(PATIENCE) == "q.b"
+
+
+async def test_nobody_can_begin_to_listen_while_there_is_no_server(server: NatsServer) -> None:
+    async with connected_to(server, timeout=0.5) as store:
+        await server.kill()
+        with pytest.raises(Unavailable, match="listen"):
+            async with store.signals("tasks").listen("q"):
+                pass
+
+
+async def test_writes_under_way_when_the_server_dies_fail_at_once_and_those_after_are_done_when_it_is_back(
+    server: NatsServer,
+) -> None:
+    async with connected_to(server, timeout=30 * PATIENCE) as store, asyncio.timeout(PATIENCE):
+        bucket = await store.bucket("things", TextCodec())
+        await bucket.put("a", "1")
+        server.freeze()
+        writes = [asyncio.create_task(bucket.put(f"b.{n}", "x")) for n in range(500)]
+        await asyncio.sleep(0)
+        writes[0].cancel()
+        await server.kill()
+        outcomes = await asyncio.gather(*writes, return_exceptions=True)
+        assert {type(each) for each in outcomes} == {Unavailable, asyncio.CancelledError}
+        late = asyncio.create_task(bucket.put("c", "2"))
+        await server.start()
+        assert await late
+        assert await bucket.get("c")
+
+
+async def test_signals_that_cannot_be_written_are_dropped_and_nobody_waits(
+    server: NatsServer, store: NatsStore
+) -> None:
+    signals = store.signals("tasks")
+    server.freeze()
+    async with asyncio.timeout(PATIENCE):
+        for number in range(50_000):
+            await signals.send(f"q.{number}")
+    server.thaw()

@@ -74,3 +74,19 @@ async def test_a_reader_that_falls_behind_starts_over_with_a_snapshot(bucket: Bu
         assert await anext(changes) == Snapshot((Entry("a", "1", revision),))
         later = await bucket.put("b", "2")
         assert await anext(changes) == Put(Entry("b", "2", later))
+
+
+async def test_a_listener_is_told_that_it_may_have_missed_signals_in_an_interruption(
+    store: MemoryStore,
+) -> None:
+    signals = store.signals("tasks")
+    async with signals.listen("q") as listener:
+        store.interrupt()
+        await signals.send("q.lost")
+        with pytest.raises(Unavailable, match="interrupted"):
+            async with signals.listen("q"):
+                pass
+        store.resume()
+        assert await listener.next(10.0) is None
+        await signals.send("q.a")
+        assert await listener.next(10.0) == "q.a"

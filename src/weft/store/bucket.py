@@ -9,6 +9,7 @@ from enum import StrEnum
 from typing import Generic, Protocol, TypeVar
 
 from weft.store.journal import DEFAULT_LIMITS, Journal, JournalLimits
+from weft.store.signals import Signals
 
 T = TypeVar("T")
 
@@ -108,6 +109,18 @@ class Bucket(Protocol[T]):
         """Return the entries whose keys are `prefix` or begin with `prefix.`, sorted by key; all if empty."""
         ...
 
+    async def recent(
+        self, limit: int = 100, prefix: str = "", *, before: int | None = None
+    ) -> list[Entry[T]]:
+        """The `limit` entries under `prefix` that were written last, the latest first.
+
+        `limit` is 1 to `MAX_RECENT` of `weft.store.journal`; beyond that raises InvalidRequest. Only those
+        with revisions below `before`, if given: that of the last entry leads to the ones written before it.
+        Raises Denied where the store does not permit it; in NATS that is for the control plane only, as are
+        `entries` and `watch`.
+        """
+        ...
+
     def watch(self, prefix: str = "") -> AbstractAsyncContextManager[AsyncIterator[Change[T]]]:
         """Follow the keys that `entries(prefix)` would list.
 
@@ -122,14 +135,23 @@ class Bucket(Protocol[T]):
 class Store(Protocol):
     """A place that holds buckets."""
 
-    async def bucket(self, name: str, codec: Codec[T]) -> Bucket[T]:
-        """Open the bucket `name`, making it if it is not there yet."""
+    async def bucket(self, name: str, codec: Codec[T], *, direct: bool = False) -> Bucket[T]:
+        """Open the bucket `name`, making it if it is not there yet.
+
+        With `direct` any replica of a cluster answers `get`, for keys that one may read by name: much faster,
+        but what is read may be older than the last write, and the loser of a race may be told so only when
+        it writes.
+        """
         ...
 
     async def journal(
         self, name: str, codec: Codec[T], *, limits: JournalLimits = DEFAULT_LIMITS
     ) -> Journal[T]:
         """Open the journal `name`, making it within `limits` if it is not there yet."""
+        ...
+
+    def signals(self, name: str) -> Signals:
+        """Signals of the name `name`, which is made as a bucket's. Raises InvalidRequest for a bad one."""
         ...
 
     @property

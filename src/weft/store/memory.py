@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import AbstractAsyncContextManager, aclosing
 from dataclasses import dataclass
+from itertools import islice
 from typing import Generic, TypeVar
 
 from weft.errors import Conflict, Unavailable
@@ -14,6 +16,9 @@ from weft.store.bucket import Bucket, Change, Codec, Entry, Put, Removal, Remove
 from weft.store.journal import DEFAULT_LIMITS, Journal, JournalLimits
 from weft.store.keys import check_bucket, check_key, check_prefix, check_write, covers, decoded
 from weft.store.memory_journal import JournalLines, MemoryJournal
+from weft.store.memory_signals import MemorySignals, SignalListeners
+from weft.store.records import check_recent
+from weft.store.signals import Signals
 
 T = TypeVar("T")
 
@@ -145,6 +150,17 @@ class _MemoryBucket(Generic[T]):
         self._check_reachable()
         return self._entries(prefix)
 
+    async def recent(
+        self, limit: int = 100, prefix: str = "", *, before: int | None = None
+    ) -> list[Entry[T]]:
+        check_recent(self._name, limit, prefix)
+        self._check_reachable()
+        end = math.inf if before is None else before
+        # A key that is written moves to the end.
+        found = (self._entry(each) for each in reversed(self._records.by_key.values()) if each.revision < end)
+        entries = (each for each in found if each is not None and covers(prefix, each.key))
+        return list(islice(entries, limit))
+
     def watch(self, prefix: str = "") -> AbstractAsyncContextManager[AsyncIterator[Change[T]]]:
         check_prefix(self._name, prefix)
         return aclosing(self._changes(prefix))
@@ -190,6 +206,7 @@ class MemoryStore:
     def __init__(self) -> None:
         self._buckets: dict[str, _Records] = {}
         self._journals: dict[str, JournalLines] = {}
+        self._listeners: dict[str, SignalListeners] = {}
         self._reachable = asyncio.Event()
         self._reachable.set()
 
@@ -198,7 +215,7 @@ class MemoryStore:
         """Whether the store can be reached: it can unless it was interrupted."""
         return self._reachable.is_set()
 
-    async def bucket(self, name: str, codec: Codec[T]) -> Bucket[T]:
+    async def bucket(self, name: str, codec: Codec[T], *, direct: bool = False) -> Bucket[T]:  # noqa: ARG002
         """Open the bucket `name`, making it if it is not there yet. All who open it see the same contents."""
         check_bucket(name)
         if not self.connected:
@@ -215,6 +232,12 @@ class MemoryStore:
         lines = self._journals.setdefault(name, JournalLines(name, limits))
         return MemoryJournal(lines, codec, self._reachable)
 
+    def signals(self, name: str) -> Signals:
+        """Signals of the name `name`."""
+        check_bucket(name)
+        listeners = self._listeners.setdefault(name, SignalListeners())
+        return MemorySignals(name, listeners, self._reachable)
+
     def interrupt(self) -> None:
         """Behave as if the connection were lost: operations raise Unavailable, watches fall silent.
 
@@ -223,6 +246,8 @@ class MemoryStore:
         self._reachable.clear()
         for records in self._buckets.values():
             records.start_over()
+        for listeners in self._listeners.values():
+            listeners.miss()
 
     def resume(self) -> None:
         """Behave as if the connection were back: every watch goes on with a new Snapshot."""

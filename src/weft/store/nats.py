@@ -14,7 +14,9 @@ from weft.store.nats_bucket import NatsBucket
 from weft.store.nats_callout import Callout
 from weft.store.nats_connection import DEFAULT_INBOX_PREFIX, NatsConnection, NatsLogin
 from weft.store.nats_journal import NatsJournal, journal_config
+from weft.store.nats_signals import NatsSignals
 from weft.store.nats_wire import stream_config
+from weft.store.signals import Signals
 
 T = TypeVar("T")
 
@@ -62,14 +64,18 @@ class NatsStore:
         """Whether a server can be reached now."""
         return self._connection.connected
 
-    async def bucket(self, name: str, codec: Codec[T]) -> Bucket[T]:
+    async def bucket(self, name: str, codec: Codec[T], *, direct: bool = False) -> Bucket[T]:
         """Open the bucket `name`, making it if it is not there yet.
 
         Raises InvalidRequest, Unavailable, or Denied if it is not there and this identity may not make it.
+        A member of the mesh opens one that is `direct` without a look: what it may not do, or what is not
+        there, it is told when it reads or writes.
         """
         check_bucket(name)
-        await self._connection.provide(stream_config(name, replicas=self._replicas))
-        return NatsBucket(self._connection, name, codec)
+        # About a stream a member could also ask which keys there are, those that it may not read included.
+        if not (direct and self._connection.is_member):
+            await self._connection.provide(stream_config(name, replicas=self._replicas, direct=direct))
+        return NatsBucket(self._connection, name, codec, direct=direct)
 
     async def journal(
         self, name: str, codec: Codec[T], *, limits: JournalLimits = DEFAULT_LIMITS
@@ -81,6 +87,11 @@ class NatsStore:
         check_bucket(name)
         await self._connection.provide(journal_config(name, limits, replicas=self._replicas))
         return NatsJournal(self._connection, name, codec)
+
+    def signals(self, name: str) -> Signals:
+        """Signals of the name `name`. Raises InvalidRequest for a bad one."""
+        check_bucket(name)
+        return NatsSignals(self._connection, name)
 
     def callout(self, issuer: Path) -> Callout:
         """What answers servers that ask about connections; `issuer` is the file with the seed to sign with.

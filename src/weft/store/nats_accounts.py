@@ -24,6 +24,12 @@ MEMBER_API = "WEFT.API"
 AUDIT = "audit"
 """The journal of changes and denials."""
 
+SIGNALS = "signals"
+MEMBER_SIGNALS = f"{SIGNALS}.member"
+"""Below it members send signals."""
+CONTROL_SIGNALS = f"{SIGNALS}.control"
+"""Below it the control plane does."""
+
 CALLOUT_SUBJECT = "$SYS.REQ.USER.AUTH"
 """Where servers ask about each connection."""
 

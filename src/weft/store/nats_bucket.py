@@ -7,15 +7,20 @@ from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, aclosing
 from typing import Generic, TypeVar
 
+import nats.js.errors
+from nats.aio.msg import Msg
 from nats.js.api import RawStreamMsg
 
 from weft.errors import Conflict
 from weft.store.bucket import Change, Codec, Entry, Snapshot
 from weft.store.keys import check_key, check_prefix, check_write, decoded
 from weft.store.nats_connection import NatsConnection, WrongRevision
+from weft.store.nats_deliveries import StartOver
 from weft.store.nats_read import last_message
+from weft.store.nats_recent import recent
 from weft.store.nats_watch import NatsWatch
-from weft.store.nats_wire import delete_headers, removal, subject, write_headers
+from weft.store.nats_wire import delete_headers, filters, removal, stream_name, subject, write_headers
+from weft.store.records import check_recent
 
 T = TypeVar("T")
 
@@ -23,8 +28,12 @@ T = TypeVar("T")
 class NatsBucket(Generic[T]):
     """A Bucket whose keys are the subjects of a stream."""
 
-    def __init__(self, connection: NatsConnection, name: str, codec: Codec[T]) -> None:
+    def __init__(
+        self, connection: NatsConnection, name: str, codec: Codec[T], *, direct: bool = False
+    ) -> None:
+        """`direct`: any replica may answer `get`."""
         self._connection = connection
+        self._direct = direct
         self._name = name
         self._codec = codec
 
@@ -83,10 +92,36 @@ class NatsBucket(Generic[T]):
             raise self._connection.unavailable(f"list bucket {self._name!r}") from error
         raise AssertionError("a watch ends only when its context is left")
 
+    async def recent(
+        self, limit: int = 100, prefix: str = "", *, before: int | None = None
+    ) -> list[Entry[T]]:
+        """The `limit` entries under `prefix` that were written last, the latest first."""
+        check_recent(self._name, limit, prefix)
+        what = f"list bucket {self._name!r}"
+        try:
+            async with asyncio.timeout(self._connection.timeout):
+                return await recent(
+                    self._connection,
+                    stream_name(self._name),
+                    filters(self._name, prefix),
+                    self._delivered,
+                    limit=limit,
+                    before=before,
+                    what=what,
+                )
+        except (TimeoutError, StartOver, nats.js.errors.NotFoundError) as error:
+            raise self._connection.unavailable(what, error) from error
+
     def watch(self, prefix: str = "") -> AbstractAsyncContextManager[AsyncIterator[Change[T]]]:
         """Follow the keys that `entries(prefix)` would list."""
         check_prefix(self._name, prefix)
         return aclosing(NatsWatch(self._connection, self._name, self._codec, prefix).changes())
+
+    def _delivered(self, message: Msg) -> Entry[T] | None:
+        if removal(message.headers):
+            return None
+        key = message.subject[len(subject(self._name, "")) :]
+        return decoded(self._name, key, message.data, message.metadata.sequence.stream, self._codec)
 
     def _checked(self, key: str, value: T, ttl: float | None) -> bytes:
         data = self._codec.encode(value)
@@ -101,4 +136,4 @@ class NatsBucket(Generic[T]):
         return await self._connection.publish(what, subject(self._name, key), data, headers or None)
 
     async def _last_message(self, key: str) -> RawStreamMsg | None:
-        return await last_message(self._connection, self._name, key)
+        return await last_message(self._connection, self._name, key, direct=self._direct)

@@ -227,6 +227,11 @@ class NatsConnection:
         return made
 
     @property
+    def is_member(self) -> bool:
+        """Whether it is in the account of the mesh's members."""
+        return self._login.api == MEMBER_API
+
+    @property
     def sender(self) -> Client | None:
         """The client that is connected now, if one is."""
         return self._client

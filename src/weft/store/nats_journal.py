@@ -11,7 +11,7 @@ from typing import Generic, TypeVar
 import nats.errors
 import nats.js.errors
 from nats.aio.msg import Msg
-from nats.js.api import DeliverPolicy, DiscardPolicy, StorageType, StreamConfig, StreamState
+from nats.js.api import DeliverPolicy, DiscardPolicy, StorageType, StreamConfig
 
 from weft.aio.backoff import backoff
 from weft.errors import Unavailable
@@ -25,6 +25,7 @@ from weft.store.journal import (
 from weft.store.keys import check_prefix, decoded
 from weft.store.nats_connection import NatsConnection
 from weft.store.nats_deliveries import Deliveries, StartOver, deliveries
+from weft.store.nats_recent import recent, stream_state
 from weft.store.records import check_recent, encoded
 
 logger = logging.getLogger(__name__)
@@ -32,9 +33,6 @@ logger = logging.getLogger(__name__)
 T = TypeVar("T")
 
 _HEADER_BYTES = 1024
-
-_WIDER = 8
-"""How many times as far back the next look goes, if too few entries of a prefix were found."""
 
 
 def journal_config(name: str, limits: JournalLimits, *, replicas: int) -> StreamConfig:
@@ -78,7 +76,16 @@ class NatsJournal(Generic[T]):
         what = f"read journal {self._name!r}"
         try:
             async with asyncio.timeout(self._connection.timeout):
-                return await self._recent(limit, prefix, what)
+                found = await recent(
+                    self._connection,
+                    self._name,
+                    self._filters(prefix),
+                    self._entry,
+                    limit=limit,
+                    before=None,
+                    what=what,
+                )
+                return found[::-1]
         except (TimeoutError, StartOver, nats.js.errors.NotFoundError) as error:
             raise self._connection.unavailable(what, error) from error
 
@@ -86,31 +93,9 @@ class NatsJournal(Generic[T]):
     async def follow(self, prefix: str = "") -> AsyncIterator[AsyncIterator[JournalEntry[T]]]:
         """Each entry of those tails that is written from now on."""
         check_prefix(self._name, prefix)
-        last = (await self._state(f"follow journal {self._name!r}")).last_seq
-        async with aclosing(self._following(last, prefix)) as entries:
+        state = await stream_state(self._connection, self._name, f"follow journal {self._name!r}")
+        async with aclosing(self._following(state.last_seq, prefix)) as entries:
             yield entries
-
-    async def _recent(self, limit: int, prefix: str, what: str) -> list[JournalEntry[T]]:
-        state = await self._state(what)
-        reach = limit
-        while state.messages:
-            start = max(state.last_seq - reach + 1, state.first_seq)
-            async with self._deliveries(prefix, start, what) as messages:
-                if messages.pending >= limit or start == state.first_seq:
-                    return (await self._read(messages))[-limit:]
-            reach *= _WIDER
-        return []
-
-    async def _read(self, messages: Deliveries) -> list[JournalEntry[T]]:
-        found = []
-        pending = messages.pending
-        while pending:
-            message = await messages.next()
-            pending = message.metadata.num_pending if message else 0
-            entry = self._entry(message)
-            if entry is not None:
-                found.append(entry)
-        return found
 
     async def _following(self, position: int, prefix: str) -> AsyncGenerator[JournalEntry[T]]:
         what = f"follow journal {self._name!r}"
@@ -118,7 +103,8 @@ class NatsJournal(Generic[T]):
         while True:
             try:
                 # A server that came back without its data counts from the beginning.
-                position = min(position, (await self._state(what)).last_seq)
+                state = await stream_state(self._connection, self._name, what)
+                position = min(position, state.last_seq)
                 async with self._deliveries(prefix, position + 1, what) as messages:
                     while True:
                         message = await messages.next()
@@ -133,23 +119,17 @@ class NatsJournal(Generic[T]):
             await asyncio.sleep(next(pauses))
 
     def _deliveries(self, prefix: str, start: int, what: str) -> AbstractAsyncContextManager[Deliveries]:
-        subjects = [f"{self._name}.{prefix}", f"{self._name}.{prefix}.>"] if prefix else [f"{self._name}.>"]
         return deliveries(
             self._connection,
             self._name,
-            subjects,
+            self._filters(prefix),
             policy=DeliverPolicy.BY_START_SEQUENCE,
             start=start,
             what=what,
         )
 
-    async def _state(self, what: str) -> StreamState:
-        info = await self._connection.call(
-            what,
-            lambda jetstream: jetstream.stream_info(self._name),
-            subjects=[f"{self._connection.api}.STREAM.INFO.{self._name}"],
-        )
-        return info.state
+    def _filters(self, prefix: str) -> list[str]:
+        return [f"{self._name}.{prefix}", f"{self._name}.{prefix}.>"] if prefix else [f"{self._name}.>"]
 
     def _entry(self, message: Msg | None) -> JournalEntry[T] | None:
         if message is None:

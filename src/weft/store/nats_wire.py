@@ -23,6 +23,8 @@ STATUS = "Status"
 NO_RESPONDERS_STATUS = "503"
 """The status of the server's answer where nobody takes a request."""
 NOT_FOUND_STATUS = "404"
+SEQUENCE = "Nats-Sequence"
+"""In what a direct get finds: where it is in its stream."""
 CONTROL_STATUS = "100"
 """The status of what a consumer sends beside messages: idle heartbeats and flow control requests."""
 LAST_DELIVERED = "Nats-Last-Consumer"
@@ -48,8 +50,8 @@ def filters(bucket: str, prefix: str) -> list[str]:
     return [subject(bucket, prefix), subject(bucket, f"{prefix}.>")]
 
 
-def stream_config(bucket: str, *, replicas: int) -> StreamConfig:
-    """The stream for `bucket`: on disk, one revision of each key."""
+def stream_config(bucket: str, *, replicas: int, direct: bool = False) -> StreamConfig:
+    """The stream for `bucket`: on disk, one revision of each key; `direct`: any replica may be read."""
     return StreamConfig(
         name=stream_name(bucket),
         subjects=[subject(bucket, ">")],
@@ -61,8 +63,8 @@ def stream_config(bucket: str, *, replicas: int) -> StreamConfig:
         # With that header whoever may write one key could remove all others.
         allow_rollup_hdrs=False,
         deny_purge=True,
-        # Reads go to the leader: a follower may not have yet what its reader has just written.
-        allow_direct=False,
+        # Else reads go to the leader: a follower may not have yet what its reader has just written.
+        allow_direct=direct,
         allow_msg_ttl=True,
     )
 

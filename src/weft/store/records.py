@@ -1,4 +1,4 @@
-"""Which records and questions every journal accepts."""
+"""Which records every journal accepts, and which questions about the latest entries."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ def encoded(journal: str, tail: str, record: T, codec: Codec[T]) -> bytes:
     return data
 
 
-def check_recent(journal: str, limit: int, prefix: str) -> None:
+def check_recent(what: str, limit: int, prefix: str) -> None:
     """Raise InvalidRequest unless the last `limit` entries under `prefix` may be asked for."""
-    check_prefix(journal, prefix)
+    check_prefix(what, prefix)
     if not 1 <= limit <= MAX_RECENT:
-        raise InvalidRequest(f"journal {journal!r}: ask for 1 to {MAX_RECENT} entries, not {limit}")
+        raise InvalidRequest(f"{what!r}: ask for 1 to {MAX_RECENT} entries, not {limit}")
