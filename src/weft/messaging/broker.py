@@ -151,7 +151,11 @@ class StoredMessage:
 
 
 class Delivery(Protocol):
-    """A message in a consumer's hands. After one ack, nack or dead_letter a second does nothing."""
+    """A message in a consumer's hands. After one ack, nack or dead_letter a second does nothing.
+
+    Nor need any of them do anything once the visibility timeout is over, or the consumer closed: then the
+    message comes again. Only `extend` tells.
+    """
 
     @property
     def message(self) -> Message:
@@ -189,7 +193,7 @@ class Delivery(Protocol):
 
     async def nack(self, delay: float = 0.0) -> None:
         """Have it delivered again in `delay` seconds; others that wait are not held up by it, except in a
-        partition those behind it."""
+        partition those behind it. Without a delay it may come before or behind those that wait."""
         ...
 
     async def extend(self) -> None:
@@ -208,12 +212,15 @@ class Consumer(Protocol):
         """Up to `limit` messages, as soon as there is one; none if there is none within `wait` seconds.
 
         Never more than `limit` are taken out of the queue by this consumer: nothing is prefetched behind
-        the caller's back. Cancelling it loses nothing.
+        the caller's back. Cancelling it loses nothing. With a `wait` of 0 it takes what is there. Raises
+        NotFound if the queue or group is not there (any more), InvalidRequest for a limit below 1, and
+        Unavailable once it is closed.
         """
         ...
 
     async def aclose(self) -> None:
-        """Stop. What was pulled can still be acknowledged until then; what was not comes again."""
+        """Stop. What was pulled can still be acknowledged until then; what was not comes again, at the latest
+        after its visibility timeout. A second time it does nothing."""
         ...
 
 
@@ -239,7 +246,7 @@ class Broker(Protocol):
         ...
 
     async def queue_consumer(self, queue: str) -> Consumer:
-        """Take messages out of a queue."""
+        """Take messages out of a queue. Where it is missing, this raises NotFound, or the first pull does."""
         ...
 
     async def group_consumer(self, topic: str, group: str) -> Consumer:
@@ -287,11 +294,17 @@ class BrokerAdmin(Broker, Protocol):
         ...
 
     async def peek(self, queue: str, *, limit: int, dead: bool = False) -> Sequence[StoredMessage]:
-        """Up to `limit` (at most 1,000) of the oldest messages, by lane; leaves them where they are."""
+        """Up to `limit` (at most 1,000) of the oldest messages, by lane; leaves them where they are.
+
+        Those that are ready; a broker that can tell shows delayed ones and those under way too.
+        """
         ...
 
     async def redrive(self, queue: str, ids: Collection[str]) -> int:
-        """Put dead letters of these ids back into their lanes; return how many. Counts deliveries anew."""
+        """Put dead letters of these ids back into their lanes; return how many. Counts deliveries anew.
+
+        They come back though the queue be full.
+        """
         ...
 
     async def purge(self, queue: str, *, dead: bool = False) -> int:
