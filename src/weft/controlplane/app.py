@@ -18,8 +18,10 @@ from weft.controlplane.api.app import create_api
 from weft.controlplane.api.context import ApiContext
 from weft.controlplane.api.tls import ServerTls, server_config, server_tls
 from weft.controlplane.changes import LONGEST_REST, Followed, any_of
+from weft.controlplane.message_custody import MessageCustody
 from weft.controlplane.message_keys import MessageKeys
-from weft.controlplane.rights import admission_to_nats, message_custody, regrant, revoke
+from weft.controlplane.messaging import open_messaging
+from weft.controlplane.rights import admission_to_nats, deciding, regrant, revoke
 from weft.controlplane.secrets import Secrets
 from weft.controlplane.security import Security, nats_tls, open_sealer, open_security, write_bundle
 from weft.controlplane.settings import ControlPlaneSettings
@@ -62,7 +64,17 @@ async def run_control_plane(settings: ControlPlaneSettings) -> None:
         sidecars = await Sidecars.open(store)
         instances = await stack.enter_async_context(View(registry))
         declared = await stack.enter_async_context(ResourceView.follow(resources))
-        custody = message_custody(await MessageKeys.open(store, sealer), declared, security)
+        decide = deciding(declared, security)
+        custody = MessageCustody(await MessageKeys.open(store, sealer), lambda: declared.resources, decide)
+        messaging = await open_messaging(
+            store,
+            declared,
+            custody,
+            sealer=sealer,
+            secret_value=secrets.value,
+            decide=decide,
+            metrics=metrics,
+        )
         await instances.ready()
 
         snapshots = Snapshots(
@@ -92,6 +104,7 @@ async def run_control_plane(settings: ControlPlaneSettings) -> None:
             access=_access(security),
             membership=security.membership,
             messages=custody,
+            messaging=messaging,
         )
         callout = _callout(settings, store)
         tls = server_tls(context.access.refuse_certificate)
@@ -99,6 +112,8 @@ async def run_control_plane(settings: ControlPlaneSettings) -> None:
             "translate": _translate(snapshots, instances, declared, security),
             "push": ads.run(),
             "record sidecars": sidecars.run(),
+            "topics and queues": messaging.brokerage.run(),
+            "figures of queues": messaging.figures.run(),
             "tend keys of messages": custody.keys.run(custody.encrypted),
             "own identity": security.own.run(lambda: _present(settings, security, tls)),
             "revoke": revoke(security, ads, callout),

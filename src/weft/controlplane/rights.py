@@ -5,9 +5,8 @@ from __future__ import annotations
 import asyncio
 import logging
 
+from weft.controlplane.brokerage import Decide
 from weft.controlplane.changes import LONGEST_REST, Followed, any_of
-from weft.controlplane.message_custody import MessageCustody
-from weft.controlplane.message_keys import MessageKeys
 from weft.controlplane.nats_access import Admission, MessageGrant, message_grants
 from weft.controlplane.security import Security
 from weft.controlplane.xds.server import AdsServer
@@ -74,8 +73,8 @@ def admission_to_nats(security: Security, declared: ResourceView) -> Admission:
     )
 
 
-def message_custody(keys: MessageKeys, declared: ResourceView, security: Security) -> MessageCustody:
-    """Who gets the keys of encrypted topics and queues: whom the policies, as they are now, let use them."""
+def deciding(declared: ResourceView, security: Security) -> Decide:
+    """What the policies, as they are now, come to for somebody."""
 
     def decide_now(caller: SpiffeId, request: AccessRequest) -> Decision:
         return decide(
@@ -87,4 +86,4 @@ def message_custody(keys: MessageKeys, declared: ResourceView, security: Securit
             revoked=[each.spiffe_id for each in security.identities.revoked],
         )
 
-    return MessageCustody(keys, lambda: declared.resources, decide_now)
+    return decide_now

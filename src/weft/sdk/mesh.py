@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-from collections.abc import AsyncGenerator, Iterable, Mapping
+import time
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Mapping
 from contextlib import aclosing
 from dataclasses import replace
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any, Self, TypeVar, overload
 from urllib.parse import urlencode
 
@@ -22,10 +23,21 @@ from weft.sdk.connection import check_proxy, find_proxy
 from weft.sdk.context import inherited_headers, inherited_time
 from weft.sdk.destination import CONTROL_HOST, host_of
 from weft.sdk.directory import Change, ChangeKind, InstanceRecord, Roster, parameters_of, query_of, read_page
+from weft.sdk.membership import Membership, join_as_program
 from weft.sdk.problem import read_event_error
 from weft.sdk.sse import Event
+from weft.sdk.task_handle import TaskHandle
 from weft.sdk.transport import Call, HttpTransport, Transport
-from weft.sdk.wire import AGENTS_PATH, EVENT_STREAM, IDEMPOTENCY_HEADER, JSON, MAX_KEY_LENGTH, RPC_PATH
+from weft.sdk.wire import (
+    AGENTS_PATH,
+    DEADLINE_HEADER,
+    EVENT_STREAM,
+    IDEMPOTENCY_HEADER,
+    JSON,
+    MAX_KEY_LENGTH,
+    RPC_PATH,
+)
+from weft.tasks.client import TaskClient
 
 logger = logging.getLogger("weft.mesh")
 
@@ -55,14 +67,24 @@ class Mesh:
     Calls made inside a handler pass on its conversation, deadline and trace.
     """
 
-    def __init__(self, *, proxy: str | None = None, transport: Transport | None = None) -> None:
+    def __init__(
+        self,
+        *,
+        proxy: str | None = None,
+        transport: Transport | None = None,
+        joining: Callable[[], Awaitable[Membership]] | None = None,
+    ) -> None:
         """Without arguments the sidecar is found through the environment variable WEFT_PROXY.
 
         `proxy` is the address of a sidecar's outbound listener (`http://127.0.0.1:15001`); `transport`
-        another way into the mesh, as `weft.testing` has one. Raises InvalidRequest if `proxy` is no address.
+        another way into the mesh, and `joining` to its topics and queues, as `weft.testing` has them. Raises
+        InvalidRequest if `proxy` is no address.
         """
         self._proxy = check_proxy(proxy, "proxy") if proxy is not None else None
         self._transport = transport
+        self._joining = joining
+        self._membership: Membership | None = None
+        self._one_joins = asyncio.Lock()
 
     async def __aenter__(self) -> Self:
         """Find the sidecar. Raises Unavailable, with the ways out, if this program has none."""
@@ -74,6 +96,9 @@ class Mesh:
 
     async def aclose(self) -> None:
         """Close all connections. Streams that are still open break."""
+        membership, self._membership = self._membership, None
+        if membership is not None:
+            await membership.aclose()
         if self._transport is not None:
             await self._transport.aclose()
 
@@ -198,6 +223,98 @@ class Mesh:
                 yield _checked(call.host, adapter, event.data)
         raise Interrupted(f"the stream of {call.host} broke off before its end")
 
+    async def submit(
+        self,
+        queue: str,
+        payload: Payload | None = None,
+        /,
+        *,
+        priority: str = "normal",
+        delay: float | None = None,
+        deadline: float | None = None,
+        idempotency_key: str | None = None,
+        result_ttl: float | None = None,
+        webhook: str = "",
+        labels: Mapping[str, str] | None = None,
+        **arguments: Any,
+    ) -> TaskHandle:
+        """Put a task into a queue; when this returns it is stored, and will be worked on.
+
+        The payload is given as `payload`, as keyword `arguments`, or both. `priority` is `high`, `normal` or
+        `low`. `delay` is in seconds; so is `deadline`, after which it is too late for the task; that of the
+        call being handled, if there is one, does not shorten it. Submitted again with the same
+        `idempotency_key`, it is the same task. `result_ttl` is how many seconds its result is kept, and
+        `webhook` a URL to which its end is posted.
+
+        Raises QueueFull, with the seconds after which to try again; NotFound for a queue that is not
+        declared; Denied; InvalidRequest; Conflict for a key that was used with another payload; Unavailable,
+        after which it may have been submitted.
+        """
+        membership = await self.membership()
+        submitted = await membership.tasks.submit(
+            queue,
+            {**_fields(payload), **arguments},
+            priority=priority,
+            delay=delay,
+            deadline=None if deadline is None else time.time() + deadline,
+            idempotency_key=idempotency_key,
+            result_ttl=result_ttl,
+            webhook=webhook,
+            headers=_for_messages(inherited_headers()),
+            labels=labels,
+        )
+        return self.task(submitted.task.id)
+
+    def task(self, task_id: str) -> TaskHandle:
+        """A task that was submitted, here or anywhere."""
+        return TaskHandle(task_id, self._tasks)
+
+    async def publish(
+        self,
+        topic: str,
+        data: Any = None,
+        /,
+        *,
+        type: str | None = None,  # noqa: A002 - CloudEvents call it so
+        key: str | None = None,
+        id: str | None = None,  # noqa: A002
+        subject: str | None = None,
+        extensions: Mapping[str, str | bool | int] | None = None,
+    ) -> int:
+        """Publish an event to a topic, or below it (`orders.created`); return its sequence (0: not told).
+
+        `data` is bytes, or what JSON can say, or a Pydantic model. It becomes a CloudEvent of `type` (by
+        default the topic), with `subject` and `extensions` as given. Events with the same `key` stay in
+        order, in a topic with partitions. When this returns the event is stored. Raises NotFound for a topic
+        that is not declared, Denied, InvalidRequest, Unavailable (publish it again with the same `id`).
+        """
+        membership = await self.membership()
+        return await membership.events.publish(
+            topic,
+            data.model_dump(mode="json", by_alias=True) if isinstance(data, BaseModel) else data,
+            type=type,
+            key=key,
+            id=id,
+            subject=subject,
+            extensions=extensions or {},
+            headers=_for_messages(inherited_headers()),
+        )
+
+    async def membership(self) -> Membership:
+        """What this program uses topics and queues by; joined when it is first needed.
+
+        Raises Unavailable if it cannot be, with the way out.
+        """
+        if self._membership is None:
+            async with self._one_joins:
+                if self._membership is None:
+                    join = self._joining or partial(join_as_program, self._way(), os.environ)
+                    self._membership = await join()
+        return self._membership
+
+    async def _tasks(self) -> TaskClient:
+        return (await self.membership()).tasks
+
     async def discover(
         self,
         type: str | None = None,  # noqa: A002 - what it is called everywhere
@@ -277,6 +394,11 @@ def _fields(payload: Payload | None) -> Mapping[str, Any]:
     if payload is None:
         return {}
     return payload if isinstance(payload, Mapping) else payload.model_dump(mode="json", by_alias=True)
+
+
+def _for_messages(headers: Mapping[str, str]) -> dict[str, str]:
+    """What messages take along of a call's headers: a deadline of the call is none of theirs."""
+    return {name: value for name, value in headers.items() if name != DEADLINE_HEADER}
 
 
 def _check_key(key: str) -> str:

@@ -7,7 +7,21 @@ from fastapi.responses import Response
 from prometheus_client import CollectorRegistry
 from starlette.middleware.base import RequestResponseEndpoint
 
-from weft.controlplane.api import agents, audit, can, identity, message_keys, resources, sidecars, tokens
+from weft.controlplane.api import (
+    agents,
+    audit,
+    can,
+    gateways,
+    identity,
+    message_keys,
+    messaging,
+    queues,
+    resources,
+    sidecars,
+    tasks,
+    tokens,
+    topics,
+)
 from weft.controlplane.api.about import about_router
 from weft.controlplane.api.access import Gate, admit
 from weft.controlplane.api.context import ApiContext
@@ -30,6 +44,8 @@ def create_api(context: ApiContext, metrics: CollectorRegistry) -> FastAPI:
         admit(app, router)
     admit(app, identity.router)
     admit(app, can.router)
+    for router in (messaging.router, queues.router, tasks.router, topics.router, gateways.router):
+        admit(app, router)
     for router in message_keys.routers:
         admit(app, router)
     admit(app, about_router(metrics))

@@ -13,6 +13,7 @@ from weft.controlplane.api.authentication import Caller, CurrentCaller
 from weft.controlplane.api.recorder import Recorder
 from weft.controlplane.membership import Membership
 from weft.controlplane.message_custody import MessageCustody
+from weft.controlplane.messaging import Messaging
 from weft.controlplane.sidecars import Sidecars
 from weft.errors import MeshError, Unavailable
 from weft.registry.view import View
@@ -34,6 +35,8 @@ class ApiContext:
     """Who has an identity, and who gives it. None: nobody can join here."""
     messages: MessageCustody | None = None
     """The keys of encrypted topics and queues. None: there are none to be had here."""
+    messaging: Messaging | None = None
+    """Topics, queues and tasks. None: there are none here."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +67,16 @@ def _membership(context: Context) -> Membership:
 
 CurrentMembership = Annotated[Membership, Depends(_membership)]
 """An endpoint's parameter of this type gets the Membership."""
+
+
+def _messaging(context: Context) -> Messaging:
+    if context.messaging is None:
+        raise Unavailable("this control plane was started without topics and queues")
+    return context.messaging
+
+
+CurrentMessaging = Annotated[Messaging, Depends(_messaging)]
+"""An endpoint's parameter of this type gets the Messaging."""
 
 
 def _access(context: Context) -> Access:

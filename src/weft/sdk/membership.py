@@ -1,0 +1,201 @@
+"""What a program of the mesh uses topics, queues and tasks by: a broker, a store, and its identity there.
+
+Calls go through the sidecar; messages do not. The program connects by itself to NATS, and to another broker
+where the mesh has one, with the certificate that its sidecar leaves for it and renews.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+from collections.abc import Mapping
+from contextlib import AsyncExitStack
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from weft.aio.tasks import TaskOwner
+from weft.errors import InvalidRequest, MeshError, Unavailable
+from weft.events.publisher import EventPublisher
+from weft.identity.svid import parse_svid
+from weft.identity.tls import client_context
+from weft.messaging.broker import Broker
+from weft.messaging.control import Ask, Directory
+from weft.messaging.keyed import KeyedProtection
+from weft.messaging.opening import open_broker
+from weft.messaging.protection import Protection
+from weft.model.local_state import mesh_directory, mesh_name
+from weft.model.membership import (
+    CREDENTIALS_FILE,
+    DOOR_DIRECTORY,
+    IDENTITY_VARIABLE,
+    NATS_ROOTS_FILE,
+    NATS_SERVERS_FILE,
+)
+from weft.model.spiffe import SpiffeId
+from weft.model.subjects import inbox_prefix
+from weft.sdk.calls import fetch
+from weft.sdk.destination import CONTROL_HOST
+from weft.sdk.local_mesh import running_mesh
+from weft.sdk.transport import Call, Transport
+from weft.sdk.wire import JSON
+from weft.store.bucket import Store
+from weft.store.nats import NatsStore
+from weft.tasks.client import TaskClient
+
+logger = logging.getLogger("weft.mesh")
+
+ASK_TIMEOUT = 10.0
+"""Seconds that the control plane has to answer."""
+
+RENEWAL_INTERVAL = 5.0
+"""Seconds between two looks for a renewed certificate."""
+
+
+@dataclass(frozen=True, slots=True)
+class Membership:
+    """A program's place in the mesh, as far as topics and queues go."""
+
+    name: str
+    """`<type>.<instance>`, or `operator.<name>` for a program without an agent."""
+    identity: str
+    """Its SPIFFE ID."""
+    store: Store
+    broker: Broker
+    directory: Directory
+    protection: Protection
+    tasks: TaskClient
+    events: EventPublisher
+    resources: AsyncExitStack = field(default_factory=AsyncExitStack)
+    """What `aclose` lets go of."""
+
+    async def aclose(self) -> None:
+        """Let go of all connections."""
+        await self.resources.aclose()
+
+
+async def join(
+    store: Store, broker: Broker, ask: Ask, *, identity: SpiffeId, resources: AsyncExitStack
+) -> Membership:
+    """The membership of `identity` over `store` and `broker`; `ask` asks the control plane.
+
+    Closing it closes `resources`. Raises Unavailable and Denied.
+    """
+    directory = Directory(ask)
+    protection = KeyedProtection(ask)
+    who = str(identity)
+    return Membership(
+        name=".".join(identity.segments[1:]) or who,
+        identity=who,
+        store=store,
+        broker=broker,
+        directory=directory,
+        protection=protection,
+        tasks=await TaskClient.open(store, broker, directory.queue, submitter=who, protection=protection),
+        events=EventPublisher(broker, directory.topic, source=who, protection=protection),
+        resources=resources,
+    )
+
+
+async def join_as_program(transport: Transport, environ: Mapping[str, str]) -> Membership:
+    """The membership of this program, with the files that its sidecar, or the local mesh's door, left for it.
+
+    Raises Unavailable, with the way out, if there are none, or if NATS or the broker cannot be reached.
+    """
+    files = _IdentityFiles(identity_directory(environ))
+    ask = partial(_ask, transport)
+    async with AsyncExitStack() as stack:
+        identity = files.identity
+        store = await NatsStore.connect(
+            files.servers,
+            name=f"program {'.'.join(identity.segments[1:])}",
+            tls=files.tls if files.roots else None,
+            inbox_prefix=inbox_prefix(identity),
+        )
+        stack.push_async_callback(store.close)
+        owner = await stack.enter_async_context(TaskOwner("membership"))
+        owner.start(_follow_renewals(files, store), name="follow the certificate", endless=True)
+        broker = await open_broker(await Directory(ask).broker(), store)
+        stack.push_async_callback(broker.aclose)
+        return await join(store, broker, ask, identity=identity, resources=stack.pop_all())
+    raise AssertionError("an exit stack swallows nothing")
+
+
+def identity_directory(environ: Mapping[str, str]) -> Path:
+    """Where the files of this program's identity are. Raises Unavailable if nobody left any."""
+    named = environ.get(IDENTITY_VARIABLE)
+    if named:
+        return Path(named)
+    mesh = running_mesh(environ)
+    if mesh is not None:
+        return mesh_directory(environ, mesh_name(environ)) / DOOR_DIRECTORY
+    raise Unavailable(
+        "this program has no identity, so it can use no topics and queues: start it with "
+        "`weft run -- COMMAND`, declare it as an Agent that `weft up` runs, or start a mesh with `weft up`"
+    )
+
+
+class _IdentityFiles:
+    """The files that a sidecar leaves for its program."""
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+
+    @property
+    def identity(self) -> SpiffeId:
+        return parse_svid(self._read(CREDENTIALS_FILE).partition(b"-----BEGIN PRIVATE KEY")[0]).id
+
+    @property
+    def servers(self) -> list[str]:
+        return self._read(NATS_SERVERS_FILE).decode().split(",")
+
+    @property
+    def roots(self) -> bytes:
+        return self._read(NATS_ROOTS_FILE)
+
+    @property
+    def version(self) -> int:
+        """Differs whenever the certificate was renewed."""
+        try:
+            return (self._directory / CREDENTIALS_FILE).stat().st_mtime_ns
+        except OSError:
+            return 0
+
+    def tls(self) -> Any:
+        return client_context(self.roots, self._directory / CREDENTIALS_FILE)
+
+    def _read(self, name: str) -> bytes:
+        try:
+            return (self._directory / name).read_bytes()
+        except OSError as error:
+            raise Unavailable(
+                f"the identity of this program cannot be read from {self._directory} ({error.strerror}): "
+                "is its sidecar still running?"
+            ) from error
+
+
+async def _follow_renewals(files: _IdentityFiles, store: NatsStore) -> None:
+    """Connect to NATS anew with every renewed certificate, before the old one ends."""
+    known = files.version
+    while True:
+        await asyncio.sleep(RENEWAL_INTERVAL)
+        version = files.version
+        if version in {0, known}:
+            continue
+        try:
+            await store.reconnect()
+            known = version
+        except MeshError as error:
+            logger.warning("the connection to NATS is that of the old certificate yet: %s", error.detail)
+
+
+async def _ask(transport: Transport, method: str, path: str, body: Mapping[str, Any] | None) -> Any:
+    content = b"" if body is None else json.dumps(body).encode()
+    headers = {"accept": JSON, **({"content-type": JSON} if body is not None else {})}
+    answer = await fetch(transport, Call(method, CONTROL_HOST, path, headers, content), ASK_TIMEOUT)
+    try:
+        return json.loads(answer)
+    except ValueError as error:
+        raise InvalidRequest("the control plane's answer is no JSON") from error
