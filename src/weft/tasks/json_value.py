@@ -13,7 +13,7 @@ MAX_JSON_BYTES = 900 * 1024
 
 
 def json_bytes(value: Any, what: str) -> bytes:
-    """The JSON of `value`, NaN and infinity as null. Raises InvalidRequest, naming it `what`, if it has none."""
+    """The JSON of `value`, NaN and infinity as null. Raises InvalidRequest, naming `what` has none."""
     try:
         return to_json(value, inf_nan_mode="null")
     except (PydanticSerializationError, ValueError, RecursionError) as error:

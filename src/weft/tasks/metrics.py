@@ -9,8 +9,8 @@
 | `weft_task_wait_seconds{queue}` | histogram | from when a task could start to its first attempt |
 | `weft_task_run_seconds{queue}` | histogram | one attempt |
 
-Outcomes of attempts are `succeeded`, `failed` (for good), `retried`, `handed-back`, `cancelled` and `lost` (the
-lease, to another worker).
+Outcomes of attempts are `succeeded`, `failed` (for good), `retried`, `handed-back`, `cancelled` and `lost`
+(its lease, to another worker).
 """
 
 from __future__ import annotations
