@@ -24,6 +24,10 @@ class Draining:
         """It is."""
         self._begun.set()
 
+    async def wait(self) -> None:
+        """Return once it is."""
+        await self._begun.wait()
+
     async def unless_begun(self, work: Awaitable[T]) -> T | None:
         """What `work` returns; None, with `work` cancelled, if draining begins before it is done."""
         task = asyncio.ensure_future(work)

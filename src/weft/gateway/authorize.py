@@ -1,0 +1,42 @@
+"""What the gateway's Envoy asks about calls that go past this process: may this caller call that agent?
+
+It asks by headers alone (ext_authz over HTTP), with `/authorize` before the call's own path.
+"""
+
+from __future__ import annotations
+
+import re
+
+from fastapi import APIRouter, Request
+from fastapi.responses import Response
+
+from weft.errors import NotFound
+from weft.gateway.gate import take, too_often
+from weft.gateway.parts import CurrentGateway
+from weft.gateway.problems import problem_response
+
+SUBMITTER_HEADER = "x-weft-submitter"
+"""Goes with the call to the agent: who calls, as tasks would have it."""
+
+_DIRECT = re.compile(rb"/authorize/v1/agents/([a-z0-9-]{1,63})(?:[/?].*)?", re.DOTALL)
+_METHODS = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"]
+
+router = APIRouter(tags=["authorisation"])
+
+
+@router.api_route("/authorize/{path:path}", methods=_METHODS, include_in_schema=False)
+async def authorize(request: Request, gateway: CurrentGateway) -> Response:
+    """200 if the call may go on, with what to add to its headers; else what to answer in its place."""
+    # The path as it came, not decoded: it must be read as Envoy reads it.
+    match = _DIRECT.fullmatch(request.scope["raw_path"])
+    if match is None:
+        raise NotFound("there is no such path at this gateway")
+    caller = await gateway.authentication.caller(request.scope["headers"], outside=True)
+    quota = take(gateway, caller)
+    told = {} if quota is None else quota.headers
+    if quota is not None and not quota.granted:
+        refusal = problem_response(too_often(quota))
+        refusal.headers.update(told)
+        return refusal
+    gateway.rights.check_call(caller, match[1].decode())
+    return Response(headers={SUBMITTER_HEADER: caller.submitter, **told})
