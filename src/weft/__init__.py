@@ -20,17 +20,25 @@ if TYPE_CHECKING:  # what __getattr__ does, in the form that type checkers read
         NoHealthyAgent,
         NoSuchAgent,
         NotFound,
+        QueueFull,
+        RateLimited,
         Refused,
         TimedOut,
+        TooMany,
         Unauthenticated,
         Unavailable,
     )
+    from weft.events.subscriber import ReceivedEvent
     from weft.model.agent import Instance, Status
+    from weft.model.cloud_event import CloudEvent
+    from weft.model.task import Task, TaskState
     from weft.sdk.agent import Agent
     from weft.sdk.context import Context, current
     from weft.sdk.directory import Change, ChangeKind
     from weft.sdk.failure import AgentError
     from weft.sdk.mesh import Mesh
+    from weft.sdk.task_handle import TaskHandle
+    from weft.tasks.attempt import TaskRun
 
 __all__ = [
     "Agent",
@@ -38,6 +46,7 @@ __all__ = [
     "AgentFailed",
     "Change",
     "ChangeKind",
+    "CloudEvent",
     "Conflict",
     "Context",
     "Denied",
@@ -49,9 +58,17 @@ __all__ = [
     "NoHealthyAgent",
     "NoSuchAgent",
     "NotFound",
+    "QueueFull",
+    "RateLimited",
+    "ReceivedEvent",
     "Refused",
     "Status",
+    "Task",
+    "TaskHandle",
+    "TaskRun",
+    "TaskState",
     "TimedOut",
+    "TooMany",
     "Unauthenticated",
     "Unavailable",
     "current",
@@ -62,10 +79,16 @@ _HOMES = {
     "AgentError": "weft.sdk.failure",
     "Change": "weft.sdk.directory",
     "ChangeKind": "weft.sdk.directory",
+    "CloudEvent": "weft.model.cloud_event",
     "Context": "weft.sdk.context",
     "Instance": "weft.model.agent",
     "Mesh": "weft.sdk.mesh",
+    "ReceivedEvent": "weft.events.subscriber",
     "Status": "weft.model.agent",
+    "Task": "weft.model.task",
+    "TaskHandle": "weft.sdk.task_handle",
+    "TaskRun": "weft.tasks.attempt",
+    "TaskState": "weft.model.task",
     "current": "weft.sdk.context",
 }
 """The modules of the names that are not errors."""

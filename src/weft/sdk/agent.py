@@ -8,12 +8,17 @@ import os
 import signal
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager
+from datetime import datetime
 from functools import cached_property
 from typing import Any, TypeVar
 
 import uvloop
 
 from weft.errors import InvalidRequest
+from weft.events.filters import parse_filter
+from weft.events.subscriber import ReceivedEvent
+from weft.model.names import check_name
+from weft.model.subtopic import parse_topic_pattern
 from weft.sdk.app import AgentApp
 from weft.sdk.handler import Handler, handler_of
 from weft.sdk.health import HealthCheck
@@ -21,6 +26,8 @@ from weft.sdk.mesh import Mesh
 from weft.sdk.server import bind, serving
 from weft.sdk.settings import AgentSettings
 from weft.sdk.wire import MAX_REQUEST_BYTES
+from weft.sdk.work import EventDuty, TaskDuty
+from weft.tasks.attempt import TaskRun
 
 PORT_VARIABLES = ("WEFT_PORT", "PORT")
 """Environment variables that say where to listen; the first that is set counts."""
@@ -77,6 +84,8 @@ class Agent:
         )
         self._handlers: dict[str, Handler] = {}
         self._checks: list[HealthCheck] = []
+        self._tasks: dict[str, TaskDuty] = {}
+        self._events: dict[str, EventDuty] = {}
 
     def handles(self, kind: str) -> Callable[[Function], Function]:
         """Make the decorated function the handler of requests of `kind`.
@@ -93,6 +102,65 @@ class Agent:
         """
         return self._register(kind, streams=True)
 
+    def task(self, queue: str, *, concurrency: int | None = None) -> Callable[[Function], Function]:
+        """Make the decorated function do the tasks of `queue`: what it returns is recorded as their result.
+
+        A task's payload becomes its keyword arguments, as with `handles`; a parameter annotated `TaskRun`
+        gets the task itself, to tell progress and partial results. It does as many tasks at once as the
+        queue says, or `concurrency`. While it works, its lease is extended; when the task is cancelled, or
+        too late, it is cancelled. What it raises is a failed attempt, tried again as the queue says; an
+        InvalidRequest is not tried again.
+
+        Raises TypeError if payloads cannot be checked against its signature, ValueError if `queue` has a
+        function already, InvalidRequest if it is no name.
+        """
+        check_name(queue, "queue")
+
+        def register(function: Function) -> Function:
+            if queue in self._tasks:
+                raise ValueError(f"agent {self.settings.type!r} has a function for queue {queue!r} already")
+            handler = handler_of(queue, function, streams=False, at_hand=(Mesh, TaskRun))
+            self._tasks[queue] = TaskDuty(queue, handler, concurrency)
+            return function
+
+        return register
+
+    def on(
+        self,
+        topic: str,
+        *,
+        filter: Mapping[str, Any] | None = None,  # noqa: A002 - what it is called everywhere
+        every_instance: bool = False,
+        concurrency: int = 8,
+        since: datetime | int | None = None,
+    ) -> Callable[[Function], Function]:
+        """Make the decorated function get the events of `topic`: `orders`, `orders.created`, `orders.*`, `>`.
+
+        Each event goes to one instance of this agent, or with `every_instance` to all. Its parameter
+        annotated `ReceivedEvent` gets it. `filter` is one of CloudEvents' filter dialects, as in
+        `{"prefix": {"type": "com.example."}}`. `since` is where the first subscription begins: a time or a
+        sequence; if omitted, with what is published from then on. What the function raises is tried again as
+        the topic says, and then is a dead letter.
+
+        Raises TypeError if the function does not take a ReceivedEvent, ValueError if `topic` has a function
+        already, InvalidRequest for a topic or filter that is none.
+        """
+        parse_topic_pattern(topic)
+        parsed = parse_filter(filter) if filter is not None else None
+
+        def register(function: Function) -> Function:
+            if topic in self._events:
+                raise ValueError(f"agent {self.settings.type!r} has a function for topic {topic!r} already")
+            handler = handler_of(topic, function, streams=False, at_hand=(Mesh, ReceivedEvent))
+            if ReceivedEvent not in handler.given.values():
+                raise TypeError(f"the function for topic {topic!r} needs a parameter annotated ReceivedEvent")
+            self._events[topic] = EventDuty(
+                topic, handler, every_instance, parsed, concurrency, _start(since)
+            )
+            return function
+
+        return register
+
     def health(self, check: Check) -> Check:
         """Have `check` asked whenever the agent's health is: it says no by raising, or by returning False."""
         self._checks.append(check)
@@ -105,7 +173,14 @@ class Agent:
 
     def app(self, mesh: Mesh) -> AgentApp:
         """One more instance of this agent, whose handlers call others through `mesh`."""
-        return AgentApp(self.settings, self._handlers, self._checks, mesh)
+        return AgentApp(
+            self.settings,
+            self._handlers,
+            self._checks,
+            mesh,
+            tasks=tuple(self._tasks.values()),
+            events=tuple(self._events.values()),
+        )
 
     def drain(self) -> None:
         """Take no new requests; those in flight go on. The agent keeps answering, refusing each."""
@@ -168,6 +243,12 @@ def port_from(environ: Mapping[str, str]) -> int:
         if text:
             raise InvalidRequest(f"{variable} must be a port, not {text!r}")
     return DEFAULT_PORT
+
+
+def _start(since: datetime | int | None) -> dict[str, float] | None:
+    if since is None:
+        return None
+    return {"time": since.timestamp()} if isinstance(since, datetime) else {"sequence": since}
 
 
 def _address(host: str, port: int) -> str:

@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator, Coroutine, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from functools import partial
+from types import MappingProxyType
 from typing import Any, TypeVar
 
 from pydantic_core import to_json
@@ -34,10 +35,13 @@ from weft.sdk.problem import Problem, Rejection
 from weft.sdk.request import check_accept, problem_response, read_body, read_kind
 from weft.sdk.settings import AgentSettings
 from weft.sdk.wire import HEALTH_PATH, JSON, RPC_PATH
+from weft.sdk.work import EventDuty, TaskDuty, Work
 
 T = TypeVar("T")
 
 logger = logging.getLogger("weft.agent")
+
+NOTHING: Mapping[type, Any] = MappingProxyType({})
 
 
 class AgentApp:
@@ -52,8 +56,14 @@ class AgentApp:
         handlers: Mapping[str, Handler],
         checks: Sequence[HealthCheck],
         mesh: Mesh,
+        *,
+        tasks: Sequence[TaskDuty] = (),
+        events: Sequence[EventDuty] = (),
     ) -> None:
-        """`mesh` is passed to handlers that ask for one, and closed with this app."""
+        """`mesh` is passed to handlers that ask for one, and closed with this app.
+
+        What is to be done about `tasks` and `events` begins with the lifespan.
+        """
         self.settings = settings
         self.admission = Admission(settings.concurrency)
         self._handlers = handlers
@@ -61,6 +71,7 @@ class AgentApp:
         self._mesh = mesh
         self._answers = AnswerCache()
         self._calls: set[asyncio.Task[Any]] = set()
+        self._work = Work(tasks, events, mesh.membership, self._call)
         # Not the loop's default pool, whose size follows the number of processors.
         self._threads = ThreadPoolExecutor(settings.concurrency, thread_name_prefix=settings.type)
         self._app = Starlette(
@@ -75,12 +86,23 @@ class AgentApp:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         await self._app(scope, receive, send)
 
+    def start(self) -> None:
+        """Begin to work on tasks and to take events; needs a running event loop."""
+        self._work.start()
+
     def drain(self) -> None:
-        """Take no new requests; those in flight go on."""
+        """Take no new requests, tasks and events; those in flight go on."""
         self.admission.draining = True
+        self._work.drain()
 
     async def drained(self, timeout: float) -> None:
-        """Wait until no request is in flight; after `timeout` seconds break off those that still are."""
+        """Wait until nothing is in flight; after `timeout` seconds break off what still is.
+
+        Tasks and events that are broken off are handed back, for others.
+        """
+        await asyncio.gather(self._requests_drained(timeout), self._work.drained(timeout))
+
+    async def _requests_drained(self, timeout: float) -> None:
         try:
             async with asyncio.timeout(timeout):
                 await self.admission.idle()
@@ -95,12 +117,14 @@ class AgentApp:
 
     async def aclose(self) -> None:
         """Let go of the mesh client and the threads. Blocking handlers still at work are not waited for."""
+        await self._work.aclose()
         self._threads.shutdown(wait=False, cancel_futures=True)
         await self._mesh.aclose()
 
     @asynccontextmanager
     async def _lifespan(self, _app: Starlette) -> AsyncIterator[None]:
         try:
+            self.start()
             yield
         finally:
             await self.aclose()
@@ -160,10 +184,13 @@ class AgentApp:
             result = await self._call(handler, arguments)
             return to_json({"result": result}, by_alias=True)
 
-    async def _call(self, handler: Handler, arguments: Mapping[str, Any]) -> Any:
+    async def _call(
+        self, handler: Handler, arguments: Mapping[str, Any], at_hand: Mapping[type, Any] = NOTHING
+    ) -> Any:
+        at_hand = {**at_hand, Mesh: self._mesh}
         if not handler.blocking:
-            return await handler.call(arguments, self._mesh)
-        call = partial(contextvars.copy_context().run, handler.call, arguments, self._mesh)
+            return await handler.call(arguments, at_hand)
+        call = partial(contextvars.copy_context().run, handler.call, arguments, at_hand)
         return await asyncio.get_running_loop().run_in_executor(self._threads, call)
 
     async def _answer_stream(
@@ -179,7 +206,7 @@ class AgentApp:
         self, stream: EventStream, handler: Handler, context: Context, arguments: Mapping[str, Any]
     ) -> None:
         with handling(context):
-            await stream.serve(handler.kind, handler.call(arguments, self._mesh))
+            await stream.serve(handler.kind, handler.call(arguments, {Mesh: self._mesh}))
 
     async def _health(self, _request: Request) -> Response:
         reason = await failing_checks(self._checks)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Any, NotRequired, get_type_hints
 
@@ -16,6 +16,8 @@ from weft.sdk.problem import Problem, Rejection
 
 MAX_FIELD_PROBLEMS = 20
 """How many wrong fields one answer lists."""
+
+_typed_dict: Any = TypedDict  # made at run time, which a type checker cannot follow
 
 _NAMED = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
 
@@ -30,8 +32,10 @@ class Handler:
     """Whether it answers with a stream of items rather than one result."""
     envelope: TypeAdapter[Any]
     """Checks a request's body, `{"kind": ..., "payload": {...}}`, against the function's annotations."""
-    mesh_parameters: frozenset[str]
-    """Parameters annotated `Mesh`: the agent's own client is passed for them."""
+    arguments: TypeAdapter[Any]
+    """Checks a payload alone."""
+    given: Mapping[str, type]
+    """Parameters, by name, for which the caller of the function passes what it has of their type."""
 
     def read(self, body: bytes) -> dict[str, Any]:
         """Return the keyword arguments that `body` holds. Raises Rejection (422) naming each wrong field."""
@@ -41,9 +45,17 @@ class Handler:
             raise Rejection(_wrong_arguments(self.kind, error)) from error
         return payload
 
-    def call(self, arguments: Mapping[str, Any], mesh: Mesh) -> Any:
+    def read_payload(self, payload: bytes) -> dict[str, Any]:
+        """Return the keyword arguments that `payload` holds. Raises Rejection (422) as `read` does."""
+        try:
+            arguments: dict[str, Any] = self.arguments.validate_json(payload)
+        except ValidationError as error:
+            raise Rejection(_wrong_arguments(self.kind, error)) from error
+        return arguments
+
+    def call(self, arguments: Mapping[str, Any], at_hand: Mapping[type, Any]) -> Any:
         """Call the function: what comes back is its result, a coroutine, or an async iterator."""
-        return self.function(**arguments, **dict.fromkeys(self.mesh_parameters, mesh))
+        return self.function(**arguments, **{name: at_hand[kind] for name, kind in self.given.items()})
 
     @property
     def blocking(self) -> bool:
@@ -51,10 +63,13 @@ class Handler:
         return not (inspect.iscoroutinefunction(self.function) or inspect.isasyncgenfunction(self.function))
 
 
-def handler_of(kind: str, function: Callable[..., Any], *, streams: bool) -> Handler:
+def handler_of(
+    kind: str, function: Callable[..., Any], *, streams: bool, at_hand: Collection[type] = (Mesh,)
+) -> Handler:
     """Make a handler of `function`, whose parameters become the fields of the payload.
 
-    Raises TypeError if requests cannot be checked against its signature.
+    Parameters annotated with a type of `at_hand` are passed what is at hand of it instead. Raises TypeError
+    if requests cannot be checked against its signature.
     """
     if not kind:
         raise TypeError("a request kind needs a name")
@@ -63,13 +78,14 @@ def handler_of(kind: str, function: Callable[..., Any], *, streams: bool) -> Han
         raise TypeError(f"the handler of {kind!r} must be {wanted}")
     hints = _hints(kind, function)
     parameters = inspect.signature(function).parameters.values()
-    mesh_parameters = frozenset(each.name for each in parameters if hints.get(each.name) is Mesh)
+    given = {each.name: hints[each.name] for each in parameters if hints.get(each.name) in at_hand}
     fields = {
         each.name: _field(kind, each, hints.get(each.name, Any))
         for each in parameters
-        if each.name not in mesh_parameters
+        if each.name not in given
     }
-    return Handler(kind, function, streams, _envelope(fields), mesh_parameters)
+    arguments = _payload(fields)
+    return Handler(kind, function, streams, _envelope(arguments), TypeAdapter(arguments), given)
 
 
 def _hints(kind: str, function: Callable[..., Any]) -> dict[str, Any]:
@@ -90,12 +106,15 @@ def _field(kind: str, parameter: inspect.Parameter, annotation: Any) -> Any:
     return annotation if parameter.default is inspect.Parameter.empty else NotRequired[annotation]
 
 
-def _envelope(fields: dict[str, Any]) -> TypeAdapter[Any]:
-    typed_dict: Any = TypedDict  # made at run time, which a type checker cannot follow
-    arguments = typed_dict("arguments", fields)
+def _payload(fields: dict[str, Any]) -> Any:
+    arguments = _typed_dict("arguments", fields)
     arguments.__pydantic_config__ = ConfigDict(extra="forbid")
+    return arguments
+
+
+def _envelope(arguments: Any) -> TypeAdapter[Any]:
     payload = arguments if arguments.__required_keys__ else NotRequired[arguments]
-    return TypeAdapter(typed_dict("envelope", {"kind": str, "payload": payload}))
+    return TypeAdapter(_typed_dict("envelope", {"kind": str, "payload": payload}))
 
 
 def _wrong_arguments(kind: str, error: ValidationError) -> Problem:

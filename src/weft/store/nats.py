@@ -60,6 +60,11 @@ class NatsStore:
         return cls(connection, replicas=replicas)
 
     @property
+    def connection(self) -> NatsConnection:
+        """The connection, for what else is kept in NATS."""
+        return self._connection
+
+    @property
     def connected(self) -> bool:
         """Whether a server can be reached now."""
         return self._connection.connected
