@@ -107,12 +107,14 @@ class LeaseServer:
         token = secrets.token_urlsafe(_TOKEN_BYTES)
         self._leases[token] = lease
         try:
-            yield f"http://{self._address()}{_PREFIX}{token}"
+            yield f"http://{self.address}{_PREFIX}{token}"
         finally:
             del self._leases[token]
             lease.end()
 
-    def _address(self) -> str:
+    @property
+    def address(self) -> str:
+        """Where it listens, `host:port`. Raises RuntimeError unless it was started."""
         if self._server is None or not self._server.sockets:
             raise RuntimeError("the lease server has not been started")
         port = self._server.sockets[0].getsockname()[1]
