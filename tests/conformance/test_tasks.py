@@ -36,8 +36,13 @@ NO_LUCK = TaskError("internal", "no luck")
 
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
-async def nats_store(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Store]:
-    """A store in NATS, which all tests with a real broker share."""
+async def task_store(
+    running: RunningBroker, tmp_path_factory: pytest.TempPathFactory
+) -> AsyncIterator[Store]:
+    """The store beside each broker: in NATS, or for the broker in memory in memory, too."""
+    if not running.durable:
+        yield MemoryStore()
+        return
     async with nats_server(tmp_path_factory.mktemp("tasks")) as server:
         store = await NatsStore.connect([server.url], name="tasks")
         yield store
@@ -45,10 +50,9 @@ async def nats_store(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[
 
 
 @pytest_asyncio.fixture(loop_scope="session")
-async def tasks(running: RunningBroker, request: pytest.FixtureRequest) -> AsyncIterator[TaskScene]:
-    """Every broker, with the store in NATS; the one in memory with that in memory."""
-    store = request.getfixturevalue("nats_store") if running.durable else MemoryStore()
-    async with task_scene(running, store) as scene:
+async def tasks(running: RunningBroker, task_store: Store) -> AsyncIterator[TaskScene]:
+    """Each broker, with a store."""
+    async with task_scene(running, task_store) as scene:
         yield scene
 
 
