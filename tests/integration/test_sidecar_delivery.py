@@ -300,7 +300,12 @@ async def test_an_agent_is_posted_a_task_and_answers_with_the_result() -> None:
         task = await work.done(
             {"add": [1, 2]},
             deadline=time.time() + 100,
-            headers={"traceparent": TRACE, "x-weft-context": "chat-1"},
+            headers={
+                "traceparent": TRACE,
+                "x-weft-context": "chat-1",
+                "x-weft-caller": "spiffe://weft.local/agent/boss/b-1",
+                "transfer-encoding": "chunked",
+            },
         )
     assert (task.state, task.result) == (TaskState.SUCCEEDED, {"sum": 3})
     [(request, headers, body)] = notebook.requests
@@ -310,6 +315,7 @@ async def test_an_agent_is_posted_a_task_and_answers_with_the_result() -> None:
     assert headers["x-weft-lease-seconds"] == "30"
     assert abs(int(headers["x-weft-deadline"]) / 1000 - (task.deadline or 0)) < 0.01
     assert (headers["traceparent"], headers["x-weft-context"]) == (TRACE, "chat-1")
+    assert not headers.keys() & {"x-weft-caller", "transfer-encoding"}
 
 
 @pytest.mark.parametrize(

@@ -21,6 +21,7 @@ STRUCTURED_MEDIA_TYPE = "application/cloudevents+json"
 _PREFIX = "ce-"
 _CLOUD_EVENTS = "application/cloudevents"
 _UNENCODED = "".join(chr(code) for code in range(0x21, 0x7F) if chr(code) not in '"%')
+_PLAIN = re.compile(r"[\x21\x23\x24\x26-\x7e]*")
 _QUOTED = re.compile(r'"((?:[^"\\]|\\.)*)"')
 _ESCAPE = re.compile(r"\\(.)")
 
@@ -38,7 +39,7 @@ def to_binary(event: CloudEvent) -> Encoded:
     """The event in binary mode."""
     attributes = event.attributes()
     media_type = attributes.pop("datacontenttype", None)
-    headers = {_PREFIX + name: quote(value, safe=_UNENCODED) for name, value in attributes.items()}
+    headers = {_PREFIX + name: _encoded(value) for name, value in attributes.items()}
     if media_type is not None:
         headers[CONTENT_TYPE] = media_type
     return Encoded(headers, event.data or b"")
@@ -70,7 +71,13 @@ def decode(headers: Mapping[str, str], body: bytes) -> CloudEvent:
     return from_attributes(attributes, body)
 
 
+def _encoded(value: str) -> str:
+    return value if _PLAIN.fullmatch(value) else quote(value, safe=_UNENCODED)
+
+
 def _decoded(name: str, value: str) -> str:
+    if _PLAIN.fullmatch(value):
+        return value
     # Older versions of the specification had values with spaces in quotes.
     value = _QUOTED.sub(lambda match: _ESCAPE.sub(r"\1", match[1]), value)
     try:

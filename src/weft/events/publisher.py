@@ -77,11 +77,9 @@ class EventPublisher:
             time=time or datetime.now(UTC),
             datacontenttype=media_type,
             dataschema=dataschema,
-            extensions={name: canonical(value) for name, value in extensions.items()},
+            extensions=_texts(extensions, key),
             data=body,
         )
-        if key is not None:
-            event = replace(event, extensions={**event.extensions, PARTITION_KEY: key})
         return await self.publish_event(topic, event, headers=headers)
 
     async def publish_event(
@@ -103,6 +101,11 @@ class EventPublisher:
     async def spec(self, topic: str) -> TopicSpec:
         """How a topic is declared. Raises NotFound or Unavailable."""
         return await self._topics(topic)
+
+
+def _texts(extensions: Mapping[str, Attribute], key: str | None) -> dict[str, str]:
+    texts = {name: canonical(value) for name, value in extensions.items()}
+    return texts if key is None else {**texts, PARTITION_KEY: key}
 
 
 def _encoded(data: Any, media_type: str | None) -> tuple[bytes | None, str | None]:

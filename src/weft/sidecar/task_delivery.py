@@ -50,8 +50,9 @@ ANSWER_PATIENCE = 5.0
 
 _ACCEPTED = 202
 _RETRIED = frozenset({408, 425, 429})
-_OURS = frozenset(
-    {"host", "content-length", "transfer-encoding", "connection", "content-type", "expect", "upgrade"}
+_PASSED_ON = frozenset({"x-weft-context", "x-weft-budget", "x-weft-hops"})
+_HTTPS_OWN = frozenset(
+    {"host", "content-length", "transfer-encoding", "connection", "te", "trailer", "expect", "upgrade"}
 )
 
 
@@ -92,7 +93,7 @@ class TaskDelivery:
             await _ended(post, decision)
 
     def _headers(self, run: TaskRun, url: str) -> dict[str, str]:
-        passed = {name: value.strip() for name, value in run.headers.items() if name not in _OURS}
+        passed = {name: value.strip() for name, value in run.headers.items() if _is_passed_on(name)}
         own = {
             "content-type": run.content_type,
             TASK_HEADER: run.task.id,
@@ -103,6 +104,11 @@ class TaskDelivery:
         if run.deadline is not None:
             own[DEADLINE_HEADER] = str(int(run.deadline * 1000))
         return {**passed, **own}
+
+
+def _is_passed_on(name: str) -> bool:
+    """Whether a submitter's header may reach the agent: those that agents believe are the mesh's to set."""
+    return name in _PASSED_ON or not (name in _HTTPS_OWN or name.startswith(("x-weft-", "x-envoy-")))
 
 
 async def _ended(*tasks: asyncio.Future[Any]) -> None:
