@@ -14,17 +14,16 @@ from weft.gateway.problems import problem_response
 BODY_TIMEOUT = 30.0
 """Seconds in which a body must have come, all of it."""
 
-_CLOSING = {"connection": "close"}  # what is still on its way would have to be read to no purpose
+_CLOSING = {"connection": "close"}  # or the rest of the body would be waited for
 
 
 class BodyLimit:
     """ASGI middleware: 413 for bodies too large, however they come; 408 for those that don't come in time."""
 
-    def __init__(self, app: ASGIApp, limit: Callable[[], int], timeout: float = BODY_TIMEOUT) -> None:
+    def __init__(self, app: ASGIApp, limit: Callable[[], int]) -> None:
         """`limit` gives the bytes a body may have now."""
         self._app = app
         self._limit = limit
-        self._timeout = timeout
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
@@ -34,21 +33,20 @@ class BodyLimit:
         limit = self._limit()
         length = dict(scope["headers"]).get(b"content-length", b"0")
         if not length.isdigit() or int(length) > limit:
-            response = problem_response(InvalidRequest(_too_large(limit)), 413)
-            response.headers.update(_CLOSING)
-            await response(scope, receive, send)
+            # The server reads on and throws away: if it closed, the client might never read the answer.
+            await problem_response(InvalidRequest(_too_large(limit)), 413)(scope, receive, send)
             return
-        await self._app(scope, _Counted(receive, limit, self._timeout), send)
+        await self._app(scope, _Counted(receive, limit), send)
 
 
 class _Counted:
     """A `receive` that gives up a body beyond its limits."""
 
-    def __init__(self, receive: Receive, limit: int, timeout: float) -> None:
+    def __init__(self, receive: Receive, limit: int) -> None:
         self._receive = receive
         self._limit = limit
         self._left = limit
-        self._deadline = asyncio.get_running_loop().time() + timeout
+        self._deadline = asyncio.get_running_loop().time() + BODY_TIMEOUT
         self._done = False
 
     async def __call__(self) -> Message:
@@ -61,7 +59,7 @@ class _Counted:
             raise HTTPException(408, "the body did not come in time", _CLOSING) from None
         self._left -= len(message.get("body", b""))
         if self._left < 0:
-            raise HTTPException(413, _too_large(self._limit), _CLOSING)
+            raise HTTPException(413, _too_large(self._limit))
         self._done = not message.get("more_body", False)
         return message
 

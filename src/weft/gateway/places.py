@@ -25,6 +25,11 @@ class Places:
         self._all = all_callers
         self._open: Counter[str] = Counter()
 
+    @property
+    def open(self) -> int:
+        """How many are open."""
+        return self._open.total()
+
     @contextmanager
     def one(self, caller: str) -> Iterator[None]:
         """Have a place for the block. Raises TooMany if there is none."""
@@ -34,7 +39,7 @@ class Places:
                 "the task every now and then",
                 retry_after=_RETRY_AFTER,
             )
-        if self._open.total() >= self._all:
+        if self.open >= self._all:
             raise TooMany("this gateway has no place for another stream or wait", retry_after=_RETRY_AFTER)
         self._open[caller] += 1
         try:
