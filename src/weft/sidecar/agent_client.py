@@ -53,6 +53,12 @@ class _Connection:
     http: h11.Connection
     idle_since: float = 0.0
 
+    @property
+    def open(self) -> bool:
+        """Whether nothing has been heard yet of its end."""
+        ended = self.reader.at_eof() or self.reader.exception() is not None
+        return not ended and not self.writer.is_closing()
+
     def abort(self) -> None:
         self.writer.transport.abort()
 
@@ -109,7 +115,7 @@ class AgentClient:
         now = asyncio.get_running_loop().time()
         while self._idle:
             kept = self._idle.pop()
-            if now - kept.idle_since < IDLE_TIMEOUT and not kept.reader.at_eof():
+            if now - kept.idle_since < IDLE_TIMEOUT and kept.open:
                 return kept
             kept.writer.close()
         try:
