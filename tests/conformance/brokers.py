@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from tests.conformance.memory_broker import memory
+from tests.conformance.nats_broker import nats
 from tests.conformance.running_broker import Backend
 
-BACKENDS: dict[str, Backend] = {"memory": memory}
+BACKENDS: dict[str, Backend] = {"memory": memory, "nats": nats}

@@ -66,8 +66,8 @@ def later_stream(queue: str) -> str:
     return f"LATER_{queue}"
 
 
-def due_subject(queue: str, lane: int) -> str:
-    """Where NATS puts a delayed message when its time has come."""
+def due_subject(queue: str, lane: int | str) -> str:
+    """Where NATS puts a delayed message when its time has come; `*` stands for all lanes."""
     return f"queues.{queue}.due.{lane}"
 
 
@@ -101,8 +101,8 @@ def topic_subjects(topic: str) -> str:
     return f"topics.{topic}.>"
 
 
-def topic_subject(topic: str, partition: int = 0, subtopic: str = "") -> str:
-    """Where a message goes. In topics without partitions the partition is 0."""
+def topic_subject(topic: str, partition: int | str = 0, subtopic: str = "") -> str:
+    """Where a message goes. In topics without partitions the partition is 0; `*` stands for all."""
     root = f"topics.{topic}.{partition}"
     return f"{root}.{subtopic}" if subtopic else root
 

@@ -1,0 +1,55 @@
+"""Making, changing and removing streams and consumers."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+
+from weft.errors import NotFound
+from weft.messaging.brokers.nats_api import JetStreamApi
+from weft.messaging.brokers.nats_streams import Config, changed
+
+_OPERATORS = ("num_replicas", "storage")
+"""What an operator may have changed about a stream stays as it is."""
+
+_ONCE = ("deliver_policy", "opt_start_seq", "opt_start_time")
+"""What a consumer is made with, and keeps."""
+
+
+async def declare_stream(api: JetStreamApi, what: str, config: Config) -> None:
+    """Have a stream, or change it. Raises Refused, Unavailable or Denied."""
+    name = config["name"]
+    try:
+        there = (await api.ask(what, f"STREAM.INFO.{name}"))["config"]
+    except NotFound:
+        await api.ask(what, f"STREAM.CREATE.{name}", config)
+        return
+    other = changed(there, config, _OPERATORS)
+    if other is not None:
+        await api.ask(what, f"STREAM.UPDATE.{name}", other)
+
+
+async def declare_consumer(api: JetStreamApi, what: str, stream: str, config: Config) -> None:
+    """Have a consumer, or change all but where it started. Raises Refused, NotFound, Unavailable, Denied."""
+    name = config["name"]
+    try:
+        there = (await api.ask(what, f"CONSUMER.INFO.{stream}.{name}"))["config"]
+    except NotFound:
+        wanted = config
+    else:
+        other = changed(there, config, _ONCE)
+        if other is None:
+            return
+        wanted = other
+    await api.ask(what, f"CONSUMER.CREATE.{stream}.{name}", {"stream_name": stream, "config": wanted})
+
+
+async def remove_stream(api: JetStreamApi, what: str, stream: str) -> None:
+    """Remove a stream with all it holds; a missing one is no error."""
+    with suppress(NotFound):
+        await api.ask(what, f"STREAM.DELETE.{stream}")
+
+
+async def remove_consumer(api: JetStreamApi, what: str, stream: str, consumer: str) -> None:
+    """Remove a consumer; a missing one is no error."""
+    with suppress(NotFound):
+        await api.ask(what, f"CONSUMER.DELETE.{stream}.{consumer}")
