@@ -28,13 +28,14 @@ from weft.events.subscriber import ReceivedEvent, Subscriber
 from weft.messaging.broker import GroupSettings, QueueSettings, TopicSettings
 from weft.messaging.brokers.memory import MemoryBroker
 from weft.model.cloud_event import CloudEvent
+from weft.model.event_format import EventFormat
 from weft.model.node import Address
 from weft.model.queue import QueueSpec
 from weft.model.redelivery import Backoff
 from weft.model.task import Task, TaskState
 from weft.model.topic import TopicSpec
 from weft.sidecar.agent_client import AgentClient
-from weft.sidecar.event_delivery import EventDelivery, EventFormat
+from weft.sidecar.event_delivery import EventDelivery
 from weft.sidecar.lease_server import LeaseServer
 from weft.sidecar.task_delivery import TaskDelivery
 from weft.store.memory import MemoryStore

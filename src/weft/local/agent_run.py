@@ -77,9 +77,18 @@ def _arguments(agent_type: str, spec: AgentSpec) -> Iterator[str]:
     yield f"--zone={spec.locality.zone}"
     if spec.port is not None:
         yield f"--port={spec.port}"
+    yield from _work_arguments(spec)
     yield from _health_arguments(spec.health)
     yield f"--drain-timeout={spec.drain_timeout}"
     yield f"--stop-timeout={_STOP_TIMEOUT}"
+
+
+def _work_arguments(spec: AgentSpec) -> Iterator[str]:
+    for task in spec.tasks:
+        yield f"--consume={task.queue}" + ("" if task.concurrency is None else f"={task.concurrency}")
+    for event in spec.events:
+        yield f"--subscribe{'-each' if event.every_instance else ''}={event.topic}"
+    yield f"--event-format={spec.event_format.value}"
 
 
 def _health_arguments(health: HealthCheck) -> Iterator[str]:

@@ -6,9 +6,12 @@ from typing import Annotated
 
 from pydantic import AfterValidator, Field, StringConstraints
 
+from weft.errors import InvalidRequest
 from weft.model import agent, node
 from weft.model.duration import Duration, Grace, Interval, between
+from weft.model.event_format import EventFormat
 from weft.model.spec import MAX_ITEMS, Name, ShortText, Spec, Text
+from weft.model.subtopic import parse_topic_pattern
 
 LabelKey = Annotated[
     str, StringConstraints(max_length=128, pattern=r"^[A-Za-z0-9]([A-Za-z0-9._/-]*[A-Za-z0-9])?$")
@@ -16,6 +19,17 @@ LabelKey = Annotated[
 Labels = Annotated[dict[LabelKey, ShortText], Field(max_length=MAX_ITEMS)]
 
 EnvironmentVariable = Annotated[str, StringConstraints(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$", max_length=256)]
+
+
+def _topic_pattern(value: str) -> str:
+    try:
+        parse_topic_pattern(value)
+    except InvalidRequest as error:
+        raise ValueError(error.detail) from error
+    return value
+
+
+TopicPatternText = Annotated[str, StringConstraints(max_length=300), AfterValidator(_topic_pattern)]
 
 Threshold = Annotated[int, Field(ge=1, le=100)]
 
@@ -43,6 +57,23 @@ class LocalitySpec(Spec):
     def value(self) -> agent.Locality:
         """As the registry has it."""
         return agent.Locality(self.region, self.zone)
+
+
+class TaskIntake(Spec):
+    """A queue whose tasks the agent gets at `POST /tasks`; agents on the SDK take them by themselves."""
+
+    queue: Name
+    concurrency: Annotated[int, Field(ge=1, le=1000)] | None = None
+    """Tasks that one instance works on at once; by default what the queue says."""
+
+
+class EventIntake(Spec):
+    """Topics whose events the agent gets at `POST /events`; agents on the SDK take them by themselves."""
+
+    topic: TopicPatternText
+    """`orders`, `orders.created`, `orders.*`, `*.failed`, `>`."""
+    every_instance: bool = False
+    """Whether every instance gets each event, rather than one of them."""
 
 
 class Run(Spec):
@@ -74,4 +105,10 @@ class AgentSpec(Spec):
     weight: Annotated[int, Field(ge=1, le=1000)] = 1
     """Share of the calls under the policy `weighted`."""
     locality: LocalitySpec = LocalitySpec()
+    tasks: Annotated[tuple[TaskIntake, ...], Field(max_length=64)] = ()
+    """Queues to work on."""
+    events: Annotated[tuple[EventIntake, ...], Field(max_length=64)] = ()
+    """Topics to subscribe to."""
+    event_format: EventFormat = EventFormat.BINARY
+    """How events come: CloudEvents over HTTP (`binary`, `structured`), or `{topic, event}` (`mesh`)."""
     run: Run | None = None

@@ -26,7 +26,7 @@ from weft.sdk.mesh import Mesh
 from weft.sdk.server import bind, serving
 from weft.sdk.settings import AgentSettings
 from weft.sdk.wire import MAX_REQUEST_BYTES
-from weft.sdk.work import EventDuty, TaskDuty
+from weft.sdk.work import EventFunction, TaskFunction
 from weft.tasks.attempt import TaskRun
 
 PORT_VARIABLES = ("WEFT_PORT", "PORT")
@@ -84,8 +84,8 @@ class Agent:
         )
         self._handlers: dict[str, Handler] = {}
         self._checks: list[HealthCheck] = []
-        self._tasks: dict[str, TaskDuty] = {}
-        self._events: dict[str, EventDuty] = {}
+        self._tasks: dict[str, TaskFunction] = {}
+        self._events: dict[str, EventFunction] = {}
 
     def handles(self, kind: str) -> Callable[[Function], Function]:
         """Make the decorated function the handler of requests of `kind`.
@@ -120,7 +120,7 @@ class Agent:
             if queue in self._tasks:
                 raise ValueError(f"agent {self.settings.type!r} has a function for queue {queue!r} already")
             handler = handler_of(queue, function, streams=False, at_hand=(Mesh, TaskRun))
-            self._tasks[queue] = TaskDuty(queue, handler, concurrency)
+            self._tasks[queue] = TaskFunction(queue, handler, concurrency)
             return function
 
         return register
@@ -154,7 +154,7 @@ class Agent:
             handler = handler_of(topic, function, streams=False, at_hand=(Mesh, ReceivedEvent))
             if ReceivedEvent not in handler.given.values():
                 raise TypeError(f"the function for topic {topic!r} needs a parameter annotated ReceivedEvent")
-            self._events[topic] = EventDuty(
+            self._events[topic] = EventFunction(
                 topic, handler, every_instance, parsed, concurrency, _start(since)
             )
             return function

@@ -35,7 +35,8 @@ from weft.sdk.problem import Problem, Rejection
 from weft.sdk.request import check_accept, problem_response, read_body, read_kind
 from weft.sdk.settings import AgentSettings
 from weft.sdk.wire import HEALTH_PATH, JSON, RPC_PATH
-from weft.sdk.work import EventDuty, TaskDuty, Work
+from weft.sdk.work import EventFunction, TaskFunction
+from weft.work.duties import Work
 
 T = TypeVar("T")
 
@@ -57,12 +58,12 @@ class AgentApp:
         checks: Sequence[HealthCheck],
         mesh: Mesh,
         *,
-        tasks: Sequence[TaskDuty] = (),
-        events: Sequence[EventDuty] = (),
+        tasks: Sequence[TaskFunction] = (),
+        events: Sequence[EventFunction] = (),
     ) -> None:
         """`mesh` is passed to handlers that ask for one, and closed with this app.
 
-        What is to be done about `tasks` and `events` begins with the lifespan.
+        Work on `tasks` and `events` begins with `start`, or the lifespan.
         """
         self.settings = settings
         self.admission = Admission(settings.concurrency)
@@ -71,7 +72,11 @@ class AgentApp:
         self._mesh = mesh
         self._answers = AnswerCache()
         self._calls: set[asyncio.Task[Any]] = set()
-        self._work = Work(tasks, events, mesh.membership, self._call)
+        self._work = Work(
+            [each.duty(self._call) for each in tasks],
+            [each.duty(self._call) for each in events],
+            mesh.membership,
+        )
         # Not the loop's default pool, whose size follows the number of processors.
         self._threads = ThreadPoolExecutor(settings.concurrency, thread_name_prefix=settings.type)
         self._app = Starlette(

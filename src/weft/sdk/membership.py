@@ -1,4 +1,4 @@
-"""What a program of the mesh uses topics, queues and tasks by: a broker, a store, and its identity there.
+"""How a program of the mesh gets to topics, queues and tasks.
 
 Calls go through the sidecar; messages do not. The program connects by itself to NATS, and to another broker
 where the mesh has one, with the certificate that its sidecar leaves for it and renews.
@@ -11,21 +11,16 @@ import json
 import logging
 from collections.abc import Mapping
 from contextlib import AsyncExitStack
-from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from weft.aio.tasks import TaskOwner
 from weft.errors import InvalidRequest, MeshError, Unavailable
-from weft.events.publisher import EventPublisher
 from weft.identity.svid import parse_svid
 from weft.identity.tls import client_context
-from weft.messaging.broker import Broker
-from weft.messaging.control import Ask, Directory
-from weft.messaging.keyed import KeyedProtection
+from weft.messaging.control import Directory
 from weft.messaging.opening import open_broker
-from weft.messaging.protection import Protection
 from weft.model.local_state import mesh_directory, mesh_name
 from weft.model.membership import (
     CREDENTIALS_FILE,
@@ -41,9 +36,8 @@ from weft.sdk.destination import CONTROL_HOST
 from weft.sdk.local_mesh import running_mesh
 from weft.sdk.transport import Call, Transport
 from weft.sdk.wire import JSON
-from weft.store.bucket import Store
 from weft.store.nats import NatsStore
-from weft.tasks.client import TaskClient
+from weft.work.membership import Membership, join
 
 logger = logging.getLogger("weft.mesh")
 
@@ -52,51 +46,6 @@ ASK_TIMEOUT = 10.0
 
 RENEWAL_INTERVAL = 5.0
 """Seconds between two looks for a renewed certificate."""
-
-
-@dataclass(frozen=True, slots=True)
-class Membership:
-    """A program's place in the mesh, as far as topics and queues go."""
-
-    name: str
-    """`<type>.<instance>`, or `operator.<name>` for a program without an agent."""
-    identity: str
-    """Its SPIFFE ID."""
-    store: Store
-    broker: Broker
-    directory: Directory
-    protection: Protection
-    tasks: TaskClient
-    events: EventPublisher
-    resources: AsyncExitStack = field(default_factory=AsyncExitStack)
-    """What `aclose` lets go of."""
-
-    async def aclose(self) -> None:
-        """Let go of all connections."""
-        await self.resources.aclose()
-
-
-async def join(
-    store: Store, broker: Broker, ask: Ask, *, identity: SpiffeId, resources: AsyncExitStack
-) -> Membership:
-    """The membership of `identity` over `store` and `broker`; `ask` asks the control plane.
-
-    Closing it closes `resources`. Raises Unavailable and Denied.
-    """
-    directory = Directory(ask)
-    protection = KeyedProtection(ask)
-    who = str(identity)
-    return Membership(
-        name=".".join(identity.segments[1:]) or who,
-        identity=who,
-        store=store,
-        broker=broker,
-        directory=directory,
-        protection=protection,
-        tasks=await TaskClient.open(store, broker, directory.queue, submitter=who, protection=protection),
-        events=EventPublisher(broker, directory.topic, source=who, protection=protection),
-        resources=resources,
-    )
 
 
 async def join_as_program(transport: Transport, environ: Mapping[str, str]) -> Membership:

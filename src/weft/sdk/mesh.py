@@ -23,7 +23,7 @@ from weft.sdk.connection import check_proxy, find_proxy
 from weft.sdk.context import inherited_headers, inherited_time
 from weft.sdk.destination import CONTROL_HOST, host_of
 from weft.sdk.directory import Change, ChangeKind, InstanceRecord, Roster, parameters_of, query_of, read_page
-from weft.sdk.membership import Membership, join_as_program
+from weft.sdk.membership import join_as_program
 from weft.sdk.problem import read_event_error
 from weft.sdk.sse import Event
 from weft.sdk.task_handle import TaskHandle
@@ -38,6 +38,7 @@ from weft.sdk.wire import (
     RPC_PATH,
 )
 from weft.tasks.client import TaskClient
+from weft.work.membership import Membership
 
 logger = logging.getLogger("weft.mesh")
 

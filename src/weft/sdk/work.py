@@ -1,228 +1,74 @@
-"""What an agent does of its own accord: works on tasks of queues, and takes events of topics."""
+"""An agent's functions as duties: what makes tasks and events their arguments."""
 
 from __future__ import annotations
 
-import asyncio
-import logging
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
-from weft.aio.backoff import backoff
-from weft.aio.reminder import Reminder
-from weft.aio.tasks import TaskOwner
-from weft.errors import InvalidRequest, MeshError
+from weft.errors import InvalidRequest
 from weft.events.filters import EventFilter
-from weft.events.subscriber import ReceivedEvent, Subscriber
-from weft.messaging.control import Subscription
+from weft.events.subscriber import EventHandler, ReceivedEvent
+from weft.model.queue import QueueSpec
+from weft.model.topic import TopicSpec
 from weft.sdk.context import Context, handling
 from weft.sdk.handler import Handler
-from weft.sdk.membership import Membership
 from weft.sdk.problem import Rejection
-from weft.tasks.attempt import TaskRun
-from weft.tasks.worker import Worker
-
-logger = logging.getLogger("weft.agent")
-
-LONGEST_PAUSE = 10.0
-"""Seconds between two attempts to begin, at most."""
-
-RENEWAL_INTERVAL = 60.0
-"""Seconds after which a subscription is asked for again: topics may have been declared since."""
+from weft.sdk.wire import FORWARDED_HEADERS
+from weft.tasks.attempt import Runner, TaskRun
+from weft.work.duties import EventDuty, TaskDuty
 
 Invoke = Callable[[Handler, Mapping[str, Any], Mapping[type, Any]], Awaitable[Any]]
 """Calls a handler with its arguments and what it asks for by type, in a thread if it is a plain function."""
 
 
 @dataclass(frozen=True, slots=True)
-class TaskDuty:
-    """A queue that an agent works on."""
+class TaskFunction:
+    """A function that does the tasks of a queue."""
 
     queue: str
     handler: Handler
     concurrency: int | None = None
     """Tasks at once; None: as many as the queue says."""
 
+    def duty(self, invoke: Invoke) -> TaskDuty:
+        """The same as a duty of a running agent."""
+
+        async def run(task: TaskRun) -> Any:
+            arguments = _arguments(self.handler, task.payload)
+            # A submitter can write anything into headers: who calls, above all, they do not say.
+            headers = {name: task.headers[name] for name in FORWARDED_HEADERS if name in task.headers}
+            with handling(Context(self.handler.kind, headers, task.deadline)):
+                return await invoke(self.handler, arguments, {TaskRun: task})
+
+        def runner(_: QueueSpec) -> Runner:
+            return run
+
+        return TaskDuty(self.queue, runner, self.concurrency)
+
 
 @dataclass(frozen=True, slots=True)
-class EventDuty:
-    """Topics that an agent subscribes to."""
+class EventFunction:
+    """A function that takes the events of topics. The fields are those of an EventDuty."""
 
     topic: str
-    """As in `orders`, `orders.*`, `>`."""
     handler: Handler
     every_instance: bool = False
     filter: EventFilter | None = None
     concurrency: int = 8
     start: Mapping[str, float] | None = None
-    """Where a new subscription begins: `{"time": seconds}` or `{"sequence": number}`."""
 
+    def duty(self, invoke: Invoke) -> EventDuty:
+        """The same as a duty of a running agent."""
 
-class _Duty(Protocol):
-    """Something that is under way: a Worker or a Subscriber."""
-
-    def drain(self) -> None: ...
-
-    async def drained(self, timeout: float) -> None: ...
-
-
-class Work:
-    """The duties of one running agent. After `start`: to stop it `drain`, await `drained`, then `aclose`."""
-
-    def __init__(
-        self,
-        tasks: Sequence[TaskDuty],
-        events: Sequence[EventDuty],
-        join: Callable[[], Awaitable[Membership]],
-        invoke: Invoke,
-    ) -> None:
-        self._tasks = tasks
-        self._events = events
-        self._join = join
-        self._invoke = invoke
-        self._owner = TaskOwner("agent's work")
-        self._under_way: list[_Duty] = []
-        self._draining = asyncio.Event()
-
-    def start(self) -> None:
-        """Begin, in the background. What cannot begin yet is tried again; needs a running event loop."""
-        for duty in self._tasks:
-            self._owner.start(self._work_on(duty), name=f"queue {duty.queue}")
-        for each in self._events:
-            self._owner.start(self._subscribe(each), name=f"topic {each.topic}")
-
-    def drain(self) -> None:
-        """Take nothing more; what is under way goes on."""
-        self._draining.set()
-        for each in self._under_way:
-            each.drain()
-
-    async def drained(self, timeout: float) -> None:
-        """Wait until nothing is under way; after `timeout` seconds hand back what still is."""
-        await asyncio.gather(*(each.drained(timeout) for each in self._under_way))
-
-    async def aclose(self) -> None:
-        """Stop. What is under way is broken off and handed back."""
-        await self._owner.close()
-
-    async def _work_on(self, duty: TaskDuty) -> None:
-        membership = await self._persistently(f"work on queue {duty.queue!r}", self._join)
-        if membership is None:
-            return
-
-        async def begin() -> Worker:
-            spec = await membership.directory.queue(duty.queue)
-            return await Worker.open(
-                membership.store,
-                membership.broker,
-                duty.queue,
-                spec,
-                self._runner(duty.handler),
-                name=membership.name,
-                concurrency=duty.concurrency,
-                protection=membership.protection,
-            )
-
-        worker = await self._persistently(f"work on queue {duty.queue!r}", begin)
-        if worker is None:
-            return
-        try:
-            logger.info("works on queue %r", duty.queue)
-            await self._through(worker, worker.run())
-        finally:
-            await worker.aclose()
-
-    async def _subscribe(self, duty: EventDuty) -> None:
-        what = f"subscribe to {duty.topic!r}"
-        membership = await self._persistently(what, self._join)
-        if membership is None:
-            return
-
-        async def ask() -> list[Subscription]:
-            return await membership.directory.subscribe(
-                duty.topic, every_instance=duty.every_instance, start=duty.start
-            )
-
-        known: set[Subscription] = set()
-        while not self._draining.is_set():
-            for each in await self._persistently(what, ask) or ():
-                if each not in known:
-                    known.add(each)
-                    self._owner.start(self._take(membership, duty, each), name=f"events of {each.topic}")
-            if not known:
-                logger.warning("no topic that %r stands for is declared yet", duty.topic)
-            await self._unless_draining(RENEWAL_INTERVAL)
-
-    async def _take(self, membership: Membership, duty: EventDuty, subscription: Subscription) -> None:
-        async def begin() -> Subscriber:
-            return Subscriber(
-                membership.broker,
-                subscription.topic,
-                await membership.directory.topic(subscription.topic),
-                subscription.group,
-                self._event_handler(duty.handler),
-                dead_letters=membership.events,
-                filter=duty.filter,
-                concurrency=duty.concurrency,
-                protection=membership.protection,
-            )
-
-        what = f"take events of topic {subscription.topic!r}"
-
-        async def run() -> bool:
-            subscriber = await begin()
-            logger.info("takes events of topic %r as %r", subscription.topic, subscription.group)
-            await self._through(subscriber, subscriber.run())
-            return True
-
-        await self._persistently(what, run)
-
-    async def _through(self, duty: _Duty, run: Awaitable[None]) -> None:
-        """Do it until it has drained."""
-        self._under_way.append(duty)
-        try:
-            if self._draining.is_set():
-                duty.drain()
-            await run
-        finally:
-            self._under_way.remove(duty)
-
-    async def _persistently(self, what: str, attempt: Callable[[], Awaitable[Any]]) -> Any:
-        """What `attempt` gives, tried again for as long as the mesh says no; None once draining."""
-        now = asyncio.get_running_loop().time
-        reminder = Reminder(now(), first=0.0)
-        for pause in backoff(longest=LONGEST_PAUSE):
-            if self._draining.is_set():
-                return None
-            try:
-                return await attempt()
-            except MeshError as error:
-                if reminder.due(now()):
-                    logger.warning("cannot %s yet, trying on: %s", what, error.detail)
-            await self._unless_draining(pause)
-        raise AssertionError("the pauses never end")
-
-    async def _unless_draining(self, seconds: float) -> None:
-        try:
-            async with asyncio.timeout(seconds):
-                await self._draining.wait()
-        except TimeoutError:
-            return
-
-    def _runner(self, handler: Handler) -> Callable[[TaskRun], Awaitable[Any]]:
-        async def run(task: TaskRun) -> Any:
-            arguments = _arguments(handler, task.payload)
-            with handling(Context(handler.kind, task.headers, task.deadline)):
-                return await self._invoke(handler, arguments, {TaskRun: task})
-
-        return run
-
-    def _event_handler(self, handler: Handler) -> Callable[[ReceivedEvent], Awaitable[None]]:
         async def handle(event: ReceivedEvent) -> None:
-            with handling(Context(handler.kind, event.headers)):
-                await self._invoke(handler, {}, {ReceivedEvent: event})
+            with handling(Context(self.handler.kind, event.headers)):
+                await invoke(self.handler, {}, {ReceivedEvent: event})
 
-        return handle
+        def handler(_: TopicSpec) -> EventHandler:
+            return handle
+
+        return EventDuty(self.topic, handler, self.every_instance, self.filter, self.concurrency, self.start)
 
 
 def _arguments(handler: Handler, payload: bytes) -> dict[str, Any]:

@@ -12,9 +12,18 @@ from typing import Any
 
 from weft.errors import InvalidRequest
 from weft.model.agent import Locality
+from weft.model.event_format import EventFormat
 from weft.model.node import Address, AgentProtocol, parse_address
 from weft.model.operator import TOKEN_VARIABLE
-from weft.sidecar.settings import DEFAULT_API, DEFAULT_NATS, DEFAULT_XDS, HealthSettings, SidecarSettings
+from weft.sidecar.settings import (
+    DEFAULT_API,
+    DEFAULT_NATS,
+    DEFAULT_XDS,
+    Consumption,
+    EventIntake,
+    HealthSettings,
+    SidecarSettings,
+)
 
 NATS_VARIABLE = "WEFT_NATS"
 """Environment variable: URLs of NATS servers, separated by commas."""
@@ -56,6 +65,12 @@ def parse_arguments(arguments: Sequence[str], environ: Mapping[str, str]) -> Sid
         labels=dict(parse_label(text) for text in given.pop("label")),
         locality=Locality(given.pop("region"), given.pop("zone")),
         protocol=AgentProtocol(given.pop("protocol")),
+        consumes=tuple(_consumption(text) for text in given.pop("consume")),
+        subscribes=tuple(
+            [EventIntake(topic) for topic in given.pop("subscribe")]
+            + [EventIntake(topic, every_instance=True) for topic in given.pop("subscribe_each")]
+        ),
+        event_format=EventFormat(given.pop("event_format")),
         nats_servers=tuple(_list(given.pop("nats"))),
         xds_addresses=tuple(_address(text) for text in _list(given.pop("xds"))),
         api_addresses=tuple(_api_address(text) for text in _list(given.pop("api"))),
@@ -75,6 +90,7 @@ def argument_parser(environ: Mapping[str, str]) -> argparse.ArgumentParser:
         allow_abbrev=False,
     )
     _add_agent(parser)
+    _add_work(parser)
     _add_addresses(parser, environ)
     _add_health(parser)
     _add_times(parser, environ)
@@ -94,6 +110,22 @@ def _add_agent(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--protocol", choices=[each.value for each in AgentProtocol], default=AgentProtocol.HTTP1.value
     )
+
+
+def _add_work(parser: argparse.ArgumentParser) -> None:
+    _list_of(parser, "--consume", "QUEUE[=CONCURRENCY] whose tasks the agent gets at POST /tasks")
+    _list_of(parser, "--subscribe", "TOPIC, or pattern, whose events the agent gets at POST /events")
+    _list_of(parser, "--subscribe-each", "the same, but every instance gets each event")
+    parser.add_argument(
+        "--event-format",
+        choices=[each.value for each in EventFormat],
+        default=EventFormat.BINARY.value,
+        help="how events are posted: CloudEvents over HTTP (binary, structured), or {topic, event} (mesh)",
+    )
+
+
+def _list_of(parser: argparse.ArgumentParser, flag: str, explanation: str) -> None:
+    parser.add_argument(flag, action="append", default=[], help=f"{explanation}; may be repeated")
 
 
 def _add_addresses(parser: argparse.ArgumentParser, environ: Mapping[str, str]) -> None:
@@ -183,6 +215,13 @@ def _address(text: str) -> Address:
         return parse_address(text)
     except ValueError as error:
         raise InvalidRequest(f"control plane address: {error}") from error
+
+
+def _consumption(text: str) -> Consumption:
+    queue, separator, concurrency = text.partition("=")
+    if separator and not concurrency.isdecimal():
+        raise InvalidRequest(f"{text!r} is not QUEUE or QUEUE=CONCURRENCY")
+    return Consumption(queue, int(concurrency) if separator else None)
 
 
 def _outside(text: str) -> Address:

@@ -23,13 +23,13 @@ from __future__ import annotations
 
 import base64
 import json
-from enum import StrEnum
 
 from weft.errors import InvalidRequest
 from weft.events.binding import CONTENT_TYPE, Encoded, to_binary, to_structured
 from weft.events.json_format import JSON_MEDIA_TYPE, is_json, parse_json
 from weft.events.subscriber import ReceivedEvent
 from weft.model.cloud_event import CloudEvent
+from weft.model.event_format import EventFormat
 from weft.sidecar.agent_answers import failure
 from weft.sidecar.agent_client import AgentClient
 
@@ -42,15 +42,6 @@ MAX_ANSWER_BYTES = 64 * 1024
 """What an answer has beyond it is not read: it is the status that counts."""
 
 _RETRIED = frozenset({408, 409, 425, 429})
-
-
-class EventFormat(StrEnum):
-    """How events are posted."""
-
-    BINARY = "binary"
-    STRUCTURED = "structured"
-    MESH = "mesh"
-    """`{"topic": ..., "event": ...}`, for programs that know nothing of CloudEvents."""
 
 
 class EventDelivery:

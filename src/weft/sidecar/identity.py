@@ -7,9 +7,10 @@ import logging
 import random
 import ssl
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 from cryptography import x509
 
@@ -110,6 +111,10 @@ class SidecarIdentity:
         )
         self._take(issued, key_pem(key))
         logger.info("identity %s, valid until %s", self.id, _clock(self.expires_at))
+
+    async def ask(self, method: str, path: str, body: Mapping[str, Any] | None) -> Any:
+        """What the control plane's API answers this sidecar, as JSON types. Raises MeshError."""
+        return await self._api.ask(method, path, self._trust, body=body, credentials=self._credentials)
 
     async def run(self, renewed: Callable[[], None] = lambda: None) -> None:
         """Renew the identity at half its life, and keep up with what is to be trusted.

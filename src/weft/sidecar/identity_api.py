@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from weft.errors import Denied, InvalidRequest, MeshError, Unauthenticated, Unavailable
+from weft.errors import Denied, InvalidRequest, MeshError, NotFound, Unauthenticated, Unavailable
 from weft.identity.bundle import TrustBundles
 from weft.identity.svid import Svid, parse_svid
 from weft.identity.tls import check_role, client_context
@@ -26,7 +26,7 @@ TIMEOUT = 10.0
 _OUT_OF_TIME = (9, 10)  # X509_V_ERR_CERT_NOT_YET_VALID, X509_V_ERR_CERT_HAS_EXPIRED
 
 _ERRORS: Mapping[str, type[MeshError]] = {
-    each.code: each for each in (InvalidRequest, Unauthenticated, Denied, Unavailable)
+    each.code: each for each in (InvalidRequest, Unauthenticated, Denied, NotFound, Unavailable)
 }
 
 
@@ -65,6 +65,22 @@ class IdentityApi:
     async def bundles(self, trust: TrustBundles) -> TrustBundles:
         """What is to be trusted now."""
         return TrustBundles.from_json(await self._ask("GET", "/v1/trust-bundles", trust))
+
+    async def ask(
+        self,
+        method: str,
+        target: str,
+        trust: TrustBundles,
+        *,
+        body: Mapping[str, Any] | None,
+        credentials: Path,
+    ) -> Any:
+        """What the API answers the holder of `credentials`, as JSON types. Raises what it says, too."""
+        content = await self._ask(method, target, trust, body=body, credentials=credentials)
+        try:
+            return json.loads(content)
+        except ValueError as error:
+            raise Unavailable("the control plane's answer is no JSON") from error
 
     async def _ask(
         self,

@@ -11,8 +11,10 @@ from pathlib import Path
 
 from weft.errors import InvalidRequest
 from weft.model.agent import Locality
+from weft.model.event_format import EventFormat
 from weft.model.names import MAX_NAME_LENGTH, check_name, check_type
 from weft.model.node import Address, AgentProtocol
+from weft.model.subtopic import parse_topic_pattern
 
 DEFAULT_NATS = "nats://127.0.0.1:7402"
 DEFAULT_API = Address("127.0.0.1", 7400)
@@ -20,6 +22,7 @@ DEFAULT_XDS = Address("127.0.0.1", 7401)
 LOOPBACK = "127.0.0.1"
 
 MAX_WEIGHT = 1000
+_MAX_DUTIES = 128
 _MAX_SECONDS = 24 * 3600.0
 _MAX_PORT = 65_535
 _ID_ALPHABET = string.ascii_lowercase + string.digits
@@ -56,6 +59,35 @@ class HealthSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class Consumption:
+    """A queue whose tasks are handed to the agent, at `POST /tasks`."""
+
+    queue: str
+    concurrency: int | None = None
+    """Tasks at once; None: as many as the queue says."""
+
+    def __post_init__(self) -> None:
+        """Raise InvalidRequest where a value makes no sense."""
+        check_name(self.queue, "queue")
+        if self.concurrency is not None:
+            _check_range(f"concurrency of queue {self.queue}", self.concurrency, 1, 1000, "tasks")
+
+
+@dataclass(frozen=True, slots=True)
+class EventIntake:
+    """Topics whose events are handed to the agent, at `POST /events`."""
+
+    topic: str
+    """`orders`, `orders.created`, `orders.*`, `*.failed`, `>`."""
+    every_instance: bool = False
+    """Whether every instance gets each event, rather than one of the type."""
+
+    def __post_init__(self) -> None:
+        """Raise InvalidRequest for a topic that is none."""
+        parse_topic_pattern(self.topic)
+
+
+@dataclass(frozen=True, slots=True)
 class SidecarSettings:
     """One sidecar. Making it raises InvalidRequest where a value makes no sense."""
 
@@ -78,6 +110,13 @@ class SidecarSettings:
     """What the agent speaks."""
     command: tuple[str, ...] = ()
     """The program beside it, and its arguments; empty: that is started by somebody else."""
+
+    consumes: tuple[Consumption, ...] = ()
+    """Queues whose tasks the agent gets by HTTP; those that use the SDK take them by themselves."""
+    subscribes: tuple[EventIntake, ...] = ()
+    """Topics whose events the agent gets by HTTP; likewise."""
+    event_format: EventFormat = EventFormat.BINARY
+    """How it gets them."""
 
     agent_port: int | None = None
     """The agent's port on loopback; None: one is chosen and passed to the program as PORT."""
@@ -154,6 +193,9 @@ class SidecarSettings:
                 f"or give the command that starts it"
             )
 
+        if self.type is None and (self.consumes or self.subscribes):
+            raise InvalidRequest("tasks and events are handed to agents only: give the agent's type")
+        _check_range("queues and topics", len(self.consumes) + len(self.subscribes), 0, _MAX_DUTIES, "")
         if self.outside is not None and self.type is None:
             raise InvalidRequest("callers from outside are taken by gateways only: give the gateway's type")
 

@@ -33,6 +33,7 @@ from weft.sidecar.settings import SidecarSettings
 from weft.sidecar.shutdown import Shutdown, ShutdownRequested, Urgency, signals
 from weft.sidecar.store_connection import persistently
 from weft.sidecar.system_roots import system_roots
+from weft.sidecar.work import SidecarWork
 from weft.store.nats import DEFAULT_TIMEOUT, NatsStore
 
 logger = logging.getLogger(__name__)
@@ -86,9 +87,12 @@ class Sidecar:
         self._envoy = self._new_envoy()
         self._envoy_ready = False
         self._health = Health()
+        self._first_healthy = asyncio.Event()
         self._draining = False
         self._registration: Registration | None = None
         self._program: Child | None = None
+        self._work = self._new_work()
+        self._working = False
         self._background: list[asyncio.Task[None]] = []
 
     async def run(self) -> int:
@@ -131,6 +135,8 @@ class Sidecar:
         await self._start_program()
         if inbound is not None:
             self._background.append(tasks.create_task(self._monitor(inbound).run(), name="health"))
+        if self._work is not None:
+            self._background.append(tasks.create_task(self._begin_work(self._work), name="work"))
 
     async def _obtain_identity(self) -> None:
         limit = self._settings.start_timeout
@@ -156,6 +162,12 @@ class Sidecar:
             shared=settings.identity_directory,
             nats_servers=settings.nats_servers,
         )
+
+    def _new_work(self) -> SidecarWork | None:
+        inbound = self._plan.node.inbound
+        if inbound is None or not (self._settings.consumes or self._settings.subscribes):
+            return None
+        return SidecarWork(self._settings, inbound.agent, self._identity, self._connect)
 
     def _new_envoy(self) -> Envoy:
         settings, plan = self._settings, self._plan
@@ -244,6 +256,12 @@ class Sidecar:
             guard=self._guard,
         )
 
+    async def _begin_work(self, work: SidecarWork) -> None:
+        """Take tasks and events once the agent is there to do something about them."""
+        await self._first_healthy.wait()
+        await work.start()
+        self._working = True
+
     def _monitor(self, inbound: Inbound) -> HealthMonitor:
         health = self._settings.health
         check = partial(check_agent, inbound.agent, inbound.protocol, health)
@@ -273,6 +291,8 @@ class Sidecar:
         if health.status is not self._health.status:
             _log_status(self._plan.node.key, health)
         self._health = health
+        if health.status is Status.HEALTHY:
+            self._first_healthy.set()
         self._report()
 
     def _report(self) -> None:
@@ -290,16 +310,20 @@ class Sidecar:
         if self._registration is None:
             return
         self._draining = True
-        work = drain(
-            self._registration,
-            self._envoy,
-            grace=self._settings.drain_grace,
-            timeout=self._settings.drain_timeout,
-        )
         try:
-            await self._shutdown.unless(Urgency.HURRY, work)
+            await self._shutdown.unless(Urgency.HURRY, self._drain_all(self._registration))
         except ShutdownRequested:
             logger.warning("asked again to stop: not waiting for the calls in flight")
+
+    async def _drain_all(self, registration: Registration) -> None:
+        """Calls, tasks and events at the same time: all have the same time to end."""
+        settings = self._settings
+        calls = drain(registration, self._envoy, grace=settings.drain_grace, timeout=settings.drain_timeout)
+        if self._work is None or not self._working:
+            await calls
+            return
+        self._work.drain()
+        await asyncio.gather(calls, self._work.drained(settings.drain_timeout))
 
     async def _stop_program(self) -> int:
         if self._program is None:
@@ -316,6 +340,8 @@ class Sidecar:
         """Leave the registry before anything else, so that no more calls come."""
         for task in self._background:
             task.cancel()
+        if self._work is not None:
+            await self._work.aclose()
         if self._registration is not None:
             await _release(self._registration)
         if self._program is not None:
