@@ -134,7 +134,7 @@ async def test_what_is_acknowledged_does_not_come_again(stage: Scene) -> None:
     await delivery.ack()
     await delivery.nack()
     await delivery.dead_letter("too late")
-    assert list(await consumer.pull(1, wait=2 * VISIBILITY)) == []
+    assert list(await consumer.pull(1, wait=1.5 * VISIBILITY)) == []
     stats = await stage.broker.queue_stats(queue)
     assert (stats.ready, stats.in_flight, stats.dead) == (0, 0, 0)
 
@@ -166,11 +166,11 @@ async def test_a_consumer_that_waits_already_gets_what_comes_again(stage: Scene)
 
 
 async def test_extending_keeps_others_away(stage: Scene) -> None:
-    queue = await stage.queue(visibility_timeout=2 * VISIBILITY)
+    queue = await stage.queue(visibility_timeout=1.5 * VISIBILITY)
     consumer, other = await stage.consumer(queue), await stage.consumer(queue)
     await stage.send(queue, "mine")
     delivery = await pull_one(consumer)
-    waiting = asyncio.create_task(other.pull(1, wait=3.5 * VISIBILITY))
+    waiting = asyncio.create_task(other.pull(1, wait=2.5 * VISIBILITY))
     while not waiting.done():
         await delivery.extend()
         await asyncio.wait([waiting], timeout=0.3)
@@ -242,7 +242,7 @@ async def test_a_dead_letter_lies_beside_with_its_reason(stage: Scene) -> None:
     sent = Message("poison", b"\x00\x01", headers)
     await stage.broker.enqueue(queue, sent, priority=Priority.LOW)
     await (await pull_one(consumer)).dead_letter("it is “poison”: " + "x" * 2 * DEAD_REASON_LENGTH)
-    assert list(await consumer.pull(1, wait=2 * VISIBILITY)) == []
+    assert list(await consumer.pull(1, wait=1.5 * VISIBILITY)) == []
     [dead] = await stage.broker.peek(queue, limit=10, dead=True)
     assert (dead.message, dead.lane) == (sent, Priority.LOW)
     assert dead.reason.startswith("it is “poison”: xxx")
@@ -356,13 +356,13 @@ async def test_declaring_again_changes_limits_and_keeps_messages(stage: Scene) -
 async def test_a_removed_queue_is_gone_with_all_it_held(stage: Scene) -> None:
     queue = await stage.queue()
     await stage.send(queue, "lost")
-    await stage.send(queue, "lost too", delay=1)
+    await stage.send(queue, "lost too", delay=0.5)
     await stage.broker.remove_queue(queue)
     await stage.broker.remove_queue(queue)
     with pytest.raises(NotFound):
         await stage.broker.enqueue(queue, message())
     await stage.broker.declare_queue(QueueSettings(queue))
-    assert list(await (await stage.consumer(queue)).pull(1, wait=2)) == []
+    assert list(await (await stage.consumer(queue)).pull(1, wait=1)) == []
 
 
 async def test_what_was_not_declared_is_not_found(stage: Scene) -> None:

@@ -244,7 +244,7 @@ class GroupSettingsCodec:
         try:
             fields = json.loads(data)
             return GroupSettings(**{**fields, "start": Start(**fields["start"])})
-        except (TypeError, KeyError) as error:
+        except (TypeError, KeyError, InvalidRequest) as error:
             raise ValueError(f"not the settings of a group: {error!r}") from error
 
 

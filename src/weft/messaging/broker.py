@@ -18,18 +18,26 @@ Who uses what: sidecars, agents and gateways hold a Broker; the control plane, w
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 from typing import Protocol
 
+from weft.errors import InvalidRequest
 from weft.messaging.message import Message
+from weft.model.names import check_name
+from weft.model.subtopic import check_pattern
 
 DEAD_REASON_LENGTH = 1024
 """Longer reasons of dead letters are cut off."""
 
 MAX_DELAY = 30 * 86400.0
 """Seconds a message may be delayed."""
+
+MAX_PARTITIONS = 16
+
+_GROUP = re.compile(r"[A-Za-z0-9_-]{1,128}")
 
 
 class Priority(IntEnum):
@@ -42,7 +50,7 @@ class Priority(IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class QueueSettings:
-    """A queue, as it is declared."""
+    """A queue, as it is declared. Making one raises InvalidRequest for a name that is none."""
 
     name: str
     visibility_timeout: float = 30.0
@@ -51,10 +59,14 @@ class QueueSettings:
     """Messages, those under way and delayed ones included but not dead letters; at most that many are taken
     (a broker may count delayed ones, and each lane, for itself)."""
 
+    def __post_init__(self) -> None:
+        check_name(self.name, "queue")
+
 
 @dataclass(frozen=True, slots=True)
 class TopicSettings:
-    """A topic, as it is declared."""
+    """A topic, as it is declared. Making one raises InvalidRequest for a name that is none, or too many
+    partitions."""
 
     name: str
     partitions: int = 0
@@ -64,6 +76,13 @@ class TopicSettings:
     """Seconds a message is kept, for replay and for groups that are behind."""
     max_bytes: int = 1024**3
     """The oldest messages make room beyond it."""
+
+    def __post_init__(self) -> None:
+        check_name(self.name, "topic")
+        if not 0 <= self.partitions <= MAX_PARTITIONS:
+            raise InvalidRequest(
+                f"topic {self.name!r} cannot have {self.partitions} partitions: 0 to {MAX_PARTITIONS}"
+            )
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,11 +101,14 @@ ALL = Start(sequence=1)
 
 @dataclass(frozen=True, slots=True)
 class GroupSettings:
-    """A group of a topic, as it is declared. Declaring it again with another start does not move it."""
+    """A group of a topic, as it is declared. Declaring it again with another start does not move it.
+
+    Making one raises InvalidRequest for a name or pattern that is none.
+    """
 
     topic: str
     name: str
-    """Letters, digits, `-`, `_`."""
+    """1 to 128 letters, digits, `-`, `_`."""
     pattern: str = ""
     """Subtopics that it gets, relative to the topic: tokens separated by dots, `*` for any one token, `>` at
     the end for one or more. Empty: all, with and without a subtopic. `.` alone: only those without."""
@@ -95,6 +117,13 @@ class GroupSettings:
     """Seconds."""
     expires: float | None = None
     """Seconds after which it is removed if no consumer of it pulls; None: never."""
+
+    def __post_init__(self) -> None:
+        check_pattern(self.pattern)
+        if not _GROUP.fullmatch(self.name):
+            raise InvalidRequest(
+                f"{self.name[:128]!r} is no name for a group: use 1 to 128 letters, digits, `-` and `_`"
+            )
 
 
 @dataclass(frozen=True, slots=True)
