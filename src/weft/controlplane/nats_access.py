@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 import math
 import time
-from collections.abc import Callable, Collection, Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Collection
 
+from weft.controlplane.message_grants import NO_MESSAGES, MessageGrant
 from weft.errors import Denied, InvalidRequest, MeshError, Unauthenticated
 from weft.identity.bundle import TrustBundles
 from weft.identity.svid import Svid, parse_svid, verify_svid
-from weft.model.access import Action
-from weft.model.decision import AccessPolicies, AccessRequest, AccessTarget, TargetKind, decide
 from weft.model.names import check_name, check_type
 from weft.model.spiffe import Role, SpiffeId
 from weft.model.subjects import identity_subject, inbox_prefix
@@ -19,17 +18,6 @@ from weft.registry.registry import BUCKET
 from weft.store.nats_accounts import AUDIT, MEMBER_API
 from weft.store.nats_callout import ConnectingClient, Grant
 from weft.store.nats_wire import stream_name, subject
-
-
-@dataclass(frozen=True, slots=True)
-class MessageGrant:
-    """The subjects of topics and queues that somebody may use."""
-
-    publish: tuple[str, ...] = ()
-    subscribe: tuple[str, ...] = ()
-
-
-NO_MESSAGES = MessageGrant()
 
 _SILENCE = 300.0
 """Seconds until the same refusal is told again."""
@@ -47,39 +35,13 @@ def grant(identity: SpiffeId, *, expires_at: float, messages: MessageGrant = NO_
     _check(identity)
     if identity.role is Role.CONTROL:
         return Grant(str(identity), (">",), (">",), expires_at, control=True)
+    inbox = f"{inbox_prefix(identity)}.>"
     return Grant(
         str(identity),
-        publish=(*_registration(identity), *_audit(identity), *messages.publish),
-        subscribe=(f"{inbox_prefix(identity)}.>", *messages.subscribe),
+        # Into its own inbox too: by a message to itself it learns that what it said before has been heard.
+        publish=(inbox, *_registration(identity), *_audit(identity), *messages.publish),
+        subscribe=(inbox, *messages.subscribe),
         expires_at=expires_at,
-    )
-
-
-def message_grants(
-    policies: AccessPolicies,
-    principal: SpiffeId,
-    topics: Iterable[str],
-    queues: Iterable[str],
-    *,
-    labels: Mapping[str, str] | None = None,
-) -> MessageGrant:
-    """The subjects of those of `topics` and `queues`, by name, that the policies let `principal` use.
-
-    `labels` are those that the authority attested to it.
-    """
-    wanted = [
-        *((TargetKind.TOPIC, name, Action.PUBLISH, Action.SUBSCRIBE) for name in topics),
-        *((TargetKind.QUEUE, name, Action.SUBMIT, Action.CONSUME) for name in queues),
-    ]
-
-    def allowed(action: Action, kind: TargetKind, name: str) -> bool:
-        request = AccessRequest(action, AccessTarget(kind, name))
-        decision = decide(policies, principal, request, trust_domain=principal.trust_domain, labels=labels)
-        return decision.allowed
-
-    return MessageGrant(
-        publish=tuple(f"{kind}s.{name}" for kind, name, give, _ in wanted if allowed(give, kind, name)),
-        subscribe=tuple(f"{kind}s.{name}" for kind, name, _, take in wanted if allowed(take, kind, name)),
     )
 
 
@@ -120,16 +82,19 @@ class Admission:
                 self._refused(client, error.detail)
             raise
 
-    def outdated(self) -> list[SpiffeId]:
+    async def outdated(self) -> list[SpiffeId]:
         """Those who were admitted with other topics and queues than they may use now.
 
         Kick them: they come back, and are granted what they may use. Each is named once.
         """
         now = self._clock()
         self._granted = {who: each for who, each in self._granted.items() if each[1] > now}
-        found = [who for who, (messages, _) in self._granted.items() if messages != self._messages(who)]
-        for who in found:
-            del self._granted[who]
+        found = []
+        for who, granted in list(self._granted.items()):
+            if granted[0] != self._messages(who) and self._granted.get(who) is granted:
+                del self._granted[who]
+                found.append(who)
+            await asyncio.sleep(0)  # with many members and topics it takes a while
         return found
 
     def _grant(self, svid: Svid) -> Grant:

@@ -4,21 +4,29 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Collection
 
 from weft.controlplane.brokerage import Decide
 from weft.controlplane.changes import LONGEST_REST, Followed, any_of
-from weft.controlplane.nats_access import Admission, MessageGrant, message_grants
+from weft.controlplane.message_grants import Declared, MessageGrant, message_grants
+from weft.controlplane.nats_access import Admission
 from weft.controlplane.security import Security
 from weft.controlplane.xds.server import AdsServer
 from weft.errors import MeshError
 from weft.model.decision import AccessRequest, Decision, access_policies, decide
+from weft.model.gateway import GatewaySpec
 from weft.model.queue import QueueSpec
+from weft.model.resource import AnyResource
 from weft.model.spiffe import SpiffeId
 from weft.model.topic import TopicSpec
 from weft.resources.view import ResourceView
 from weft.store.nats_callout import Callout
 
 logger = logging.getLogger(__name__)
+
+_AT_ONCE = 32
+"""Members that are sent away from NATS together: what is declared anew concerns all of them as a rule, and to
+find the connections of one takes half a second."""
 
 
 async def revoke(security: Security, ads: AdsServer, callout: Callout | None) -> None:
@@ -41,8 +49,9 @@ async def regrant(security: Security, declared: ResourceView, admission: Admissi
     followed: list[Followed] = [declared, *security.identities.followed]
     while True:
         seen = [each.generation for each in followed]
-        for identity in admission.outdated():
-            await _kick(callout, str(identity))
+        outdated = [str(each) for each in await admission.outdated()]
+        for start in range(0, len(outdated), _AT_ONCE):
+            await asyncio.gather(*(_kick(callout, each) for each in outdated[start : start + _AT_ONCE]))
         await asyncio.sleep(LONGEST_REST)
         changes = [each.changed_since(number) for each, number in zip(followed, seen, strict=True)]
         await any_of(*changes)
@@ -60,16 +69,22 @@ def admission_to_nats(security: Security, declared: ResourceView) -> Admission:
 
     def messages(identity: SpiffeId) -> MessageGrant:
         resources = declared.resources.values()
-        topics = [each.metadata.name for each in resources if isinstance(each.spec, TopicSpec)]
-        queues = [each.metadata.name for each in resources if isinstance(each.spec, QueueSpec)]
         labels = security.identities.labels.get(str(identity))
-        return message_grants(access_policies(resources), identity, topics, queues, labels=labels)
+        return message_grants(access_policies(resources), identity, _declared(resources), labels=labels)
 
     return Admission(
         lambda: security.authority.bundles,
         revoked=lambda svid: security.identities.is_revoked(str(svid.id)),
         messages=messages,
         refused=security.note_refused_client,
+    )
+
+
+def _declared(resources: Collection[AnyResource]) -> Declared:
+    return Declared(
+        {each.metadata.name: each.spec for each in resources if isinstance(each.spec, TopicSpec)},
+        [each.metadata.name for each in resources if isinstance(each.spec, QueueSpec)],
+        [each.metadata.name for each in resources if isinstance(each.spec, GatewaySpec)],
     )
 
 

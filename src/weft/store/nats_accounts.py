@@ -11,6 +11,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from weft.model.message_subjects import TASK_EVENTS_BUCKET, TASKS_BUCKET
+
 CONTROL_ACCOUNT = "WEFT"
 MEMBER_ACCOUNT = "MEMBERS"
 SYSTEM_ACCOUNT = "SYS"
@@ -36,11 +38,19 @@ CALLOUT_SUBJECT = "$SYS.REQ.USER.AUTH"
 _FOR_MEMBERS = (
     f"{API}.STREAM.INFO.*",
     f"{API}.STREAM.MSG.GET.*",
+    f"{API}.DIRECT.GET.*.>",
+    "$JS.ACK.>",
     "$KV.instances.>",
+    f"$KV.{TASKS_BUCKET}.>",
+    f"$KV.{TASK_EVENTS_BUCKET}.>",
     f"{AUDIT}.>",
     "topics.>",
     "queues.>",
+    "dead.>",
 )
+_FOR_MEMBERS_IN_PARTS = (f"{API}.CONSUMER.MSG.NEXT.*.*",)
+"""Questions with many answers. To make consumers is nothing that members may ask for: where they deliver to
+is not checked against permissions."""
 _FOR_CONTROL = ("$SYS.REQ.SERVER.*.KICK",)
 _FOR_CONTROL_OF_ALL = ("$SYS.REQ.SERVER.PING.CONNZ",)
 
@@ -61,13 +71,29 @@ def accounts(control_user: str) -> dict[str, Any]:
             "jetstream": "enabled",
             "users": [{"nkey": control_user}],
             "mappings": {f"{MEMBER_API}.>": f"{API}.>"},
-            "exports": [{"service": each, "accounts": [MEMBER_ACCOUNT]} for each in _FOR_MEMBERS],
+            "exports": [
+                *({"service": each, "accounts": [MEMBER_ACCOUNT]} for each in _FOR_MEMBERS),
+                *(
+                    {"service": each, "accounts": [MEMBER_ACCOUNT], "response_type": "stream"}
+                    for each in _FOR_MEMBERS_IN_PARTS
+                ),
+                {"stream": f"{CONTROL_SIGNALS}.>", "accounts": [MEMBER_ACCOUNT]},
+            ],
             "imports": [
-                {"service": {"account": SYSTEM_ACCOUNT, "subject": each}}
-                for each in (*_FOR_CONTROL, *_FOR_CONTROL_OF_ALL)
+                *(
+                    {"service": {"account": SYSTEM_ACCOUNT, "subject": each}}
+                    for each in (*_FOR_CONTROL, *_FOR_CONTROL_OF_ALL)
+                ),
+                {"stream": {"account": MEMBER_ACCOUNT, "subject": f"{MEMBER_SIGNALS}.>"}},
             ],
         },
-        MEMBER_ACCOUNT: {"imports": [_import(each) for each in _FOR_MEMBERS]},
+        MEMBER_ACCOUNT: {
+            "exports": [{"stream": f"{MEMBER_SIGNALS}.>", "accounts": [CONTROL_ACCOUNT]}],
+            "imports": [
+                *(_import(each) for each in (*_FOR_MEMBERS, *_FOR_MEMBERS_IN_PARTS)),
+                {"stream": {"account": CONTROL_ACCOUNT, "subject": f"{CONTROL_SIGNALS}.>"}},
+            ],
+        },
     }
 
 

@@ -38,7 +38,8 @@ _MAX_REQUEST_BYTES = 256 * 1024
 _MAX_SEED_BYTES = 256
 _DECISION_LIMIT = 2.0
 """Seconds; the servers wait for three."""
-_MAX_SUBSCRIPTIONS = 1024
+_MAX_SUBSCRIPTIONS = 32 * 1024
+"""Of one connection. Who waits for a task's end has two, and a gateway may have thousands that wait."""
 _ANSWERS_WITHIN = 0.5
 """Seconds in which the servers of a cluster answer who is connected to them."""
 _PAUSE = 0.2
@@ -117,8 +118,16 @@ class Callout:
         except ValueError as error:
             logger.warning("a question of NATS about a connection cannot be read: %s", error)
             return
-        with suppress(nats.errors.Error):
+        try:
             await message.respond(answer.encode())
+        except nats.errors.MaxPayloadError:
+            logger.warning(
+                "a client is not let in to NATS: what it may do takes %d bytes to say, more than NATS takes; "
+                "name fewer topics and queues in its AccessPolicies",
+                len(answer),
+            )
+        except nats.errors.Error as error:
+            logger.info("an answer about a connection to NATS could not be sent: %s", error)
 
 
 async def answered(question: bytes, decide: Decide, issuer: nkeys.KeyPair) -> str:
