@@ -9,8 +9,8 @@
 - Who may *subscribe* to it takes for the group of its type, and for that of its instance, and acknowledges;
   puts what it cannot process into the topic's dead-letter topic, in those groups' names.
 
-Subscribers ask for the streams of their topics how many partitions there are, submitters for a queue's delayed
-messages how many these are.
+Subscribers may ask how many partitions a topic has, submitters how many messages of a queue are delayed:
+both by asking how the stream is.
 
 Within a queue nobody is kept apart: only submitters and workers are told the ids of tasks. Gateways, which
 are agents of a type that a Gateway declares, may also ask how the streams are that they use.
