@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from weft.errors import InvalidRequest, MeshError, Unavailable
 from weft.local.agent_run import AgentRun, agent_run
 from weft.local.control import ControlApi
+from weft.local.gateway_run import gateway_run
 from weft.local.rollout import Replica, Start, next_step
 from weft.local.service import Service
 from weft.sdk.sse import Event
@@ -33,7 +34,7 @@ class _Running:
 
 
 class Reconciler:
-    """The replicas of every declared agent that has a `run` block."""
+    """The replicas of every declared agent that has a `run` block, and of every declared gateway."""
 
     def __init__(self, api: ControlApi, launch: Launch, removed: Callable[[], None]) -> None:
         """`removed` is called when a replica is gone for good."""
@@ -94,14 +95,15 @@ class Reconciler:
 
     async def _read_declaration(self) -> None:
         declared = {}
-        for each in await self._api.resources("agents"):
-            try:
-                run = agent_run(each)
-            except InvalidRequest as error:
-                logger.warning("an agent's declaration makes no sense and is passed over: %s", error)
-                continue
-            if run is not None:
-                declared[run.type] = run
+        for kind, make in (("agents", agent_run), ("gateways", gateway_run)):
+            for each in await self._api.resources(kind):
+                try:
+                    run = make(each)
+                except InvalidRequest as error:
+                    logger.warning("a declaration makes no sense and is passed over: %s", error)
+                    continue
+                if run is not None:
+                    declared[run.type] = run
         self._declared = declared
         self.wake()
 
@@ -166,6 +168,6 @@ def _concerns_agents(event: Event) -> bool:
     if event.name == "synced":
         return True
     try:
-        return bool(json.loads(event.data)["kind"] == "Agent")
+        return json.loads(event.data)["kind"] in {"Agent", "Gateway"}
     except (ValueError, KeyError, TypeError):
         return True

@@ -37,7 +37,8 @@ class Directory:
     """The declarations of queues and topics, as the control plane told them a short while ago."""
 
     def __init__(self, ask: Ask) -> None:
-        self._ask = ask
+        self.ask = ask
+        """Asks the control plane whatever else there is to ask."""
         self._queues = _Cache(QueueSpec, "queue", ask)
         self._topics = _Cache(TopicSpec, "topic", ask)
 
@@ -51,7 +52,7 @@ class Directory:
 
     async def broker(self) -> BrokerAccess:
         """Where topics and queues are. Raises Unavailable."""
-        answer = await self._ask("GET", "/v1/broker", None)
+        answer = await self.ask("GET", "/v1/broker", None)
         try:
             return BrokerAccess(**{key: answer[key] for key in ("type", "url", "username", "password")})
         except (TypeError, KeyError) as error:
@@ -68,7 +69,7 @@ class Directory:
         API: `{"time": ...}` or `{"sequence": ...}` for a new group. Raises Denied, NotFound, InvalidRequest.
         """
         body = {"topic": pattern, "everyInstance": every_instance, "start": dict(start) if start else None}
-        answer = await self._ask("POST", "/v1/subscriptions", body)
+        answer = await self.ask("POST", "/v1/subscriptions", body)
         try:
             return [Subscription(str(each["topic"]), str(each["group"])) for each in answer["subscriptions"]]
         except (TypeError, KeyError) as error:

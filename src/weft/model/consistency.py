@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from graphlib import CycleError, TopologicalSorter
 
 from weft.model.access import AccessPolicySpec
+from weft.model.agent_spec import AgentSpec
 from weft.model.contradictions import contradictions
 from weft.model.duration import format_duration
 from weft.model.egress import EgressSpec
+from weft.model.gateway import GatewaySpec
+from weft.model.message_broker import DEFAULT_BROKER, BrokerSpec
 from weft.model.resource import AnyResource
 from weft.model.route import RouteRule, RouteSpec
 from weft.model.secret import SecretSpec
 from weft.model.target import Target
+from weft.model.topic import DEAD_LETTERS, TopicSpec
 from weft.model.traffic import TrafficPolicySpec
 from weft.model.yaml_tree import Path
 
@@ -44,8 +48,37 @@ def inconsistencies(resources: Iterable[AnyResource]) -> list[Inconsistency]:
         *_cycles(routes),
         *_second_default(resources),
         *_injected_twice(each for each in resources if isinstance(each.spec, SecretSpec)),
+        *_second_broker(resources),
+        *_gateways_that_are_agents(resources),
+        *_dead_letters_without_topic(resources),
         *_egress_twice(each for each in resources if isinstance(each.spec, EgressSpec)),
     ]
+
+
+def _second_broker(resources: Iterable[AnyResource]) -> Iterator[Inconsistency]:
+    for each in resources:
+        if isinstance(each.spec, BrokerSpec) and each.metadata.name != DEFAULT_BROKER:
+            message = f"a mesh has one Broker, which is called {DEFAULT_BROKER!r}"
+            yield Inconsistency(each.key, ("metadata", "name"), message)
+
+
+def _gateways_that_are_agents(resources: Collection[AnyResource]) -> Iterator[Inconsistency]:
+    agents = {each.metadata.name for each in resources if isinstance(each.spec, AgentSpec)}
+    for each in resources:
+        if isinstance(each.spec, GatewaySpec) and each.metadata.name in agents:
+            message = (
+                f"there is an Agent {each.metadata.name!r} already: a gateway is an agent of its name's type"
+            )
+            yield Inconsistency(each.key, ("metadata", "name"), message)
+
+
+def _dead_letters_without_topic(resources: Collection[AnyResource]) -> Iterator[Inconsistency]:
+    topics = {each.metadata.name for each in resources if isinstance(each.spec, TopicSpec)} | {DEAD_LETTERS}
+    for each in resources:
+        wanted = each.spec.dead_letter if isinstance(each.spec, TopicSpec) else None
+        if wanted is not None and wanted not in topics:
+            message = f"there is no Topic {wanted!r} for its dead letters: declare it, or leave this out"
+            yield Inconsistency(each.key, ("spec", "deadLetter"), message)
 
 
 def _twice(resources: Iterable[AnyResource], field: str) -> Iterator[Inconsistency]:

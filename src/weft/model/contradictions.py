@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 
 from weft.errors import InvalidRequest
 from weft.model.access import AccessPolicySpec, AccessRule, Action, Effect
 from weft.model.agent_spec import AgentSpec
 from weft.model.decision import RESERVED_POLICY_NAMES
 from weft.model.egress import EgressMode, EgressSpec
+from weft.model.gateway import GatewaySpec
+from weft.model.message_broker import BrokerSpec
+from weft.model.messaging_contradictions import of_broker, of_channel, of_gateway
 from weft.model.names import check_type
+from weft.model.queue import QueueSpec
 from weft.model.resource import AnyResource
 from weft.model.route import Mirror, RouteRule, RouteSpec, SplitTarget
 from weft.model.secret import SecretSpec
+from weft.model.spec import Spec
 from weft.model.target import Target
+from weft.model.topic import TopicSpec
 from weft.model.traffic import BalancingPolicy, TrafficPolicySpec
 from weft.model.yaml_tree import Path
 
@@ -25,18 +31,8 @@ _WITHOUT_SLOW_START = frozenset({BalancingPolicy.RANDOM, BalancingPolicy.CONSIST
 
 def contradictions(resource: AnyResource) -> Iterator[Contradiction]:
     """Everything in `resource` that does not go together."""
-    if isinstance(resource.spec, AgentSpec):
-        yield from _of_agent(resource.metadata.name, resource.spec)
-    elif isinstance(resource.spec, RouteSpec):
-        yield from _of_route(resource.spec)
-    elif isinstance(resource.spec, TrafficPolicySpec):
-        yield from _of_policy(resource.spec)
-    elif isinstance(resource.spec, AccessPolicySpec):
-        yield from _of_access(resource.metadata.name, resource.spec)
-    elif isinstance(resource.spec, SecretSpec):
-        yield from _of_secret(resource.spec)
-    elif isinstance(resource.spec, EgressSpec):
-        yield from _of_egress(resource.spec)
+    found = _CHECKS.get(type(resource.spec))
+    return iter(()) if found is None else found(resource)
 
 
 def _of_agent(name: str, spec: AgentSpec) -> Iterator[Contradiction]:
@@ -135,3 +131,17 @@ def _type_of(part: SplitTarget | Mirror, destination: Target) -> str | None:
 
 def _which_type(destination: Target) -> str:
     return f"must name a type, since the destination, {destination}, is offered by any number of them"
+
+
+_CHECKS: Mapping[type[Spec], Callable[[AnyResource], Iterator[Contradiction]]] = {
+    AgentSpec: lambda resource: _of_agent(resource.metadata.name, resource.spec),
+    RouteSpec: lambda resource: _of_route(resource.spec),
+    TrafficPolicySpec: lambda resource: _of_policy(resource.spec),
+    AccessPolicySpec: lambda resource: _of_access(resource.metadata.name, resource.spec),
+    SecretSpec: lambda resource: _of_secret(resource.spec),
+    EgressSpec: lambda resource: _of_egress(resource.spec),
+    TopicSpec: of_channel,
+    QueueSpec: of_channel,
+    BrokerSpec: of_broker,
+    GatewaySpec: of_gateway,
+}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Depends, Path, Response
+from fastapi import APIRouter, Depends, Path, Query, Response
 from pydantic import Field
 
 from weft.controlplane.api.access import requires
@@ -20,12 +20,19 @@ from weft.model.gateway import GatewaySpec, Rate
 from weft.model.names import MAX_NAME_LENGTH
 from weft.model.operator import Scope
 from weft.model.spiffe import Role, parse_spiffe_id
+from weft.model.task import Task, TaskState
+from weft.tasks.records import record_fields
 
 router = APIRouter(prefix="/v1/gateways", tags=["gateways"])
 
 _ADMINS = [Depends(requires(Scope.ADMIN))]
 _GATEWAYS = [Depends(requires(Scope.ADMIN, peers=[Role.AGENT]))]
 """And of these only the gateway itself: `_own` sees to that."""
+
+MAX_TASKS = 500
+
+MAX_PAGES = 20
+"""Pages that are looked through for tasks of one submitter before an answer is given."""
 
 GatewayName = Annotated[str, Path(max_length=MAX_NAME_LENGTH)]
 Names = Annotated[tuple[Annotated[str, Field(max_length=MAX_NAME_LENGTH)], ...], Field(max_length=128)]
@@ -85,6 +92,14 @@ class GatewayConfiguration(Body):
     """Records of API keys, with their hashes."""
     webhook_secret: str
     """In hexadecimal."""
+
+
+class RecordList(Body):
+    """Records of tasks, as the store has them. There may be more even where there are few."""
+
+    items: list[dict[str, Any]]
+    next: str | None
+    """Goes into `before` to get the rest; null where there is none."""
 
 
 class AllowedIn(Body):
@@ -165,6 +180,38 @@ async def allowed(
     target = AccessTarget(body.kind, body.name)
     decision = messaging.decide(parse_spiffe_id(body.caller), AccessRequest(body.action, target))
     return AllowedOut(allowed=decision.allowed, reason=decision.reason)
+
+
+@router.get("/{name}/tasks", dependencies=_GATEWAYS)
+async def list_tasks(
+    messaging: CurrentMessaging,
+    caller: CurrentCaller,
+    name: GatewayName,
+    queue: Annotated[str, Query(max_length=MAX_NAME_LENGTH)],
+    state: TaskState | None = None,
+    submitter: Annotated[str, Query(max_length=1024)] = "",
+    limit: Annotated[int, Query(ge=1, le=MAX_TASKS)] = 100,
+    before: Annotated[str | None, Query(max_length=64)] = None,
+) -> RecordList:
+    """The records of a queue's tasks that changed last; for the gateway that lists them.
+
+    `submitter`: only those of whom it names; with `/` at its end, of all whose names begin so.
+    """
+    _own(caller, name)
+    found: list[Task] = []
+    for _ in range(MAX_PAGES):
+        page = await messaging.tasks.list(queue, state=state, limit=limit, before=before)
+        found += [each for each in page.tasks if _is_by(submitter, each)]
+        before = page.next
+        if before is None or len(found) >= limit:
+            break
+    return RecordList(items=[record_fields(each) for each in found], next=before)
+
+
+def _is_by(submitter: str, task: Task) -> bool:
+    if not submitter or submitter.endswith("/"):
+        return task.submitter.startswith(submitter)
+    return task.submitter == submitter
 
 
 def _own(caller: object, gateway: str) -> None:
