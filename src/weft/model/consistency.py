@@ -66,9 +66,7 @@ def _gateways_that_are_agents(resources: Collection[AnyResource]) -> Iterator[In
     agents = {each.metadata.name for each in resources if isinstance(each.spec, AgentSpec)}
     for each in resources:
         if isinstance(each.spec, GatewaySpec) and each.metadata.name in agents:
-            message = (
-                f"there is an Agent {each.metadata.name!r} already: a gateway is an agent of its name's type"
-            )
+            message = f"there is an Agent {each.metadata.name!r}: a gateway is the only agent of its type"
             yield Inconsistency(each.key, ("metadata", "name"), message)
 
 

@@ -37,17 +37,20 @@ def of_broker(resource: AnyResource) -> Iterator[tuple[Path, str]]:
         for field in ("url", "username", "password", "management_url"):
             if field in spec.model_fields_set:
                 yield ("spec", _camel(field)), "does not go with type nats, which is the NATS of the mesh"
-        return
+    else:
+        yield from _of_other_broker(spec)
+
+
+def _of_other_broker(spec: BrokerSpec) -> Iterator[tuple[Path, str]]:
     schemes = _SCHEMES[spec.type]
     if spec.url is None:
         yield ("spec", "url"), f"is needed: where {spec.type.value} listens, as in {schemes[0]}://127.0.0.1"
     elif spec.url.partition("://")[0] not in schemes:
         yield ("spec", "url"), f"must begin with {' or '.join(f'{each}://' for each in schemes)}"
-    if spec.management_url is not None:
-        if spec.type is not BrokerType.RABBITMQ:
-            yield ("spec", "managementUrl"), "goes with type rabbitmq only"
-        elif not spec.management_url.startswith(("http://", "https://")):
-            yield ("spec", "managementUrl"), "must begin with http:// or https://"
+    if spec.management_url is not None and spec.type is not BrokerType.RABBITMQ:
+        yield ("spec", "managementUrl"), "goes with type rabbitmq only"
+    elif not (spec.management_url or "http://").startswith(("http://", "https://")):
+        yield ("spec", "managementUrl"), "must begin with http:// or https://"
 
 
 def of_gateway(resource: AnyResource) -> Iterator[tuple[Path, str]]:
