@@ -403,6 +403,17 @@ async def test_a_caller_learns_its_own_webhook_secret_and_an_anonymous_one_none(
     assert hooked.status_code == 403
 
 
+async def test_a_webhook_that_points_inside_is_refused_when_it_is_submitted(
+    front: Front, alice: Mapping[str, str]
+) -> None:
+    task = _task(webhook="https://hooks.example/")
+    for address, status in (("10.0.0.1", 400), ("93.184.216.34", 202)):
+        front.scene.addresses["hooks.example"] = [address]
+        answer = await front.client.post("/v1/tasks", json=task, headers=alice)
+        assert answer.status_code == status
+        assert address not in answer.text
+
+
 async def test_the_api_describes_itself(front: Front) -> None:
     document = (await front.client.get("/openapi.json")).json()
     assert {"/v1/tasks", "/v1/tasks/batch", "/v1/tasks/{task_id}/events", "/v1/topics/{topic}"} <= set(
