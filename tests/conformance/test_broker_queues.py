@@ -19,8 +19,8 @@ from tests.conformance.broker_scene import (
     pull_one,
 )
 
-from weft.errors import InvalidRequest, NotFound, QueueFull
-from weft.messaging.broker import DEAD_REASON_LENGTH, MAX_DELAY, Priority, QueueSettings
+from weft.errors import InvalidRequest, NotFound, QueueFull, Unavailable
+from weft.messaging.broker import DEAD_REASON_LENGTH, MAX_DELAY, Delivery, Priority, QueueSettings
 from weft.messaging.message import Message
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
@@ -90,6 +90,39 @@ async def test_a_pull_of_an_empty_queue_returns_nothing_in_the_end(stage: Scene)
     consumer = await stage.consumer(await stage.queue())
     async with asyncio.timeout(LIMIT):
         assert list(await consumer.pull(5, wait=0.2)) == []
+
+
+async def test_a_pull_that_does_not_wait_takes_what_is_there(stage: Scene) -> None:
+    queue = await stage.queue()
+    consumer = await stage.consumer(queue)
+    async with asyncio.timeout(LIMIT):
+        assert list(await consumer.pull(5, wait=0)) == []
+        await stage.send(queue, "a")
+        got: list[Delivery] = []
+
+        async def arrived() -> bool:
+            got.extend(await consumer.pull(5, wait=0))
+            return bool(got)
+
+        await eventually(arrived)
+    assert bodies(got) == ["a"]
+
+
+async def test_a_closed_consumer_pulls_no_more(stage: Scene) -> None:
+    queue = await stage.queue(visibility_timeout=VISIBILITY)
+    await stage.send(queue, "a", "b")
+    consumer = await stage.consumer(queue)
+    await pull_one(consumer)
+    await consumer.aclose()
+    await consumer.aclose()
+    with pytest.raises(Unavailable):
+        await consumer.pull(1, wait=1)
+    heir = await stage.consumer(queue)
+    left = {"a", "b"}
+    while left:
+        delivery = await pull_one(heir)
+        left -= set(bodies([delivery]))
+        await delivery.ack()
 
 
 async def test_no_consumer_takes_more_than_it_pulls(stage: Scene) -> None:
@@ -179,17 +212,15 @@ async def test_extending_keeps_others_away(stage: Scene) -> None:
     assert list(await other.pull(1, wait=0.2)) == []
 
 
-async def test_messages_of_a_consumer_that_is_gone_come_again_and_are_counted(stage: Scene) -> None:
+async def test_the_message_of_a_consumer_that_is_gone_comes_again_and_is_counted(stage: Scene) -> None:
     queue = await stage.queue(visibility_timeout=VISIBILITY)
-    await stage.send(queue, "a", "b")
+    await stage.send(queue, "a")
     for attempt in (1, 2):
         passer_by = await stage.running.connect()
-        lost = await pull(await passer_by.queue_consumer(queue), 2)
-        assert [each.deliveries for each in lost] == [attempt, attempt]
+        assert (await pull_one(await passer_by.queue_consumer(queue))).deliveries == attempt
         await passer_by.aclose()
-    heirs = await pull(await stage.consumer(queue), 2)
-    assert sorted(bodies(heirs)) == ["a", "b"]
-    assert [each.deliveries for each in heirs] == [3, 3]
+    heir = await pull_one(await stage.consumer(queue))
+    assert (bodies([heir]), heir.deliveries) == (["a"], 3)
 
 
 async def test_a_nack_brings_it_again_after_its_delay_and_holds_up_nobody(stage: Scene) -> None:
