@@ -110,7 +110,8 @@ async def sending() -> AsyncIterator[Sending]:
         delivery = WebhookDelivery(
             broker,
             tasks,
-            lambda _task: state.rules,
+            "public",
+            lambda: state.rules,
             SIGNER,
             WebhookClient(webhook_trust(), scene.lookup),
             backoff=lambda _attempts: 0.05,
@@ -256,6 +257,26 @@ async def test_one_receiver_that_hangs_does_not_hold_up_the_others(
         await _received(hook, 1)
         assert hook.received[0].headers["webhook-id"].startswith(submitted.task.id)
         assert len(hanging.received) <= webhook_delivery.MOST_FOR_ONE
+
+
+async def test_webhooks_of_tasks_from_another_gateway_are_left_to_that(
+    sending: Sending, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(webhook_delivery, "POSTPONED", 0.02)
+    monkeypatch.setattr(webhook_delivery, "MOST_PASSES", 3)
+    async with receiver() as hook:
+        for submitter in ("partners/key:alice", "partners/anonymous"):
+            await sending.tasks.submit(QUEUE, 1, webhook=hook.url, submitter=submitter)
+        for submitter in ("operator/alice", "spiffe://weft.local/agent/editor/e-1"):
+            await sending.tasks.submit(QUEUE, 1, webhook=hook.url, submitter=submitter)
+        await _received(hook, 2)
+
+        async def both_given_up() -> bool:
+            return len(await sending.broker.peek(WEBHOOK_QUEUE, limit=9, dead=True)) == 2
+
+        async with asyncio.timeout(LIMIT):
+            await until(both_given_up)
+    assert len(hook.received) == 2
 
 
 async def test_what_is_no_announcement_is_set_aside_and_where_to_is_what_the_task_says(

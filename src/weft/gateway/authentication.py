@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Mapping
 from urllib.parse import quote
 
 from weft.errors import InvalidRequest, Unauthenticated
-from weft.gateway.caller import ANONYMOUS, Caller, Insider, Outsider
+from weft.gateway.caller import ANONYMOUS, JWT_PREFIX, KEY_PREFIX, Caller, Insider, Outsider
 from weft.gateway.tokens import MAX_TOKEN_LENGTH, TokenVerifier
 from weft.model.api_key import ApiKey, api_key_hash, is_api_key
 from weft.model.gateway import GatewaySpec
@@ -93,7 +93,7 @@ class Authentication:
         if key.expires_at is not None and self._clock() >= key.expires_at:
             raise Unauthenticated(f"the API key {key.name!r} has expired: have a new one made")
         return Outsider(
-            self._submitter(f"key:{key.name}"),
+            self._submitter(KEY_PREFIX + key.name),
             key.rate or self._spec().rate,
             queues=key.queues,
             agents=key.agents,
@@ -107,7 +107,7 @@ class Authentication:
         spec = self._spec()
         subject = await self._verifier.verify(token, spec.jwt)
         # With its issuer: two of them may call different people the same.
-        name = f"jwt:{quote(subject.subject, safe='')}@{quote(subject.issuer, safe=':/')}"
+        name = f"{JWT_PREFIX}{quote(subject.subject, safe='')}@{quote(subject.issuer, safe=':/')}"
         return Outsider(self._submitter(name), spec.rate, expires_at=subject.expires_at)
 
     def _submitter(self, name: str) -> str:

@@ -11,6 +11,10 @@ ANONYMOUS = "anonymous"
 """What stands for callers without key or token in the name of a submitter."""
 
 
+KEY_PREFIX = "key:"
+JWT_PREFIX = "jwt:"
+
+
 @dataclass(frozen=True, slots=True)
 class Outsider:
     """A caller from outside the mesh."""
@@ -47,3 +51,10 @@ class Insider:
 
 
 Caller = Outsider | Insider
+
+
+def gateway_of(submitter: str) -> str | None:
+    """The gateway by which `submitter` came from outside; None for members of the mesh and operators."""
+    gateway, slash, name = submitter.partition("/")
+    outside = slash and (name == ANONYMOUS or name.startswith((KEY_PREFIX, JWT_PREFIX)))
+    return gateway if outside else None

@@ -30,6 +30,7 @@ def answer_with_problems(app: FastAPI) -> None:
     app.add_exception_handler(MeshError, _mesh_error)
     app.add_exception_handler(RequestValidationError, _invalid_request)
     app.add_exception_handler(HTTPException, _http_error)
+    app.add_exception_handler(Exception, _fault)
 
 
 def problem_response(error: MeshError, status: int | None = None) -> JSONResponse:
@@ -74,3 +75,8 @@ async def _http_error(request: Request, error: Exception) -> JSONResponse:
     )
     response.headers.update(error.headers or {})
     return response
+
+
+async def _fault(_request: Request, _error: Exception) -> JSONResponse:
+    # The server logs it with its traceback, which is nothing for callers from outside.
+    return problem_response(MeshError("the gateway failed at this request; its log says why"))

@@ -140,7 +140,8 @@ async def run_gateway(environ: Mapping[str, str]) -> None:
         delivery = WebhookDelivery(
             membership.broker,
             membership.tasks,
-            lambda _: configuration.spec.webhooks,
+            name,
+            lambda: configuration.spec.webhooks,
             signer,
             WebhookClient(ssl.create_default_context()),
         )

@@ -17,6 +17,7 @@ from prometheus_client import CollectorRegistry, Counter
 from pydantic_core import from_json, to_json
 
 from weft.errors import InvalidRequest, MeshError, NotFound, TooMany
+from weft.gateway.caller import gateway_of
 from weft.gateway.places import Places
 from weft.gateway.webhook_address import parse_receiver
 from weft.gateway.webhook_request import WebhookClient
@@ -55,8 +56,13 @@ _GONE = 410
 
 logger = logging.getLogger(__name__)
 
-Rules = Callable[[Task], WebhookSpec]
-"""Where the webhook of a task may go: as the gateway says by which it was submitted."""
+MOST_PASSES = 500
+"""How often a webhook is left to another gateway before it is given up; takes about eight hours."""
+
+PASSES_HEADER = "x-weft-passes"
+"""Of a message that was left to another gateway: how often so far."""
+
+_LONGEST_PASS = 60.0
 
 
 class NotTaken(MeshError):
@@ -79,7 +85,8 @@ class WebhookDelivery:
         self,
         broker: Broker,
         tasks: TaskClient,
-        rules: Rules,
+        gateway: str,
+        rules: Callable[[], WebhookSpec],
         signer: WebhookSigner,
         client: WebhookClient,
         *,
@@ -87,12 +94,16 @@ class WebhookDelivery:
         metrics: CollectorRegistry | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        """`backoff` gives the seconds to pause after each attempt, counted from 1.
+        """`gateway` is whose this is, and `rules` where that lets webhooks go.
+
+        Webhooks of tasks that were submitted at another gateway are left to that: its rules may be stricter.
+        `backoff` gives the seconds to pause after each attempt, counted from 1.
 
         `metrics` gets `weft_webhooks_total{outcome}`, attempts by `taken`, `failed` and `given-up`.
         """
         self._broker = broker
         self._tasks = tasks
+        self._gateway = gateway
         self._rules = rules
         self._signer = signer
         self._client = client
@@ -133,8 +144,11 @@ class WebhookDelivery:
         task = await self._task(delivery.message)
         if task is None:
             return
-        rules = self._rules(task)
-        made = _attempts_before(delivery.message) + delivery.deliveries
+        if gateway_of(task.submitter) not in {None, self._gateway}:
+            await self._pass_on(delivery.message, task)
+            return
+        rules = self._rules()
+        made = _counted(delivery.message, ATTEMPTS_HEADER) + delivery.deliveries
         receiver = parse_receiver(task.webhook, rules)
         try:
             with ExitStack() as places:
@@ -142,9 +156,7 @@ class WebhookDelivery:
                 places.enter_context(self._places.one(f"submitter {task.submitter}"))
                 await self._post(task, rules)
         except TooMany:
-            headers = {ATTEMPTS_HEADER: str(made - 1)}
-            postponed = replace(delivery.message, headers=headers)
-            await self._broker.enqueue(WEBHOOK_QUEUE, postponed, delay=POSTPONED)
+            await self._postpone(delivery.message, ATTEMPTS_HEADER, made - 1, POSTPONED)
         except InvalidRequest:
             raise
         except MeshError as error:
@@ -152,6 +164,16 @@ class WebhookDelivery:
             if made >= rules.max_attempts:
                 raise GivenUp(f"{error.detail} (at attempt {made})") from error
             raise
+
+    async def _pass_on(self, message: Message, task: Task) -> None:
+        passes = _counted(message, PASSES_HEADER) + 1
+        if passes > MOST_PASSES:
+            raise GivenUp(f"no instance of the gateway of {task.submitter} has sent it")
+        await self._postpone(message, PASSES_HEADER, passes, min(POSTPONED * passes, _LONGEST_PASS))
+
+    async def _postpone(self, message: Message, counter: str, count: int, delay: float) -> None:
+        headers = {**message.headers, counter: str(count)}
+        await self._broker.enqueue(WEBHOOK_QUEUE, replace(message, headers=headers), delay=delay)
 
     async def _task(self, message: Message) -> Task | None:
         """The task that has ended; None if there is nothing to tell. Raises InvalidRequest, Unavailable."""
@@ -181,6 +203,6 @@ class WebhookDelivery:
         await delivery.dead_letter(error.detail if isinstance(error, MeshError) else repr(error))
 
 
-def _attempts_before(message: Message) -> int:
-    given = message.headers.get(ATTEMPTS_HEADER, "0")
+def _counted(message: Message, counter: str) -> int:
+    given = message.headers.get(counter, "0")
     return int(given) if given.isdecimal() and len(given) < 6 else 0
