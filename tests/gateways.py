@@ -169,3 +169,22 @@ async def ended(client: httpx.AsyncClient, location: str, headers: Mapping[str, 
     async with asyncio.timeout(LIMIT):
         await until(over)
     return task
+
+
+async def abandoned(client: httpx.AsyncClient, gateway: Gateway, headers: Mapping[str, str]) -> None:
+    """Submit a task, wait for its end, and hang up while waiting; returns when the gateway has noticed."""
+    body = {"queue": QUEUE, "payload": 1}
+    waiting = asyncio.create_task(
+        client.post("/v1/tasks", json=body, headers={**headers, "prefer": "wait=60"})
+    )
+
+    async def waited_for() -> bool:
+        return gateway.places.open == 1
+
+    async def forgotten() -> bool:
+        return not gateway.places.open
+
+    async with asyncio.timeout(LIMIT):
+        await until(waited_for)
+        waiting.cancel()
+        await until(forgotten)
