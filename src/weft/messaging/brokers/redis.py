@@ -47,8 +47,7 @@ from weft.messaging.brokers.redis_topic import RedisTopic
 from weft.messaging.brokers.redis_wakes import RedisWakes
 from weft.messaging.brokers.redis_wire import message_fields, size_of
 from weft.messaging.message import Message
-from weft.model.names import check_name
-from weft.model.subtopic import ANY_TOKEN, ONLY_ROOT, REST, check_pattern, check_subtopic
+from weft.model.subtopic import ANY_TOKEN, ONLY_ROOT, REST, check_subtopic
 
 logger = logging.getLogger(__name__)
 
@@ -59,7 +58,6 @@ _FULL = "WEFTFULL"
 _PURGED_AT_ONCE = 100
 _REDRIVEN_AT_ONCE = 100
 
-_GROUP = re.compile(r"[A-Za-z0-9_-]{1,128}")
 _PREFIX = re.compile(r"[A-Za-z0-9_.:-]{1,128}")
 
 _CLOSING_LIMIT = 1.0
@@ -163,7 +161,7 @@ class RedisBroker:
 
     async def declare_queue(self, settings: QueueSettings) -> None:
         """Have a queue, or change it."""
-        keys = QueueKeys(self._prefix, check_name(settings.name, "queue"))
+        keys = QueueKeys(self._prefix, settings.name)
         await self._connection.run(
             f"declare queue {settings.name!r}",
             scripts.QUEUE_DECLARE,
@@ -178,7 +176,7 @@ class RedisBroker:
 
     async def declare_topic(self, settings: TopicSettings) -> None:
         """Have a topic, or change it. Raises Conflict for other partitions."""
-        topic = self._topic(check_name(settings.name, "topic"))
+        topic = self._topic(settings.name)
         try:
             await self._connection.run(
                 f"declare topic {settings.name!r}",
@@ -203,12 +201,7 @@ class RedisBroker:
         self._topics.pop(topic, None)
 
     async def declare_group(self, settings: GroupSettings) -> None:
-        """Have a group, or change it. Raises InvalidRequest for a name or pattern that is none, NotFound."""
-        check_pattern(settings.pattern)
-        if not _GROUP.fullmatch(settings.name):
-            raise InvalidRequest(
-                f"{settings.name[:128]!r} is no name for a group: use letters, digits, `-` and `_`"
-            )
+        """Have a group, or change it. Raises NotFound."""
         topic = self._topic(settings.topic)
         expires = _milliseconds(settings.expires or 0)
         declared = {

@@ -218,7 +218,7 @@ class RedisConsumer:
                 f"stop waiting for {line.name}",
                 scripts.LEAVE,
                 (line.waiting, line.clock),
-                (line.group, place, 1),
+                (line.group, place, self._address),
             )
 
     async def _return_all(self, tickets: Sequence[Ticket]) -> None:

@@ -1,10 +1,8 @@
--- KEYS waiting, clock. ARGV group, place among those that wait, 1 if something is to be handed on.
+-- KEYS waiting, clock. ARGV group, place among those that wait, channel#consumer.
 -- A consumer waits no longer: what it was to see to, if anything, somebody else sees to.
 if ARGV[2] ~= '' then
   redis.call('ZREM', KEYS[1], ARGV[2])
 end
-if ARGV[3] == '1' then
-  redis.call('DEL', KEYS[2])
-  wake(KEYS[1], ARGV[1], now_ms())
-end
+relinquish(KEYS[2], ARGV[3])
+wake(KEYS[1], ARGV[1], now_ms())
 return 1

@@ -31,12 +31,26 @@ local function wake(waiting, group, now)
   end
 end
 
+-- The clock says until when one of those who wait does so for what is due next, as `time consumer`.
+local function planned_for(clock)
+  local time, consumer = string.match(redis.call('GET', clock) or '', '^(%d+) (.*)$')
+  return tonumber(time or 0), consumer
+end
+
+-- A consumer that pulls, or leaves, watches the clock no more.
+local function relinquish(clock, consumer)
+  local _, watcher = planned_for(clock)
+  if watcher == consumer then
+    redis.call('DEL', clock)
+  end
+end
+
 -- Something becomes due sooner than whoever watches the clock expects: have somebody look.
 local function alarm(waiting, clock, group, due, now)
   if due - now >= RECHECK then
     return
   end
-  local planned = tonumber(redis.call('GET', clock) or 0)
+  local planned = planned_for(clock)
   if planned < now or planned > due then
     wake(waiting, group, now)
   end
@@ -51,10 +65,10 @@ end
 local function stand_by(waiting, clock, group, consumer, wait, due, now)
   local pause = wait
   if due and due - now < wait then
-    local planned = tonumber(redis.call('GET', clock) or 0)
+    local planned = planned_for(clock)
     if planned < now or planned > due then
       pause = math.max(due - now, 1)
-      redis.call('SET', clock, whole(due), 'PX', whole(pause + 1000))
+      redis.call('SET', clock, whole(now + pause) .. ' ' .. consumer, 'PX', whole(pause + 1000))
     end
   end
   redis.call('ZREMRANGEBYLEX', waiting, '[' .. group .. '|', '(' .. group .. '|' .. string.format('%015.0f', now))

@@ -11,6 +11,7 @@ local now = now_ms()
 if ARGV[4] ~= '' then
   redis.call('ZREM', waiting, ARGV[4])
 end
+relinquish(clock, ARGV[3])
 
 for _, ticket in ipairs(redis.call('ZRANGEBYSCORE', delayed, '-inf', whole(now), 'LIMIT', 0, 100)) do
   local packed = redis.call('HGET', held, ticket)
@@ -61,5 +62,9 @@ if #taken > 0 then
 end
 if wait > 0 then
   return { stand_by(waiting, clock, '', ARGV[3], wait, due_next(), now) }
+end
+local due = due_next()
+if due then
+  alarm(waiting, clock, '', due, now)
 end
 return { 0, '' }

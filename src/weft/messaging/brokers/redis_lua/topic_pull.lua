@@ -17,6 +17,7 @@ local settings = cjson.decode(packed)
 if ARGV[4] ~= '' then
   redis.call('ZREM', waiting, ARGV[4])
 end
+relinquish(clock, ARGV[3])
 if settings.expires > 0 then
   redis.call('ZADD', expiring, whole(now + settings.expires + wait), group)
 end
@@ -61,5 +62,8 @@ if #taken > 0 then
 end
 if wait > 0 and complete then
   return { stand_by(waiting, clock, group, ARGV[3], wait, due, now) }
+end
+if due then
+  alarm(waiting, clock, group, due, now)
 end
 return { complete and 0 or -1, '' }
