@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from tests.conformance.memory_broker import memory
 from tests.conformance.nats_broker import nats
+from tests.conformance.rabbit_broker import rabbitmq
 from tests.conformance.redis_broker import redis
 from tests.conformance.running_broker import Backend
 
-BACKENDS: dict[str, Backend] = {"memory": memory, "nats": nats, "redis": redis}
+BACKENDS: dict[str, Backend] = {"memory": memory, "nats": nats, "redis": redis, "rabbitmq": rabbitmq}

@@ -57,7 +57,8 @@ class QueueSettings:
     """Seconds a consumer has to acknowledge or extend."""
     max_length: int = 1_000_000
     """Messages, those under way and delayed ones included but not dead letters; at most that many are taken
-    (a broker may count delayed ones, and each lane, for itself)."""
+    (a broker may count delayed ones, and each lane, for itself; RabbitMQ counts those only that wait, and once
+    it was full takes none until a fifth of that is gone)."""
 
     def __post_init__(self) -> None:
         check_name(self.name, "queue")
@@ -203,12 +204,14 @@ class Delivery(Protocol):
 
     @property
     def deliveries(self) -> int:
-        """How often it has been delivered, this time included; never less than it really was."""
+        """How often it has been delivered, this time included; never less than it really was. Where looking at
+        a waiting message means taking it (RabbitMQ), that counts too."""
         ...
 
     @property
     def sequence(self) -> int:
-        """Its place in its topic (of a partition, where these are lines of their own); 0 in queues."""
+        """Its place in its topic (of a partition, where these are lines of their own); 0 in queues, and where
+        the broker does not tell: RabbitMQ tells it of what is replayed."""
         ...
 
     @property
