@@ -39,6 +39,8 @@ _ORDERED_TAKE_SECONDS = 0.02
 """How long a take waits where the server may owe its answer until somebody else has acknowledged."""
 _KEPT_SECONDS = 0.5
 """What came for a pull that was cancelled is kept so long for the next one, then handed back."""
+_LOST_PAUSE = 0.02
+"""Seconds until a client that nobody can write to any more is looked at again."""
 _REFUSED_PAUSE = 0.2
 """Seconds until a bell is hung up again that was refused."""
 
@@ -164,7 +166,8 @@ class NatsPuller(Generic[T]):
             try:
                 return await self._pull(limit, until)
             except _Lost:
-                continue
+                # nats-py knows of it a moment before it tells that the connection is to be made again.
+                await asyncio.sleep(_LOST_PAUSE)
             except _Missing:
                 pause = next(missing, None)
                 if pause is None:

@@ -90,6 +90,8 @@ async def queue_stats(api: JetStreamApi, queue: str) -> QueueStats:
 async def peek(api: JetStreamApi, queue: str, limit: int, *, dead: bool) -> Sequence[StoredMessage]:
     """Up to `limit` of the oldest messages, by lane."""
     what = f"look into queue {queue!r}"
+    # Asked first, as it says what is wrong if there is no such queue, or it may not be looked into.
+    await api.ask(what, f"STREAM.INFO.{dead_stream(queue)}")
     found: list[StoredMessage] = []
     delayed = [] if dead else await _delayed(api, what, queue, limit)
     for lane in LANES:
