@@ -26,7 +26,12 @@ def test_events_arrive_whole_however_they_are_cut(size: int, line_end: bytes) ->
 
 
 def test_several_data_lines_are_one_text() -> None:
-    assert EventDecoder().feed(b"data: a\ndata:b\ndata\nid: 7\n\n") == [Event("a\nb\n")]
+    assert EventDecoder().feed(b"data: a\ndata:b\ndata\nretry: 7\n\n") == [Event("a\nb\n")]
+
+
+def test_an_event_has_the_id_that_was_sent_with_it() -> None:
+    events = EventDecoder().feed(b"event: state\nid: 4.1.0\ndata: a\n\ndata: b\n\n")
+    assert events == [Event("a", "state", "4.1.0"), Event("b")]
 
 
 def test_an_event_over_the_limit_is_refused_in_one_line_and_in_many() -> None:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import json
 import ssl
-from collections.abc import AsyncGenerator, Mapping, Sequence
-from contextlib import aclosing
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
+from contextlib import aclosing, asynccontextmanager
 from pathlib import Path
 from typing import Any, Self
 from urllib.parse import quote
@@ -95,29 +95,29 @@ class ControlApi:
         Raises InvalidResource, with file, line and field, or Conflict.
         """
         body = {"manifest": manifest, "file": file, "dryRun": dry_run}
-        return _items(await self._ask("POST", "/v1/resources", body), "results")
+        return items_in(await self.ask("POST", "/v1/resources", body), "results")
 
     async def diff(self, manifest: str, file: str) -> list[dict[str, Any]]:
         """What applying a manifest would change (kind, name, before, after; YAML). Raises InvalidResource."""
-        return _items(
-            await self._ask("POST", "/v1/diff", {"manifest": manifest, "file": file}), "differences"
+        return items_in(
+            await self.ask("POST", "/v1/diff", {"manifest": manifest, "file": file}), "differences"
         )
 
     async def resources(self, kind: str) -> list[dict[str, Any]]:
         """All resources of a kind."""
-        return _items(await self._ask("GET", f"/v1/resources/{_segment(kind)}"), "items")
+        return items_in(await self.ask("GET", f"/v1/resources/{segment(kind)}"), "items")
 
     async def resource(self, kind: str, name: str) -> dict[str, Any]:
         """One resource. Raises NotFound."""
-        return _object(await self._ask("GET", f"/v1/resources/{_segment(kind)}/{_segment(name)}"))
+        return document_in(await self.ask("GET", f"/v1/resources/{segment(kind)}/{segment(name)}"))
 
     async def delete(self, kind: str, name: str) -> None:
         """Remove one resource. Raises NotFound."""
-        await self._ask("DELETE", f"/v1/resources/{_segment(kind)}/{_segment(name)}")
+        await self.ask("DELETE", f"/v1/resources/{segment(kind)}/{segment(name)}")
 
     async def can(self, question: Mapping[str, str]) -> dict[str, Any]:
         """Whether somebody may do something, as `weft can` asks it. Raises InvalidRequest."""
-        return _object(await self._ask("POST", "/v1/can", question))
+        return document_in(await self.ask("POST", "/v1/can", question))
 
     async def agents(self, parameters: Parameters, *, limit: int | None = None) -> list[dict[str, Any]]:
         """The instances that match the API's query `parameters`, at most `limit`, by type and id."""
@@ -126,28 +126,28 @@ class ControlApi:
         while True:
             size = _PAGE if limit is None else min(_PAGE, limit - len(found))
             query = [*parameters, ("limit", str(size)), *([("after", after)] if after else [])]
-            page = _object(await self._ask("GET", "/v1/agents", query=query))
-            found += _items(page, "items")
+            page = document_in(await self.ask("GET", "/v1/agents", query=query))
+            found += items_in(page, "items")
             after = page.get("next") or ""
             if not after or (limit is not None and len(found) >= limit):
                 return found
 
     async def agent(self, agent_type: str, instance: str) -> dict[str, Any]:
         """One instance, with the state of its sidecar's configuration. Raises NotFound."""
-        return _object(await self._ask("GET", f"/v1/agents/{_segment(agent_type)}/{_segment(instance)}"))
+        return document_in(await self.ask("GET", f"/v1/agents/{segment(agent_type)}/{segment(instance)}"))
 
     async def make_token(self, name: str, scope: Scope, lifetime: float) -> dict[str, Any]:
         """A new token (`token`, told nowhere else), good for `lifetime` seconds. Raises Conflict."""
         body = {"name": name, "scope": scope, "expiresIn": lifetime}
-        return _object(await self._ask("POST", "/v1/tokens", body))
+        return document_in(await self.ask("POST", "/v1/tokens", body))
 
     async def tokens(self) -> list[dict[str, Any]]:
         """What is known of the operators' tokens, by name."""
-        return _items(await self._ask("GET", "/v1/tokens"), "items")
+        return items_in(await self.ask("GET", "/v1/tokens"), "items")
 
     async def revoke_token(self, name: str) -> None:
         """Make a token worthless. Raises NotFound."""
-        await self._ask("DELETE", f"/v1/tokens/{_segment(name)}")
+        await self.ask("DELETE", f"/v1/tokens/{segment(name)}")
 
     async def join_token(
         self, agent_type: str | None, instance: str, labels: Mapping[str, str], lifetime: float | None = None
@@ -155,27 +155,27 @@ class ControlApi:
         """A token with which one process can get one identity, once; `lifetime` is in seconds."""
         body: dict[str, Any] = {"type": agent_type, "instance": instance, "labels": dict(labels)}
         body |= {} if lifetime is None else {"expiresIn": lifetime}
-        return str(_object(await self._ask("POST", "/v1/join-tokens", body)).get("token", ""))
+        return str(document_in(await self.ask("POST", "/v1/join-tokens", body)).get("token", ""))
 
     async def identities(self) -> list[dict[str, Any]]:
         """Every identity that is held, by SPIFFE ID."""
-        return _items(await self._ask("GET", "/v1/identities"), "items")
+        return items_in(await self.ask("GET", "/v1/identities"), "items")
 
     async def authority(self) -> dict[str, Any]:
         """The certificate authority, and where its rotation stands."""
-        return _object(await self._ask("GET", "/v1/authority"))
+        return document_in(await self.ask("GET", "/v1/authority"))
 
     async def rotate(self, level: str) -> dict[str, Any]:
         """Replace one of the authority's levels. Raises Conflict if that is under way."""
-        return _object(await self._ask("POST", "/v1/authority/rotations", {"level": level}))
+        return document_in(await self.ask("POST", "/v1/authority/rotations", {"level": level}))
 
     async def revoke(self, spiffe_id: str, reason: str) -> None:
         """Take an identity back."""
-        await self._ask("POST", "/v1/revocations", {"spiffeId": spiffe_id, "reason": reason})
+        await self.ask("POST", "/v1/revocations", {"spiffeId": spiffe_id, "reason": reason})
 
     async def restore(self, spiffe_id: str) -> None:
         """Undo a revocation. Raises NotFound."""
-        await self._ask("DELETE", "/v1/revocations", query=[("spiffe_id", spiffe_id)])
+        await self.ask("DELETE", "/v1/revocations", query=[("spiffe_id", spiffe_id)])
 
     async def trust_bundles(self) -> TrustBundles:
         """What members of the mesh trust."""
@@ -183,23 +183,33 @@ class ControlApi:
 
     async def federate(self, trust_domain: str, pem: str) -> None:
         """Believe roots (PEM) for the names of another trust domain."""
-        await self._ask("PUT", f"/v1/trust-bundles/{_segment(trust_domain)}", {"pem": pem})
+        await self.ask("PUT", f"/v1/trust-bundles/{segment(trust_domain)}", {"pem": pem})
 
     async def unfederate(self, trust_domain: str) -> None:
         """Believe nobody of another trust domain any more. Raises NotFound."""
-        await self._ask("DELETE", f"/v1/trust-bundles/{_segment(trust_domain)}")
+        await self.ask("DELETE", f"/v1/trust-bundles/{segment(trust_domain)}")
 
     async def audit(self, limit: int) -> list[dict[str, Any]]:
         """The last records of the audit, at most `limit`, the newest last."""
-        return _items(await self._ask("GET", "/v1/audit", query=[("limit", str(limit))]), "items")
+        return items_in(await self.ask("GET", "/v1/audit", query=[("limit", str(limit))]), "items")
 
     async def watch(self, path: str, query: Parameters = ()) -> AsyncGenerator[Event, None]:
         """The events of a watch: `added`, `changed`, `removed`, and `synced` after those there already were.
 
         It ends when the control plane ends it; Unavailable is raised when it breaks.
         """
+        async with self.stream(path, [*query, ("watch", "true")]) as events:
+            async for event in events:
+                yield event
+
+    @asynccontextmanager
+    async def stream(self, path: str, query: Parameters = ()) -> AsyncIterator[AsyncIterator[Event]]:
+        """The Server-Sent Events at `path`, which end when the control plane ends them.
+
+        Entering it raises what every method raises; so does reading on, with Unavailable when it breaks.
+        """
         request = self._http.build_request(
-            "GET", path, params=[*query, ("watch", "true")], headers={"accept": "text/event-stream"}
+            "GET", path, params=list(query), headers={"accept": "text/event-stream"}
         )
         request.extensions["timeout"] = httpx.Timeout(TIMEOUT, read=_IDLE_TIMEOUT).as_dict()
         try:
@@ -207,29 +217,52 @@ class ControlApi:
             async with aclosing(response):
                 if response.is_error:
                     raise _error(self.url, response, await _body(response))
-                decoder = EventDecoder()
-                async for chunk in response.aiter_raw():
-                    for event in decoder.feed(chunk):
-                        yield event
-        except (httpx.TransportError, ValueError) as error:
+                async with aclosing(self._events(response)) as events:
+                    yield events
+        except httpx.TransportError as error:
             raise _unreachable(self.url, error) from error
 
-    async def _ask(
-        self, method: str, path: str, body: Mapping[str, Any] | None = None, *, query: Parameters = ()
+    async def ask(
+        self,
+        method: str,
+        path: str,
+        body: Mapping[str, Any] | None = None,
+        *,
+        query: Parameters = (),
+        timeout: float = TIMEOUT,
     ) -> Any:
-        content = await self._fetch(method, path, body, query=query)
+        """What the API answers, as JSON types; None if nothing. `timeout` is in seconds."""
+        content = await self._fetch(method, path, body, query=query, timeout=timeout)
         try:
             return json.loads(content) if content else None
         except ValueError as error:
             raise Unavailable(f"{self.url} does not answer as a control plane does: {error}") from error
 
+    async def _events(self, response: httpx.Response) -> AsyncGenerator[Event, None]:
+        decoder = EventDecoder()
+        try:
+            async for chunk in response.aiter_raw():
+                for event in decoder.feed(chunk):
+                    yield event
+        except (httpx.TransportError, ValueError) as error:
+            raise _unreachable(self.url, error) from error
+
     async def _fetch(
-        self, method: str, path: str, body: Mapping[str, Any] | None = None, *, query: Parameters = ()
+        self,
+        method: str,
+        path: str,
+        body: Mapping[str, Any] | None = None,
+        *,
+        query: Parameters = (),
+        timeout: float = TIMEOUT,
     ) -> bytes:
+        limits = httpx.Timeout(TIMEOUT, read=timeout)
         try:
             async with (
-                asyncio.timeout(TIMEOUT),
-                self._http.stream(method, path, params=list(query) or None, json=body) as response,
+                asyncio.timeout(timeout),
+                self._http.stream(
+                    method, path, params=list(query) or None, json=body, timeout=limits
+                ) as response,
             ):
                 content = await _body(response)
         except (httpx.TransportError, TimeoutError) as error:
@@ -249,21 +282,23 @@ async def _body(response: httpx.Response) -> bytes:
     return b"".join(parts)
 
 
-def _segment(name: str) -> str:
-    """A name as one segment of a path; one that is only dots would be taken for a step."""
+def segment(name: str) -> str:
+    """A name as one segment of a path; one that is only dots would be taken for a step. Raises NotFound."""
     if not name.strip("."):
         raise NotFound(f"there is nothing of the name {name!r}")
     return quote(name, safe="")
 
 
-def _items(answer: Any, member: str) -> list[dict[str, Any]]:
-    items = _object(answer).get(member)
+def items_in(answer: Any, member: str) -> list[dict[str, Any]]:
+    """The list of objects that an answer has in `member`. Raises Unavailable if it has none."""
+    items = document_in(answer).get(member)
     if not isinstance(items, list) or not all(isinstance(each, dict) for each in items):
         raise Unavailable(f"the control plane's answer has no list of {member}")
     return items
 
 
-def _object(answer: Any) -> dict[str, Any]:
+def document_in(answer: Any) -> dict[str, Any]:
+    """An answer that is an object. Raises Unavailable if it is none."""
     if not isinstance(answer, dict):
         raise Unavailable("the control plane's answer is not a JSON object")
     return answer

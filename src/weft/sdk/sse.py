@@ -20,6 +20,8 @@ class Event:
 
     data: str
     name: str = "message"
+    id: str = ""
+    """Where it has one: from there on a stream that broke can be asked for again."""
 
 
 def encode_event(data: bytes, name: str = "") -> bytes:
@@ -29,7 +31,7 @@ def encode_event(data: bytes, name: str = "") -> bytes:
 
 
 class EventDecoder:
-    """Turns chunks of bytes into events. Knows no `id` and no `retry`: Weft's streams have none."""
+    """Turns chunks of bytes into events. Knows no `retry`: Weft's streams have none."""
 
     def __init__(self, max_event_bytes: int = MAX_EVENT_BYTES) -> None:
         self._limit = max_event_bytes
@@ -37,7 +39,7 @@ class EventDecoder:
         self._unfinished_bytes = 0
         self._data: list[bytes] = []
         self._data_bytes = 0
-        self._name = ""
+        self._name = self._id = ""
 
     def feed(self, chunk: bytes) -> list[Event]:
         """Return the events that `chunk` completes.
@@ -72,11 +74,13 @@ class EventDecoder:
             self._data_bytes += len(value) + 1
         elif field == b"event":
             self._name = value.decode()
+        elif field == b"id":
+            self._id = value.decode()
         return None
 
     def _finish(self) -> Event | None:
-        data, name = self._data, self._name
-        self._data, self._data_bytes, self._name = [], 0, ""
+        data, name, identity = self._data, self._name, self._id
+        self._data, self._data_bytes, self._name, self._id = [], 0, "", ""
         if not data and not name:
             return None
-        return Event(b"\n".join(data).decode(), name or "message")
+        return Event(b"\n".join(data).decode(), name or "message", identity)

@@ -12,9 +12,10 @@ HEARTBEAT_INTERVAL = 15.0
 """Seconds of silence after which a comment is sent, so that dead connections are noticed."""
 
 
-def event(name: str, data: str) -> bytes:
-    """One event, whose `data` is JSON on one line."""
-    return f"event: {name}\ndata: {data}\n\n".encode()
+def event(name: str, data: str, cursor: str = "") -> bytes:
+    """One event, whose `data` is JSON on one line. After its `cursor` a later request can go on."""
+    identity = f"id: {cursor}\n" if cursor else ""
+    return f"event: {name}\n{identity}data: {data}\n\n".encode()
 
 
 def event_stream(events: AsyncGenerator[bytes, None], admitted: Callable[[], bool]) -> StreamingResponse:

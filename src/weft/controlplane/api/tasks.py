@@ -113,7 +113,10 @@ async def watch(
     task_id: TaskId,
     after: Annotated[str, Query(max_length=64)] = "",
 ) -> StreamingResponse:
-    """What happens to a task until its end, as Server-Sent Events: `state`, `progress`, `partial`."""
+    """What happens to a task until its end, as Server-Sent Events: `state`, `progress`, `partial`.
+
+    Each has an `id`: given as `after`, it makes another request go on with what came next.
+    """
     await messaging.tasks.get(task_id)
     return event_stream(_news(messaging.tasks, task_id, after), admitted)
 
@@ -123,6 +126,7 @@ async def _news(tasks: TaskClient, task_id: str, after: str) -> AsyncGenerator[b
         news = await stack.enter_async_context(tasks.follow(task_id, after))
         async for each in news:
             if each.task is not None:
-                yield event("state", json.dumps(task_document(each.task)))
+                yield event("state", json.dumps(task_document(each.task)), each.cursor)
             elif each.event is not None:
-                yield event(each.event.kind.value, json.dumps(task_event_document(each.event)))
+                document = task_event_document(each.event)
+                yield event(each.event.kind.value, json.dumps(document), each.cursor)
