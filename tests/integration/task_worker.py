@@ -1,0 +1,45 @@
+"""A worker in a process of its own: `python task_worker.py NATS_URL QUEUE NAME`, until it is killed.
+
+It writes the payload of each attempt that it begins to its standard output, one on a line.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import sys
+
+from weft.messaging.brokers.nats import NatsBroker
+from weft.model.queue import QueueSpec
+from weft.model.redelivery import Backoff
+from weft.store.nats import NatsStore
+from weft.tasks.attempt import TaskRun
+from weft.tasks.worker import Worker
+
+SPEC = QueueSpec(
+    visibility_timeout=1.0,
+    max_deliveries=50,
+    concurrency=16,
+    backoff=Backoff(initial=0.05, factor=1.0, longest=0.05),
+)
+
+
+async def handle(run: TaskRun) -> int:
+    """Twice what is given, after a moment, and sometimes only at the second attempt."""
+    print(run.payload.decode(), flush=True)
+    await asyncio.sleep(random.uniform(0, 0.05))
+    number = int(run.payload)
+    if number % 50 == 0 and run.attempt == 1:
+        raise RuntimeError("not at the first attempt")
+    return 2 * number
+
+
+async def work(url: str, queue: str, name: str) -> None:
+    """Work, without end."""
+    store = await NatsStore.connect([url], name=name)
+    worker = await Worker.open(store, NatsBroker(store.connection), queue, SPEC, handle, name=name)
+    await worker.run()
+
+
+if __name__ == "__main__":
+    asyncio.run(work(*sys.argv[1:4]))
