@@ -63,7 +63,8 @@ class Gateway:
         self.places = Places()
 
 
-def _gateway(request: Request) -> Gateway:
+# Coroutines, though they wait for nothing: FastAPI would run plain functions in threads.
+async def _gateway(request: Request) -> Gateway:
     return cast(Gateway, request.app.state.gateway)
 
 
@@ -71,7 +72,7 @@ CurrentGateway = Annotated[Gateway, Depends(_gateway)]
 """An endpoint's parameter of this type gets the Gateway."""
 
 
-def _caller(request: Request) -> Caller:
+async def _caller(request: Request) -> Caller:
     return cast(Caller, request.state.caller)
 
 

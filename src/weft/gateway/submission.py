@@ -153,3 +153,18 @@ class Problem(Body):
     title: str
     status: int
     detail: str
+
+
+PROBLEMS: dict[int | str, dict[str, Any]] = {
+    status: {"model": Problem, "description": text}
+    for status, text in {
+        400: "It makes no sense",
+        401: "No key or token, or a wrong one",
+        403: "Not permitted",
+        413: "The body is too large",
+        422: "A field is wrong",
+        429: "The queue is full, or the caller asks too often",
+        503: "The mesh cannot be reached",
+    }.items()
+}
+"""Answers that any endpoint may give, for the documentation."""

@@ -20,6 +20,7 @@ from weft.gateway.preferences import wait_preferred
 from weft.gateway.stream import BROKEN_OFF, event, event_stream
 from weft.gateway.strict_json import JsonAnswer, StrictRoute
 from weft.gateway.submission import (
+    PROBLEMS,
     BatchAnswer,
     Problem,
     TaskBatch,
@@ -38,21 +39,11 @@ logger = logging.getLogger(__name__)
 
 _CLIENT_CLOSED = 499  # as nginx has it: nobody reads it
 
-_PROBLEMS: dict[int | str, dict[str, Any]] = {
-    status: {"model": Problem, "description": text}
-    for status, text in {
-        400: "It makes no sense",
-        401: "No key or token, or a wrong one",
-        403: "Not permitted",
-        429: "The queue is full, or the caller asks too often",
-        503: "The mesh cannot be reached",
-    }.items()
-}
 _NO_TASK: dict[int | str, dict[str, Any]] = {
     404: {"model": Problem, "description": "No such task, or not the caller's"}
 }
 
-router = APIRouter(prefix="/v1/tasks", tags=["tasks"], route_class=StrictRoute, responses=_PROBLEMS)
+router = APIRouter(prefix="/v1/tasks", tags=["tasks"], route_class=StrictRoute, responses=PROBLEMS)
 
 
 @router.post(

@@ -19,7 +19,7 @@ from weft.events.publisher import EventPublisher
 from weft.gateway.caller import Caller
 from weft.gateway.parts import CurrentCaller, CurrentGateway, Gateway
 from weft.gateway.strict_json import Body, JsonAnswer, strict_json
-from weft.gateway.submission import MAX_BATCH, Problem
+from weft.gateway.submission import MAX_BATCH, PROBLEMS, Problem
 from weft.gateway.submitting import passed_on
 from weft.model.cloud_event import PARTITION_KEY, CloudEvent
 from weft.model.subtopic import parse_topic
@@ -32,7 +32,7 @@ SUBMITTER_EXTENSION = "weftsubmitter"
 _BINARY = "ce-specversion"
 _JSON = {JSON_MEDIA_TYPE, ""}
 
-router = APIRouter(prefix="/v1/topics", tags=["events"])
+router = APIRouter(prefix="/v1/topics", tags=["events"], responses=PROBLEMS)
 
 
 class PublishedEvent(Body):

@@ -9,8 +9,9 @@ from weft.errors import Denied
 from weft.gateway.caller import Outsider
 from weft.gateway.parts import CurrentCaller, CurrentGateway
 from weft.gateway.strict_json import Body, JsonAnswer
+from weft.gateway.submission import PROBLEMS
 
-router = APIRouter(prefix="/v1/webhook-secret", tags=["webhooks"])
+router = APIRouter(prefix="/v1/webhook-secret", tags=["webhooks"], responses=PROBLEMS)
 
 
 class WebhookSecret(Body):
