@@ -35,13 +35,19 @@ class RedisServer:
         self._guard = guard
         self._options = options
         self._process: Child | None = None
-        with reserve_port(_HOST) as reserved:
+        with reserve_port(_HOST) as reserved, reserve_port(_HOST) as other:
             self.port = reserved.port
+            self._tls_port = other.port
 
     @property
     def url(self) -> str:
         """Where clients connect."""
         return f"redis://{_HOST}:{self.port}/0"
+
+    @property
+    def tls_url(self) -> str:
+        """Where clients connect with TLS, if its options name a certificate."""
+        return f"rediss://{_HOST}:{self._tls_port}/0"
 
     async def start(self) -> None:
         """Start it and wait until it takes clients. Raises AssertionError, with its log, if it does not."""
@@ -88,6 +94,7 @@ class RedisServer:
             *("--bind", _HOST, "--port", str(self.port), "--dir", str(self._directory)),
             *("--appendonly", "yes", "--appendfsync", "always", "--save", ""),
             *("--logfile", str(self._log), *self._options),
+            *(("--tls-port", str(self._tls_port)) if "--tls-cert-file" in self._options else ()),
         )
 
     @property

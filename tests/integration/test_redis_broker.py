@@ -9,7 +9,9 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
+from cryptography.hazmat.primitives.serialization import Encoding
 from redis.asyncio import Redis
+from tests.pki import Pki
 from tests.redis_server import RedisServer, redis_server
 
 from weft.aio.poll import until
@@ -236,6 +238,22 @@ async def test_a_server_that_is_back_serves_the_first_call(broker: RedisBroker, 
     assert (await broker.queue_stats(queue)).ready == 1
 
 
+async def test_a_primary_that_is_none_any_more_is_looked_for_again(broker: RedisBroker, raw: Redis) -> None:
+    queue = await _queue(broker)
+
+    async def connections() -> int:
+        return int((await raw.info("stats"))["total_connections_received"])
+
+    await raw.replicaof("127.0.0.1", "1")
+    before = await connections()
+    for _ in range(2):
+        with pytest.raises(Unavailable, match=r"READONLY|read only"):
+            await broker.enqueue(queue, _message())
+    await raw.replicaof("NO", "ONE")
+    await broker.enqueue(queue, _message())
+    assert await connections() > before
+
+
 async def test_without_memory_it_takes_nothing_and_gives_out_what_it_has(
     broker: RedisBroker, raw: Redis
 ) -> None:
@@ -301,6 +319,35 @@ async def test_a_user_needs_no_more_than_what_is_documented(server: RedisServer,
     await broker.remove_queue(queue)
     assert await raw.keys("*") == []
     await broker.aclose()
+
+
+async def test_over_tls_a_server_has_to_be_who_it_says(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pki = Pki()
+    certificate, key = pki.svid("", dns_names=(), ip_addresses=("127.0.0.1",))
+    (tmp_path / "cert.pem").write_bytes(certificate)
+    (tmp_path / "key.pem").write_bytes(key)
+    (tmp_path / "root.pem").write_bytes(pki.root.public_bytes(Encoding.PEM))
+    async with redis_server(tmp_path, *_tls_options(tmp_path)) as server:
+        with pytest.raises(Unavailable, match="certificate"):
+            await RedisBroker.connect(server.tls_url, timeout=2)
+        monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "root.pem"))
+        with pytest.raises(Unavailable, match="certificate"):
+            await RedisBroker.connect(server.tls_url.replace("127.0.0.1", "localhost"), timeout=2)
+        broker = await RedisBroker.connect(server.tls_url)
+        queue = await _queue(broker)
+        waiting = asyncio.create_task((await broker.queue_consumer(queue)).pull(1, wait=600))
+        await broker.enqueue(queue, _message())
+        async with asyncio.timeout(_LIMIT):
+            assert len(await waiting) == 1
+        await broker.aclose()
+
+
+def _tls_options(directory: Path) -> tuple[str, ...]:
+    files = {"cert": "cert.pem", "key": "key.pem", "ca-cert": "root.pem"}
+    options = [(f"--tls-{name}-file", str(directory / file)) for name, file in files.items()]
+    return ("--tls-auth-clients", "no", *(text for option in options for text in option))
 
 
 async def test_passwords_and_permissions_that_do_not_do_are_denied_and_not_repeated(

@@ -139,7 +139,9 @@ class RedisBroker:
                 (partitions, partition, *own),
             )
 
-        return int(await known.run(f"publish in topic {topic!r}", scripts.TOPIC_PUBLISH, command))
+        sequence = int(await known.run(f"publish in topic {topic!r}", scripts.TOPIC_PUBLISH, command))
+        self._topics[topic] = known
+        return sequence
 
     async def queue_consumer(self, queue: str) -> Consumer:
         """Take messages out of a queue. Raises NotFound."""
@@ -198,7 +200,6 @@ class RedisBroker:
             await self._connection.run(
                 f"remove topic {topic!r}", scripts.TOPIC_REMOVE, known.keys.everything(partitions)
             )
-        self._topics.pop(topic, None)
 
     async def declare_group(self, settings: GroupSettings) -> None:
         """Have a group, or change it. Raises NotFound."""
@@ -322,9 +323,8 @@ class RedisBroker:
             raise no_queue(queue) from None
 
     def _topic(self, name: str) -> RedisTopic:
-        if name not in self._topics:
-            self._topics[name] = RedisTopic(self._connection, self._prefix, name)
-        return self._topics[name]
+        # Kept by who has found that there is such a topic: anybody may ask for any name.
+        return self._topics.get(name) or RedisTopic(self._connection, self._prefix, name)
 
     def _consumer(self, line: RedisLine) -> RedisConsumer:
         if self._closed:

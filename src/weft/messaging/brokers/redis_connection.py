@@ -22,6 +22,7 @@ from redis.exceptions import (
     NoPermissionError,
     NoScriptError,
     OutOfMemoryError,
+    ReadOnlyError,
     RedisError,
     ResponseError,
 )
@@ -223,6 +224,9 @@ class RedisConnection:
                 unknown = await _answered(connection, batch, [call.command for call in batch])
                 if unknown:
                     await _answered(connection, unknown, [call.with_text() for call in unknown])
+        except ReadOnlyError:
+            # It was the primary, and is none any more: the same name may lead to the one that is.
+            return False
         except FAILURES as error:
             for call in batch:
                 call.fail(error)
@@ -281,9 +285,13 @@ def _translated(what: str, address: RedisAddress, error: BaseException, timeout:
 async def _answered(
     connection: Connection, calls: Sequence[_Call], commands: Sequence[tuple[Argument, ...]]
 ) -> list[_Call]:
-    """Send commands and settle calls with their answers; those whose scripts the server does not know."""
+    """Send commands and settle calls with their answers; those whose scripts the server does not know.
+
+    Raises ReadOnlyError, once all are settled, if the server takes no writes.
+    """
     await connection.send_packed_command(connection.pack_commands(commands), check_health=False)
-    unknown = []
+    unknown: list[_Call] = []
+    demoted: ReadOnlyError | None = None
     for call in calls:
         try:
             reply = await connection.read_response(disable_decoding=True)
@@ -291,8 +299,13 @@ async def _answered(
             unknown.append(call)
         except ResponseError as error:
             call.fail(error)
+            demoted = error if isinstance(error, ReadOnlyError) else demoted
         else:
             call.settle(reply)
+    if demoted is not None:
+        for call in unknown:
+            call.fail(demoted)
+        raise demoted
     return unknown
 
 
