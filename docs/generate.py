@@ -26,9 +26,27 @@ from pydantic_core import PydanticUndefined
 
 from weft import errors
 from weft.cli.main import make_app
-from weft.controlplane.api import agents, audit, can, identity, message_keys, resources, sidecars, tokens
+from weft.controlplane.api import (
+    agents,
+    audit,
+    can,
+    gateways,
+    identity,
+    message_keys,
+    messaging,
+    queues,
+    resources,
+    sidecars,
+    tasks,
+    tokens,
+    topics,
+)
 from weft.controlplane.api.access import MEMBERS, Rule
 from weft.controlplane.settings import ControlPlaneSettings
+from weft.gateway import health as gateway_health
+from weft.gateway import tasks as gateway_tasks
+from weft.gateway import topics as gateway_topics
+from weft.gateway import webhook_secret as gateway_webhook_secret
 from weft.model.duration import format_duration
 from weft.model.operator import Scope
 from weft.model.resource import KINDS, Metadata
@@ -105,6 +123,16 @@ MEANINGS = {
     "A2aMatch.methods": "By their names in A2A 1.0; former names and other bindings are meant too.",
     "TopicSpec.description": "For people.",
     "QueueSpec.description": "For people.",
+    "BrokerSpec.username": "Who connects.",
+    "Rate.per": "The time that `requests` are for.",
+    "WebhookSpec.max_attempts": "After so many the webhook is among the dead letters of the queue `weft-webhooks`.",
+    "GatewaySpec.description": "For people.",
+    "Backoff.longest": "However often it has failed.",
+    "GatewaySpec.jwt": "Whose JSON Web Tokens are taken, as `Authorization: Bearer`.",
+    "GatewaySpec.webhooks": "Where the ends of tasks may be told.",
+    "PasswordSource.secret": "The Secret's name.",
+    "PasswordSource.key": "Which value of its `data`.",
+    "TaskIntake.queue": "The Queue's name.",
     "SidecarSettings.version": "Of the agent; a Route can split by it.",
     "SidecarSettings.capabilities": "What the agent can do.",
     "SidecarSettings.labels": "NAME=VALUE; discovery can ask for it.",
@@ -272,12 +300,16 @@ def _enum(field: FieldInfo) -> type | None:
     return annotation if isinstance(annotation, type) and issubclass(annotation, StrEnum) else None
 
 
+_SHOWN_BEFORE = {KINDS["Route"]: "TrafficPolicy", KINDS["Queue"]: "Topic"}
+"""Whose parts are on the page already."""
+
+
 def _page_of(spec: type[Spec]) -> Callable[[], str]:
     """A kind's spec and all it is made of, each with a heading."""
 
     def write() -> str:
         sections = [_model_table(spec)]
-        elsewhere = [Target, *(_parts(KINDS["TrafficPolicy"]) if spec is KINDS["Route"] else [])]
+        elsewhere = [Target, *(_parts(KINDS[_SHOWN_BEFORE[spec]]) if spec in _SHOWN_BEFORE else [])]
         sections += [
             f"#### {part.__name__}\n\n{inspect.getdoc(part)}\n\n{_model_table(part)}"
             for part in _parts(spec)
@@ -326,7 +358,15 @@ def sidecar_settings() -> str:
     return _table(("flag", "default", "meaning"), rows)
 
 
-_OF_SEVERAL = {"capability": "capabilities", "label": "labels", "region": "locality", "zone": "locality"}
+_OF_SEVERAL = {
+    "capability": "capabilities",
+    "label": "labels",
+    "region": "locality",
+    "zone": "locality",
+    "consume": "consumes",
+    "subscribe": "subscribes",
+    "subscribe_each": "subscribes",
+}
 _RENAMED = {"nats": "nats_servers", "xds": "xds_addresses", "api": "api_addresses"}
 
 
@@ -374,7 +414,17 @@ _ROUTERS: tuple[APIRouter, ...] = (
     identity.router,
     tokens.router,
     audit.router,
+    messaging.router,
     *message_keys.routers,
+    queues.router,
+    tasks.router,
+    topics.router,
+    gateways.router,
+)
+
+_GATEWAY_ROUTERS: tuple[APIRouter, ...] = tuple(
+    module.router
+    for module in (gateway_tasks, gateway_topics, gateway_webhook_secret, gateway_health)
 )
 
 
@@ -390,6 +440,18 @@ def endpoints() -> str:
     return _table(("endpoint", "who", "what"), rows)
 
 
+def gateway_endpoints() -> str:
+    """A gateway's endpoints."""
+    rows = [
+        (f"`{method} {route.path}`", _first_paragraph(route.endpoint))
+        for router in _GATEWAY_ROUTERS
+        for route in router.routes
+        if isinstance(route, APIRoute)
+        for method in sorted(route.methods or ())
+    ]
+    return _table(("endpoint", "what"), rows)
+
+
 def _who(route: APIRoute) -> str:
     """Who may call an endpoint: the least scope of a token, and which processes of the mesh."""
     rules = [each.call for each in route.dependant.dependencies if isinstance(each.call, Rule)]
@@ -403,7 +465,11 @@ def _who(route: APIRoute) -> str:
     return peers if rule.scope is Scope.ADMIN else f"{rule.scope}; {peers}"
 
 
-_PEERS = {MEMBERS: "processes", frozenset({Role.AGENT, Role.OPERATOR}): "sidecars"}
+_PEERS = {
+    MEMBERS: "processes",
+    frozenset({Role.AGENT, Role.OPERATOR}): "sidecars",
+    frozenset({Role.AGENT}): "gateways",
+}
 
 
 def _first_paragraph(documented: Any) -> str:
@@ -421,6 +487,9 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "egress": _page_of(KINDS["Egress"]),
     "topic": _page_of(KINDS["Topic"]),
     "queue": _page_of(KINDS["Queue"]),
+    "broker": _page_of(KINDS["Broker"]),
+    "gateway": _page_of(KINDS["Gateway"]),
+    "gateway-endpoints": gateway_endpoints,
     "balancing-policies": balancing_policies,
     "scopes": scopes,
     "control-settings": control_settings,

@@ -18,15 +18,13 @@ from weft.controlplane.api.body import Body
 from weft.controlplane.api.context import Admitted, Audited, CurrentMessaging
 from weft.controlplane.api.events import event, event_stream
 from weft.model.operator import Scope
-from weft.model.spiffe import Role
 from weft.model.task import TaskState
 from weft.tasks.client import TaskClient
 from weft.tasks.documents import task_document, task_event_document
 
 router = APIRouter(prefix="/v1/tasks", tags=["tasks"])
 
-_READERS = [Depends(requires(Scope.VIEWER, peers=[Role.AGENT]))]
-_WATCHERS = [Depends(requires(Scope.VIEWER))]
+_READERS = [Depends(requires(Scope.VIEWER))]
 _WRITERS = [Depends(requires(Scope.OPERATOR))]
 
 MAX_PAGE = 1000
@@ -92,7 +90,7 @@ async def list_tasks(
     return TaskPageOut(items=[task_document(each) for each in page.tasks], next=page.next)
 
 
-@router.get("/{task_id}", dependencies=_WATCHERS)
+@router.get("/{task_id}", dependencies=_READERS)
 async def get_task(messaging: CurrentMessaging, task_id: TaskId) -> dict[str, Any]:
     """How a task stands."""
     return task_document(await messaging.tasks.get(task_id))
@@ -106,7 +104,7 @@ async def cancel(messaging: CurrentMessaging, changes: Audited, task_id: TaskId)
     return task_document(task)
 
 
-@router.get("/{task_id}/events", dependencies=_WATCHERS)
+@router.get("/{task_id}/events", dependencies=_READERS)
 async def watch(
     messaging: CurrentMessaging,
     admitted: Admitted,
