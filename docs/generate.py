@@ -125,7 +125,7 @@ MEANINGS = {
     "QueueSpec.description": "For people.",
     "BrokerSpec.username": "Who connects.",
     "Rate.per": "The time that `requests` are for.",
-    "WebhookSpec.max_attempts": "After so many the webhook is among the dead letters of the queue `weft-webhooks`.",
+    "WebhookSpec.max_attempts": "After so many it is among the dead letters of the queue `weft-webhooks`.",
     "GatewaySpec.description": "For people.",
     "Backoff.longest": "However often it has failed.",
     "GatewaySpec.jwt": "Whose JSON Web Tokens are taken, as `Authorization: Bearer`.",
