@@ -21,7 +21,10 @@ class TaskState(StrEnum):
     @property
     def terminal(self) -> bool:
         """Whether this is the end: a task that got there changes no more, unless it is redriven."""
-        return self in {TaskState.SUCCEEDED, TaskState.FAILED, TaskState.CANCELLED}
+        return self in _TERMINAL
+
+
+_TERMINAL = frozenset({TaskState.SUCCEEDED, TaskState.FAILED, TaskState.CANCELLED})
 
 
 @dataclass(frozen=True, slots=True)
