@@ -48,7 +48,7 @@ class GatewayProcess:
         if headers.get("x-api-key") != "right":
             problem = {"type": "urn:weft:problem:rate-limited", "status": 429}
             return JSONResponse(problem, 429, {"retry-after": "7", "x-weft-error": "rate-limited"})
-        return Response(headers={"x-weft-submitter": "key:right"})
+        return Response(headers={"x-weft-submitter": "key:right", "ratelimit": '"default";r=9;t=1'})
 
 
 class Outside:
@@ -91,6 +91,7 @@ async def test_a_direct_call_is_authorised_by_headers_alone_and_goes_into_the_me
     assert answer.status_code == 404
     assert answer.json()["type"] == "urn:weft:problem:no-such-agent"
     assert "'summarizer.mesh'" in answer.json()["detail"]
+    assert answer.headers["ratelimit"] == '"default";r=9;t=1'
     [(what, headers, body)] = outside.process.asked
     assert what == "POST /authorize/v1/agents/summarizer"
     assert headers["x-weft-door"] == "outside"

@@ -102,8 +102,10 @@ def _authorization() -> ExtAuthz:
     service.path_prefix = AUTHORIZE_PREFIX
     for name in (*_CREDENTIALS, DOOR_HEADER):
         authz.allowed_headers.patterns.add(exact=name)
-    service.authorization_response.allowed_upstream_headers.patterns.add(exact=SUBMITTER_HEADER)
-    # The refusal itself goes back with all its headers.
+    answer = service.authorization_response
+    answer.allowed_upstream_headers.patterns.add(exact=SUBMITTER_HEADER)
+    # What is left of the caller's rate. A refusal goes back with all its headers anyway.
+    answer.allowed_client_headers_on_success.patterns.add(prefix="ratelimit")
     return authz
 
 
