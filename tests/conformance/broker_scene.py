@@ -68,9 +68,10 @@ async def eventually(condition: Callable[[], Awaitable[bool]], limit: float = LI
 class Scene:
     """A broker, and what a test makes in it."""
 
-    def __init__(self, running: RunningBroker, ends: AsyncExitStack) -> None:
-        """`ends` takes it all away."""
+    def __init__(self, running: RunningBroker, ends: AsyncExitStack, *, exact: bool) -> None:
+        """`ends` takes it all away; `exact`: what the broker may count loosely, this one counts exactly."""
         self.running = running
+        self.exact = exact
         self.broker: BrokerAdmin = running.broker
         self._ends = ends
 
@@ -144,7 +145,7 @@ class Scene:
 
 
 @asynccontextmanager
-async def scene(running: RunningBroker) -> AsyncIterator[Scene]:
+async def scene(running: RunningBroker, *, exact: bool = True) -> AsyncIterator[Scene]:
     """A scene that takes everything away when it is left."""
     async with AsyncExitStack() as ends:
-        yield Scene(running, ends)
+        yield Scene(running, ends, exact=exact)

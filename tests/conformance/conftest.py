@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import pytest_asyncio
 from tests.conformance.broker_scene import Scene, scene
-from tests.conformance.brokers import BACKENDS
+from tests.conformance.brokers import BACKENDS, INEXACT
 from tests.conformance.meshes import FACTORIES, MeshFactory
 from tests.conformance.real_mesh import StandingMesh, through_envoy
 from tests.conformance.running_broker import Backend, RunningBroker
@@ -107,7 +107,7 @@ async def _host(
 
 
 @pytest_asyncio.fixture(loop_scope="session")
-async def stage(running: RunningBroker) -> AsyncIterator[Scene]:
+async def stage(request: pytest.FixtureRequest, running: RunningBroker) -> AsyncIterator[Scene]:
     """A scene of its own for each test."""
-    async with scene(running) as made:
+    async with scene(running, exact=request.node.callspec.params["running"] not in INEXACT) as made:
         yield made
