@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
@@ -105,13 +106,14 @@ class Work:
         await self._owner.close()
 
     async def _work_on(self, duty: TaskDuty) -> None:
-        membership = await self._persistently(f"work on queue {duty.queue!r}", self._join)
+        what = f"work on queue {duty.queue!r}"
+        membership = await self._persistently(what, self._join)
         if membership is None:
             return
 
-        async def begin() -> Worker:
+        async def work() -> bool:
             spec = await membership.directory.queue(duty.queue)
-            return await Worker.open(
+            worker = await Worker.open(
                 membership.store,
                 membership.broker,
                 duty.queue,
@@ -121,15 +123,25 @@ class Work:
                 concurrency=duty.concurrency,
                 protection=membership.protection,
             )
+            declared = self._owner.start(
+                self._keep_declared(worker, membership, duty.queue), name=f"declaration of {duty.queue}"
+            )
+            try:
+                await self._through(worker, worker.run())
+            finally:
+                declared.cancel()
+                await worker.aclose()
+            return True
 
-        worker = await self._persistently(f"work on queue {duty.queue!r}", begin)
-        if worker is None:
-            return
-        try:
-            logger.info("works on queue %r", duty.queue)
-            await self._through(worker, worker.run())
-        finally:
-            await worker.aclose()
+        logger.info("works on queue %r", duty.queue)
+        await self._persistently(what, work)
+
+    async def _keep_declared(self, worker: Worker, membership: Membership, queue: str) -> None:
+        """Have the worker keep to the queue's limits as they are declared by now."""
+        while True:
+            await asyncio.sleep(RENEWAL_INTERVAL)
+            with suppress(MeshError):
+                worker.declare(await membership.directory.queue(queue))
 
     async def _subscribe(self, duty: EventDuty) -> None:
         what = f"subscribe to {duty.topic!r}"
@@ -153,9 +165,9 @@ class Work:
             await self._unless_draining(RENEWAL_INTERVAL)
 
     async def _take(self, membership: Membership, duty: EventDuty, subscription: Subscription) -> None:
-        async def begin() -> Subscriber:
+        async def take() -> bool:
             spec = await membership.directory.topic(subscription.topic)
-            return Subscriber(
+            subscriber = Subscriber(
                 membership.broker,
                 subscription.topic,
                 spec,
@@ -166,16 +178,11 @@ class Work:
                 concurrency=duty.concurrency,
                 protection=membership.protection,
             )
-
-        what = f"take events of topic {subscription.topic!r}"
-
-        async def run() -> bool:
-            subscriber = await begin()
             await self._through(subscriber, subscriber.run())
             return True
 
         logger.info("takes events of topic %r as %r", subscription.topic, subscription.group)
-        await self._persistently(what, run)
+        await self._persistently(f"take events of topic {subscription.topic!r}", take)
 
     async def _through(self, duty: _Duty, run: Awaitable[None]) -> None:
         """Do it until it has drained."""
