@@ -176,9 +176,12 @@ class Line:
             self._wake()
 
     def messages(self) -> Iterator[Item]:
-        """All that is there, lane by lane, oldest first."""
-        there = [*chain.from_iterable(self._lanes), *(item for _, item in self._delayed), *self._under_way]
-        yield from sorted(there, key=lambda item: (item.lane, item.order))
+        """All that is there, in no order."""
+        return chain(chain.from_iterable(self._lanes), (item for _, item in self._delayed), self._under_way)
+
+    def first(self, limit: int) -> list[Item]:
+        """Up to `limit` of what is there, lane by lane, oldest first."""
+        return heapq.nsmallest(limit, self.messages(), key=lambda item: (item.lane, item.order))
 
     async def more(self, timeout: float) -> None:
         """Return when there may be something to take, after `timeout` seconds at the latest."""

@@ -87,7 +87,7 @@ class MemoryQueue:
         if dead:
             ordered = sorted(self._dead, key=lambda each: (each[0].lane, each[0].order))
             return [_stored(item, reason) for item, reason in islice(ordered, limit)]
-        return [_stored(item) for item in islice(self.line.messages(), limit)]
+        return [_stored(item) for item in self.line.first(limit)]
 
     def purge(self, *, dead: bool) -> int:
         """Forget what waits, or the dead letters."""
