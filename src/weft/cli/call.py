@@ -8,20 +8,20 @@ import os
 import sys
 from collections.abc import AsyncIterator, Mapping
 from contextlib import aclosing
-from pathlib import Path
 from typing import Annotated, Any
 
 from cyclopts import Parameter
 
 from weft.cli.api import the_mesh
 from weft.cli.options import MeshOption, Output, OutputOption
+from weft.cli.payload import STANDARD_INPUT, argument, check_size, parse_json, read_file
 from weft.errors import InvalidRequest, TimedOut, Unavailable
 from weft.sdk.connection import check_proxy, find_proxy
 from weft.sdk.destination import host_of
 from weft.sdk.mesh import DEFAULT_TIMEOUT, Mesh
 from weft.sdk.problem import read_error
 from weft.sdk.transport import Answer, Call, HttpTransport
-from weft.sdk.wire import IDEMPOTENCY_HEADER, MAX_REQUEST_BYTES
+from weft.sdk.wire import IDEMPOTENCY_HEADER
 
 CAPABILITY_PREFIX = "cap:"
 MAX_ERROR_BYTES = 64 * 1024
@@ -88,7 +88,7 @@ async def call(
         raise InvalidRequest(
             f"say what {target} is asked: `weft call {target} KIND`, or --path for plain HTTP"
         )
-    payload = {**_payload(data), **dict(_argument(each) for each in arguments)}
+    payload = {**_payload(data), **dict(argument(each) for each in arguments)}
     async with Mesh(proxy=door) as client:
         if stream:
             items = client.stream(to, kind, payload, idle_timeout=timeout, headers=headers)
@@ -125,44 +125,20 @@ def _header(text: str) -> tuple[str, str]:
     return name.strip(), value.strip()
 
 
-def _argument(text: str) -> tuple[str, Any]:
-    name, separator, value = text.partition("=")
-    if not separator or not name.strip(":"):
-        raise InvalidRequest(f"argument {text!r} is neither NAME=VALUE nor NAME:=JSON")
-    return (name[:-1], _json(value, f"argument {name}")) if name.endswith(":") else (name, value)
-
-
 def _payload(data: str | None) -> dict[str, Any]:
     if data is None:
         return {}
-    payload = _json(_read(data), "--data")
+    payload = parse_json(_read(data), "--data")
     if not isinstance(payload, dict):
         raise InvalidRequest("--data must be a JSON object: its members are the request's arguments")
     return payload
 
 
-def _json(text: str | bytes, what: str) -> Any:
-    try:
-        return json.loads(text)
-    except ValueError as error:
-        raise InvalidRequest(f"{what} is not JSON: {error}") from error
-
-
 def _read(data: str) -> bytes:
-    """What --data stands for: itself, a file, or standard input; at most MAX_REQUEST_BYTES."""
-    if data == "-":
-        content = sys.stdin.buffer.read(MAX_REQUEST_BYTES + 1)
-    elif data.startswith("@"):
-        try:
-            with Path(data[1:]).open("rb") as file:
-                content = file.read(MAX_REQUEST_BYTES + 1)
-        except OSError as error:
-            raise InvalidRequest(f"{data[1:]} cannot be read: {error.strerror or error}") from error
-    else:
-        content = data.encode()
-    if len(content) > MAX_REQUEST_BYTES:
-        raise InvalidRequest(f"--data is larger than {MAX_REQUEST_BYTES} bytes")
-    return content
+    """What --data stands for: itself, a file, or standard input."""
+    if data.startswith("@"):
+        return read_file(data[1:])
+    return read_file(data) if data == STANDARD_INPUT else check_size(data.encode(), "--data")
 
 
 async def _print_items(items: AsyncIterator[Any], output: Output) -> None:

@@ -8,14 +8,24 @@ from typing import Annotated, Any
 from cyclopts import Parameter
 
 from weft.cli.api import control_api
+from weft.cli.describe_messaging import (
+    GatewayDescription,
+    QueueDescription,
+    TopicDescription,
+    describe_gateway,
+    describe_queue,
+    describe_topic,
+)
 from weft.cli.options import ControlPlane, Output, OutputOption
 from weft.cli.resources import as_manifest
 from weft.cli.show import age, print_json, print_table, printable
 from weft.errors import InvalidRequest, NotFound
 from weft.local.control import ControlApi
-from weft.model.resource import canonical_kind
+from weft.model.resource import KINDS, canonical_kind
 
 _HERE = ControlPlane()
+
+_KINDS = ", ".join(sorted(each.lower() for each in KINDS))
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,9 +47,15 @@ class Description:
             "routes": [each["metadata"]["name"] for each in self.routes],
         }
 
+    def show(self) -> None:
+        """Print it for people."""
+        _print(self)
+
 
 async def describe(
-    kind: Annotated[str, Parameter(help="agent, route or trafficpolicy.")],
+    kind: Annotated[
+        str, Parameter(help="agent, route, trafficpolicy, queue, topic, gateway, or another kind.")
+    ],
     name: Annotated[str, Parameter(help="Its name; of an agent its type.")],
     /,
     *,
@@ -49,20 +65,33 @@ async def describe(
     """Show all about one resource.
 
     Of an agent: what is declared, its instances with their health and the state of their sidecars'
-    configuration, and the policies and routes that apply to it.
+    configuration, and the policies and routes that apply to it. Of a queue or topic: how it stands. Of a
+    gateway: where it listens, its instances, and whose API keys it takes.
     """
     known = canonical_kind(kind)
     if known is None:
-        raise InvalidRequest(f"there is no kind {kind!r}: use agent, route or trafficpolicy")
+        raise InvalidRequest(f"there is no kind {kind!r}: use {_KINDS}")
     async with control_api(where) as api:
-        if known == "Agent":
-            description = await _describe_agent(api, name)
-        else:
-            description = await _describe_rule(api, kind, name)
+        description = await _describe(api, known, name)
     if output is Output.JSON:
         print_json(description.document())
     else:
-        _print(description)
+        description.show()
+
+
+async def _describe(
+    api: ControlApi, kind: str, name: str
+) -> Description | QueueDescription | TopicDescription | GatewayDescription:
+    match kind:
+        case "Agent":
+            return await _describe_agent(api, name)
+        case "Queue":
+            return await describe_queue(api, name)
+        case "Topic":
+            return await describe_topic(api, name)
+        case "Gateway":
+            return await describe_gateway(api, name)
+    return await _describe_rule(api, kind, name)
 
 
 async def _describe_agent(api: ControlApi, name: str) -> Description:

@@ -43,6 +43,8 @@ class ExitCode(IntEnum):
     """No answer in time, or the connection broke: the call may have been processed."""
     NOT_ALLOWED = 8
     """No token, one that is not good any more, or one whose scope does not allow this."""
+    CANCELLED = 9
+    """The task that was waited for was cancelled."""
     INTERRUPTED = 130
     """Ctrl-C."""
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from datetime import datetime
 from enum import StrEnum
-from typing import Annotated
+from typing import Annotated, Any
 
 from cyclopts import Parameter
 
@@ -14,11 +15,15 @@ from weft.cli.resources import as_manifest, read_resource
 from weft.cli.show import age, print_json, print_table
 from weft.model.access import AccessPolicySpec, Mode
 from weft.model.agent_spec import AgentSpec
+from weft.model.duration import format_duration
 from weft.model.egress import EgressMode, EgressSpec
+from weft.model.gateway import GatewaySpec
+from weft.model.message_broker import BrokerSpec
 from weft.model.queue import QueueSpec
 from weft.model.resource import AnyResource
 from weft.model.route import RouteSpec
 from weft.model.secret import SecretSpec
+from weft.model.spec import Spec
 from weft.model.topic import TopicSpec
 from weft.model.traffic import TrafficPolicySpec
 
@@ -34,7 +39,7 @@ class Form(StrEnum):
 
 
 async def get(
-    kind: Annotated[str, Parameter(help="agents, routes or trafficpolicies (or one of them, singular).")],
+    kind: Annotated[str, Parameter(help="agents, routes, queues, topics, gateways and so on (or singular).")],
     name: Annotated[str | None, Parameter(help="Only the one of this name.", show_default=False)] = None,
     /,
     *,
@@ -62,23 +67,25 @@ def _row(resource: AnyResource) -> tuple[str, ...]:
 
 def summary(resource: AnyResource) -> str:
     """What a resource says, in a few words."""
-    words = ""
-    match resource.spec:
-        case AgentSpec() as spec:
-            words = _agent(spec)
-        case RouteSpec() as spec:
-            words = f"{spec.destination}, {len(spec.rules)} rule{'s' if len(spec.rules) > 1 else ''}"
-        case TrafficPolicySpec() as spec:
-            words = f"{spec.target or 'the whole mesh'}, {spec.load_balancing.policy.value}"
-        case AccessPolicySpec() as spec:
-            words = _access(spec)
-        case TopicSpec(encrypted=True) | QueueSpec(encrypted=True):
-            words = "encrypted"
-        case SecretSpec() as spec:
-            words = _secret(spec)
-        case EgressSpec() as spec:
-            words = _egress(spec)
-    return words
+    words = _SUMMARIES.get(type(resource.spec))
+    return words(resource.spec) if words is not None else ""
+
+
+def _queue(spec: QueueSpec) -> str:
+    parts = ["encrypted"] if spec.encrypted else []
+    parts += [f"{spec.concurrency} at once per worker", f"{spec.max_deliveries} attempts"]
+    return ", ".join(parts)
+
+
+def _topic(spec: TopicSpec) -> str:
+    parts = ["encrypted"] if spec.encrypted else []
+    parts += [f"ordered by key in {spec.partitions} partitions"] if spec.partitions else []
+    return ", ".join([*parts, f"kept for {format_duration(spec.max_age)}"])
+
+
+def _gateway(spec: GatewaySpec) -> str:
+    lets_in = ["API keys", *(each.issuer for each in spec.jwt), *(["anyone"] if spec.anonymous else [])]
+    return f"{spec.url} for {', '.join(lets_in)}; {spec.replicas} run by weft up"
 
 
 def _secret(spec: SecretSpec) -> str:
@@ -106,3 +113,29 @@ def _agent(spec: AgentSpec) -> str:
     parts += [f"version {spec.version}"] if spec.version else []
     parts += [f"{spec.run.replicas} run by weft up"] if spec.run else []
     return "; ".join(parts) or spec.description
+
+
+def _route(spec: RouteSpec) -> str:
+    return f"{spec.destination}, {len(spec.rules)} rule{'s' if len(spec.rules) > 1 else ''}"
+
+
+def _traffic(spec: TrafficPolicySpec) -> str:
+    return f"{spec.target or 'the whole mesh'}, {spec.load_balancing.policy.value}"
+
+
+def _broker(spec: BrokerSpec) -> str:
+    return f"{spec.type.value}, {spec.url}" if spec.url else spec.type.value
+
+
+_SUMMARIES: Mapping[type[Spec], Callable[[Any], str]] = {
+    AgentSpec: _agent,
+    RouteSpec: _route,
+    TrafficPolicySpec: _traffic,
+    AccessPolicySpec: _access,
+    TopicSpec: _topic,
+    QueueSpec: _queue,
+    BrokerSpec: _broker,
+    GatewaySpec: _gateway,
+    SecretSpec: _secret,
+    EgressSpec: _egress,
+}

@@ -22,16 +22,17 @@ Begin with `weft check`, then `weft up`.
 
 EPILOGUE = """Exit codes: 0 done, 1 failed, 2 wrong usage or invalid manifest, 3 no mesh can be reached,
 4 not found, 5 conflict, 6 no healthy agent, 7 outcome unknown (timed out, connection broke), 8 not allowed
-(no token, or none that may do this), 130 interrupted.
+(no token, or none that may do this), 9 the task was cancelled, 130 interrupted.
 
 With `--debug` an error is shown with its traceback. `--output json` gives errors as JSON too, on stderr."""
 
 _MESH = Group("Mesh on this machine", sort_key=1)
 _AGENTS = Group("Agents", sort_key=2)
-_RESOURCES = Group("Resources", sort_key=3)
-_ACCESS = Group("Access", sort_key=4)
-_PROCESSES = Group("Processes", sort_key=5)
-_MACHINE = Group("This machine", sort_key=6)
+_MESSAGES = Group("Tasks and events", sort_key=3)
+_RESOURCES = Group("Resources", sort_key=4)
+_ACCESS = Group("Access", sort_key=5)
+_PROCESSES = Group("Processes", sort_key=6)
+_MACHINE = Group("This machine", sort_key=7)
 
 
 class Command(NamedTuple):
@@ -58,6 +59,10 @@ COMMANDS = (
     ),
     Command("call", "weft.cli.call:call", "Call an agent.", _AGENTS),
     Command("run", "weft.cli.run:run", "Run a program as an agent, with a sidecar beside it.", _AGENTS),
+    Command("task", "weft.cli.task:app", "Give work to a queue, and see what becomes of it.", _MESSAGES),
+    Command("queue", "weft.cli.queue:app", "See how queues stand, and handle what lies in them.", _MESSAGES),
+    Command("topic", "weft.cli.topic:app", "See topics, publish to them, read along, replay.", _MESSAGES),
+    Command("gateway", "weft.cli.gateway:app", "Handle a gateway's API keys, or run an instance.", _MESSAGES),
     Command("apply", "weft.cli.apply:apply", "Declare resources, all of a manifest or nothing.", _RESOURCES),
     Command("get", "weft.cli.get:get", "Show resources.", _RESOURCES),
     Command("describe", "weft.cli.describe:describe", "Show all about one resource.", _RESOURCES),

@@ -127,13 +127,21 @@ def print_summary(state: MeshState, *, as_json: bool) -> None:
     if as_json:
         print_json(state.model_dump(by_alias=True))
         return
-    agents = Counter(each.name.rpartition("-")[0] for each in state.children if each.name not in _CORE)
+    gateways = {each.name for each in state.gateways}
+    types = [each.name.rpartition("-")[0] for each in state.children if each.name not in _CORE]
+    agents = Counter(each for each in types if each not in gateways)
     running = ", ".join(f"{count} {name}" for name, count in sorted(agents.items())) or "none declared yet"
     first = next(iter(sorted(agents)), None)
     out = console()
     out.print(f"\nmesh [bold]{state.name}[/bold] is up: {len(state.children)} processes; agents: {running}")
     out.print(f"  control plane  {state.api_url}  (its operators have tokens: weft token list)")
-    out.print(f"  door           {state.proxy_url}  (HTTP proxy: export http_proxy={state.proxy_url})\n")
+    out.print(f"  door           {state.proxy_url}  (HTTP proxy: export http_proxy={state.proxy_url})")
+    for each in state.gateways:
+        name = f"gateway {each.name}"
+        out.print(
+            f"  {name:14} {each.url}  (its callers have keys: weft gateway create-key {each.name} NAME)"
+        )
+    out.print()
     out.print("Try next:")
     for command, purpose in (
         ("weft agents", "who runs, and how they are"),

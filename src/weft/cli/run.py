@@ -4,26 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Mapping
-from pathlib import Path
 from typing import Annotated, NoReturn
 
 from cyclopts import Parameter
 
-from weft.cli.api import API_VARIABLE, CA_FILE_VARIABLE, control_api, the_mesh
+from weft.cli.joining import addresses, can_join, join_token
 from weft.cli.options import ControlPlane
 from weft.cli.processes import become
-from weft.local.server_trust import BUNDLE_FILE
-from weft.model.local_state import mesh_directory
-from weft.sidecar.arguments import (
-    JOIN_TOKEN_FILE_VARIABLE,
-    JOIN_TOKEN_VARIABLE,
-    NATS_VARIABLE,
-    SERVICE_ACCOUNT_VARIABLE,
-    TRUST_BUNDLE_VARIABLE,
-    XDS_VARIABLE,
-    parse_label,
-)
+from weft.model.event_format import EventFormat
+from weft.sidecar.arguments import JOIN_TOKEN_VARIABLE, parse_label
 from weft.sidecar.settings import draw_id
 
 _HERE = ControlPlane()
@@ -49,6 +38,22 @@ def run(
     protocol: Annotated[str | None, Parameter(help="What it speaks: http1 or h2c.")] = None,
     port: Annotated[
         int | None, Parameter(help="Its own port (default: one is chosen and passed as PORT).")
+    ] = None,
+    consume: Annotated[
+        _Repeated,
+        Parameter(help="QUEUE[=CONCURRENCY] whose tasks it gets at POST /tasks; may be repeated."),
+    ] = (),
+    subscribe: Annotated[
+        _Repeated,
+        Parameter(help="TOPIC, or pattern, whose events it gets at POST /events; may be repeated."),
+    ] = (),
+    subscribe_each: Annotated[
+        _Repeated,
+        Parameter(help="The same, but every instance gets each event; may be repeated."),
+    ] = (),
+    event_format: Annotated[
+        EventFormat | None,
+        Parameter(help="How events are posted: CloudEvents (binary, structured), or {topic, event} (mesh)."),
     ] = None,
     health_path: Annotated[
         str | None,
@@ -84,49 +89,27 @@ def run(
         "--weight": weight,
         "--protocol": protocol,
         "--port": port,
+        "--event-format": event_format,
         "--health-path": health_path,
         "--health-interval": health_interval,
         "--drain-timeout": drain_timeout,
         "--region": region,
         "--zone": zone,
         "--log-level": log_level,
-        **_addresses(nats, xds, where),
+        **addresses(nats, xds, where),
     }
     environ = dict(os.environ)
-    if not _can_join(environ):
+    if not can_join(environ):
         labels = dict(parse_label(each) for each in label)
         instance = given["--id"] = id_ or draw_id(type_)
-        environ[JOIN_TOKEN_VARIABLE] = asyncio.run(_join_token(type_, instance, labels, where))
+        environ[JOIN_TOKEN_VARIABLE] = asyncio.run(join_token(type_, instance, labels, where))
     arguments = [f"{flag}={value}" for flag, value in given.items() if value is not None]
-    arguments += [f"--capability={each}" for each in capability] + [f"--label={each}" for each in label]
+    repeated = {
+        "--capability": capability,
+        "--label": label,
+        "--consume": consume,
+        "--subscribe": subscribe,
+        "--subscribe-each": subscribe_each,
+    }
+    arguments += [f"{flag}={value}" for flag, values in repeated.items() for value in values]
     become("weft.sidecar", [*arguments, *(["--", *command] if command else [])], environ)
-
-
-def _can_join(environ: Mapping[str, str]) -> bool:
-    """Whether somebody has given what the sidecar is to prove itself with."""
-    ways = (JOIN_TOKEN_VARIABLE, JOIN_TOKEN_FILE_VARIABLE, SERVICE_ACCOUNT_VARIABLE)
-    return any(environ.get(each) for each in ways)
-
-
-async def _join_token(
-    agent_type: str | None, instance: str, labels: Mapping[str, str], where: ControlPlane
-) -> str:
-    async with control_api(where) as api:
-        return await api.join_token(agent_type, instance, labels)
-
-
-def _addresses(nats: str | None, xds: str | None, where: ControlPlane) -> dict[str, str | None]:
-    """Where the mesh is: as given, as the environment says, or else the one that runs here."""
-    named = {} if where.mesh else os.environ
-    nats, xds = nats or named.get(NATS_VARIABLE), xds or named.get(XDS_VARIABLE)
-    api = where.api or named.get(API_VARIABLE)
-    roots = where.ca_file or _path(named.get(TRUST_BUNDLE_VARIABLE) or named.get(CA_FILE_VARIABLE))
-    if nats is None or xds is None or api is None or roots is None:
-        here = the_mesh(where.mesh)
-        nats, xds, api = nats or here.nats_url, xds or here.xds_address, api or here.api_url
-        roots = roots or mesh_directory(os.environ, here.name) / BUNDLE_FILE
-    return {"--nats": nats, "--xds": xds, "--api": api, "--trust-bundle": str(roots)}
-
-
-def _path(given: str | None) -> Path | None:
-    return Path(given) if given else None

@@ -26,6 +26,11 @@ STATUS_STYLES = {
     "fail": "red",
     "denied": "red",
     "would-be-denied": "yellow",
+    "succeeded": "green",
+    "running": "cyan",
+    "queued": "yellow",
+    "failed": "red",
+    "cancelled": "magenta",
 }
 """Colour of a word that says how something is."""
 
@@ -45,17 +50,32 @@ def print_json(value: Any) -> None:
     print(json.dumps(value, indent=2, ensure_ascii=False))
 
 
-def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]], *, none: str) -> None:
+def print_table(columns: Sequence[str], rows: Iterable[Sequence[str | Text]], *, none: str) -> None:
     """Print rows under their columns; if there are none, say `none` on standard error."""
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for column in columns:
-        table.add_column(column, overflow="fold")
-    for row in rows:
-        table.add_row(*(styled(cell) for cell in row))
-    if table.row_count:
-        console().print(table)
+    shown = table(columns, rows)
+    if shown.row_count:
+        console().print(shown)
     else:
         console(stderr=True).print(none)
+
+
+def table(columns: Sequence[str], rows: Iterable[Sequence[str | Text]]) -> Table:
+    """Rows under their columns."""
+    made = Table(box=None, pad_edge=False, header_style="bold")
+    for column in columns:
+        made.add_column(column, overflow="fold")
+    for row in rows:
+        made.add_row(*(styled(cell) if isinstance(cell, str) else cell for cell in row))
+    return made
+
+
+def print_facts(facts: Iterable[tuple[str, str]]) -> None:
+    """Print names and what there is to say of each; those of which there is nothing are left out."""
+    grid = Table.grid(padding=(0, 2))
+    for name, value in facts:
+        if value:
+            grid.add_row(Text(name, style="bold"), styled(value))
+    console().print(grid)
 
 
 def styled(word: str) -> Text:
@@ -82,3 +102,9 @@ def duration(length: float) -> str:
         if seconds >= size:
             return f"{seconds // size}{unit}"
     return f"{seconds}s"
+
+
+def shortened(text: str, most: int = 100) -> str:
+    """`text` on one line, cut after `most` characters."""
+    line = " ".join(text.split())
+    return line if len(line) <= most else f"{line[: most - 1]}…"

@@ -35,6 +35,8 @@ class AgentRun:
     """Relative to that of the mesh."""
     stop_grace: float
     """Seconds in which a replica stops in its own way."""
+    url: str = ""
+    """Where callers from outside the mesh reach it; only of gateways."""
 
     def same_program(self, other: AgentRun) -> bool:
         """Whether a replica of the other one can go on as one of this."""

@@ -41,6 +41,7 @@ def gateway_run(document: Mapping[str, Any]) -> AgentRun:
         labels={},
         working_directory=".",
         stop_grace=DRAIN_TIMEOUT + _STOP_TIMEOUT + _SLACK,
+        url=spec.url,
     )
 
 

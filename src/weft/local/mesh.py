@@ -104,7 +104,12 @@ class LocalMesh:
     @property
     def state(self) -> MeshState:
         """The mesh as `weft status` shows it."""
-        return self._state.model_copy(update={"children": tuple(self.children.values())})
+        return self._state.model_copy(
+            update={
+                "children": tuple(self.children.values()),
+                "gateways": tuple(self._reconciler.gateways),
+            }
+        )
 
     @property
     def children(self) -> Mapping[str, ChildState]:

@@ -15,6 +15,7 @@ from weft.local.control import ControlApi
 from weft.local.gateway_run import gateway_run
 from weft.local.rollout import Replica, Start, next_step
 from weft.local.service import Service
+from weft.model.local_state import GatewayState
 from weft.sdk.sse import Event
 
 logger = logging.getLogger(__name__)
@@ -50,6 +51,12 @@ class Reconciler:
     def services(self) -> list[Service]:
         """All replicas there are, those that are stopping included."""
         return [each.service for replicas in self._replicas.values() for each in replicas.values()]
+
+    @property
+    def gateways(self) -> list[GatewayState]:
+        """The declared gateways that run here, by name."""
+        declared = sorted((self._declared or {}).values(), key=lambda each: each.type)
+        return [GatewayState(name=each.type, url=each.url) for each in declared if each.url and each.replicas]
 
     def wake(self) -> None:
         """Something changed that may allow the next step."""

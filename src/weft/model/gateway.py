@@ -91,3 +91,9 @@ class GatewaySpec(Spec):
     max_wait: Annotated[Duration, AfterValidator(between("0s", "10m"))] = 60.0
     """The longest `Prefer: wait=N` that is honoured."""
     webhooks: WebhookSpec = WebhookSpec()
+
+    @property
+    def url(self) -> str:
+        """Where callers reach it from its own machine."""
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"{'https' if self.tls else 'http'}://{host}:{self.port}"

@@ -55,6 +55,14 @@ class ChildState(_Record):
     detail: str = ""
 
 
+class GatewayState(_Record):
+    """A gateway that is run here."""
+
+    name: str
+    url: str
+    """Where callers from outside reach it."""
+
+
 class MeshState(_Record):
     """A mesh on this machine."""
 
@@ -65,6 +73,8 @@ class MeshState(_Record):
     """Seconds since 1970."""
     ports: MeshPorts
     children: tuple[ChildState, ...] = ()
+    gateways: tuple[GatewayState, ...] = ()
+    """By name."""
 
     @property
     def api_url(self) -> str:

@@ -35,6 +35,9 @@ _WRITERS = [Depends(requires(Scope.OPERATOR))]
 READER_EXPIRY = 60.0
 """Seconds after which the group of somebody who reads along is removed once nobody reads."""
 
+READER_PREFIX = "_reader-"
+"""Begins the names of their groups: no agent type begins so. They are not shown."""
+
 PULL_WAIT = 5.0
 """Seconds that one look for messages takes at most."""
 
@@ -143,7 +146,7 @@ async def read_along(
         raise InvalidRequest("give a sequence or a time to begin at, not both")
     settings = GroupSettings(
         name,
-        f"reader-{secrets.token_hex(8)}",
+        f"{READER_PREFIX}{secrets.token_hex(8)}",
         parse_topic_pattern(f"{name}.{pattern}").pattern if pattern else "",
         Start(sequence, time),
         expires=READER_EXPIRY,
@@ -179,6 +182,7 @@ async def _status(messaging: Messaging, name: str) -> TopicStatus:
         groups=[
             GroupStatus(name=each.name, pending=each.pending, in_flight=each.in_flight)
             for each in stats.groups
+            if not each.name.startswith(READER_PREFIX)
         ],
     )
 
