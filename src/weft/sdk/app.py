@@ -66,6 +66,8 @@ class AgentApp:
         Work on `tasks` and `events` begins with `start`, or the lifespan.
         """
         self.settings = settings
+        self.tasks = tuple(tasks)
+        self.events = tuple(events)
         self.admission = Admission(settings.concurrency)
         self._handlers = handlers
         self._checks = checks

@@ -12,6 +12,7 @@ from weft.errors import NoHealthyAgent, NoSuchAgent
 from weft.model.agent import Instance, Status
 from weft.model.names import CAPABILITY_DOMAIN
 from weft.sdk.app import AgentApp
+from weft.testing.messages import Connection
 
 Step = tuple[Instance | None, Instance | None]
 """An instance before and after a change; None where it is not there."""
@@ -23,6 +24,7 @@ class Member:
 
     instance: Instance
     app: AgentApp
+    messages: Connection
     alive: bool = True
     calls: set[asyncio.Task[None]] = field(default_factory=set)
 
@@ -94,8 +96,9 @@ class Members:
         self._tell(before, member.instance)
 
     def kill(self, member: Member) -> None:
-        """Take a member away, and break off what it is doing."""
+        """Take a member away, and break off its calls. Its app is to be closed next."""
         member.alive = False
+        member.messages.cut()
         for call in member.calls:
             call.cancel()
         self._tell(member.instance, None)
