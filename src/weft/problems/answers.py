@@ -1,4 +1,4 @@
-"""Errors as RFC 9457 problem details."""
+"""Errors as RFC 9457 problem details: what the control plane's API and gateways answer alike."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from starlette.exceptions import HTTPException
 
 from weft.errors import (
     PROBLEM_MEDIA_TYPE,
+    Denied,
     FieldProblem,
     InvalidRequest,
     InvalidResource,
@@ -22,7 +23,7 @@ from weft.errors import (
     Unavailable,
 )
 
-_RETRY_UNAVAILABLE = 1  # seconds: a store that is elected anew, another gateway, is there soon
+_RETRY_UNAVAILABLE = 1  # seconds: a store that is elected anew, another replica, is there soon
 
 
 def answer_with_problems(app: FastAPI) -> None:
@@ -39,7 +40,7 @@ def problem_response(error: MeshError, status: int | None = None) -> JSONRespons
     if status is not None:
         problem["status"] = status
     headers = {"x-weft-error": error.code}
-    if isinstance(error, Unauthenticated):
+    if isinstance(error, Unauthenticated | Denied):
         headers["www-authenticate"] = "Bearer"
     if isinstance(error, TooMany):
         headers["retry-after"] = str(max(1, math.ceil(error.retry_after)))
@@ -67,9 +68,7 @@ async def _invalid_request(_request: Request, error: Exception) -> JSONResponse:
 async def _http_error(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, HTTPException)  # noqa: S101 -- what the handler is registered for
     if error.status_code == 404:
-        return problem_response(
-            NotFound(f"there is no {request.url.path}; see /openapi.json for what there is")
-        )
+        return problem_response(NotFound(f"there is no {request.url.path}; see /docs for what there is"))
     response = problem_response(
         InvalidRequest(f"{request.method} {request.url.path}: {error.detail}"), error.status_code
     )
@@ -78,5 +77,5 @@ async def _http_error(request: Request, error: Exception) -> JSONResponse:
 
 
 async def _fault(_request: Request, _error: Exception) -> JSONResponse:
-    # The server logs it with its traceback, which is nothing for callers from outside.
-    return problem_response(MeshError("the gateway failed at this request; its log says why"))
+    # The server logs it with its traceback, which is nothing for callers.
+    return problem_response(MeshError("this service failed at the request; its log says why"))
