@@ -17,7 +17,6 @@ from tests.control_access import MemoryAudit
 from weft.aio.poll import until
 from weft.controlplane.api import identity
 from weft.controlplane.api.access import Gate, admit, control_access
-from weft.controlplane.api.problems import answer_with_problems
 from weft.controlplane.api.tls import server_config, server_tls
 from weft.controlplane.attestation import Attestor
 from weft.controlplane.ca.authority import Authority
@@ -30,6 +29,7 @@ from weft.controlplane.own_identity import OwnIdentity
 from weft.controlplane.sealing import Sealer
 from weft.controlplane.tokens import Tokens
 from weft.model.node import Address
+from weft.problems.answers import answer_with_problems
 from weft.store.memory import MemoryStore
 
 HOST = "127.0.0.1"

@@ -10,7 +10,7 @@ from weft.gateway.authentication import KEY_HEADER
 from weft.gateway.body_limit import BodyLimit
 from weft.gateway.gate import Gate
 from weft.gateway.parts import Gateway, GatewayParts
-from weft.gateway.problems import answer_with_problems
+from weft.problems.answers import answer_with_problems
 
 # For the documentation: it is the Gate that looks at them.
 _CREDENTIALS = [

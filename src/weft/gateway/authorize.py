@@ -13,7 +13,7 @@ from fastapi.responses import Response
 from weft.errors import NotFound
 from weft.gateway.gate import take, too_often
 from weft.gateway.parts import CurrentGateway
-from weft.gateway.problems import problem_response
+from weft.problems.answers import problem_response
 
 SUBMITTER_HEADER = "x-weft-submitter"
 """Goes with the call to the agent: who calls, as tasks would have it."""

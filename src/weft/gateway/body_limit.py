@@ -9,7 +9,7 @@ from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from weft.errors import InvalidRequest
-from weft.gateway.problems import problem_response
+from weft.problems.answers import problem_response
 
 BODY_TIMEOUT = 30.0
 """Seconds in which a body must have come, all of it."""

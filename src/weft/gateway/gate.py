@@ -8,8 +8,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from weft.errors import MeshError, RateLimited
 from weft.gateway.caller import Caller, Outsider
 from weft.gateway.parts import Gateway
-from weft.gateway.problems import problem_response
 from weft.gateway.rate_limit import Quota
+from weft.problems.answers import problem_response
 
 GUARDED_PREFIX = "/v1/"
 """Below it nothing is open to everybody."""

@@ -18,13 +18,13 @@ from weft.controlplane.api.authentication import (
     Peer,
     address,
 )
-from weft.controlplane.api.problems import problem_response
 from weft.controlplane.api.recorder import AuditLog, Recorder
 from weft.controlplane.tokens import Tokens
 from weft.errors import Denied, MeshError, Unauthenticated
 from weft.identity.bundle import TrustBundles
 from weft.model.operator import Scope
 from weft.model.spiffe import Role
+from weft.problems.answers import problem_response
 
 PUBLIC = frozenset(
     {("GET", "/livez"), ("GET", "/readyz"), ("POST", "/v1/identity"), ("GET", "/v1/trust-bundles")}

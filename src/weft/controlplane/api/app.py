@@ -25,9 +25,9 @@ from weft.controlplane.api import (
 from weft.controlplane.api.about import about_router
 from weft.controlplane.api.access import Gate, admit
 from weft.controlplane.api.context import ApiContext
-from weft.controlplane.api.problems import answer_with_problems, problem_response
 from weft.errors import InvalidRequest
 from weft.model.manifest import MAX_MANIFEST_BYTES
+from weft.problems.answers import answer_with_problems, problem_response
 
 MAX_BODY_BYTES = 4 * MAX_MANIFEST_BYTES
 """A larger request body is answered with 413; a manifest grows when it is written as a JSON string."""
