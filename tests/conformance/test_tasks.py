@@ -9,14 +9,16 @@ from typing import Any
 
 import pytest
 import pytest_asyncio
+from prometheus_client import CollectorRegistry
 from pydantic_core import from_json
 from tests.conformance.running_broker import RunningBroker
 from tests.conformance.task_scene import LIMIT, TaskScene, ended, in_state, task_scene
 from tests.servers import nats_server
 
 from weft.aio.poll import until
-from weft.errors import Conflict, InvalidRequest, NotFound, QueueFull, Refused
+from weft.errors import Conflict, Denied, InvalidRequest, NotFound, QueueFull, Refused
 from weft.messaging.broker import Delivery
+from weft.messaging.channel import Channel
 from weft.messaging.message import Message
 from weft.model.message_subjects import WEBHOOK_QUEUE
 from weft.model.task import Task, TaskError, TaskEventKind, TaskState
@@ -26,6 +28,8 @@ from weft.store.nats import NatsStore
 from weft.tasks.attempt import TaskRun
 from weft.tasks.claims import TOO_MANY_DELIVERIES, Claims, Limits, Run
 from weft.tasks.ledger import Ledger
+from weft.tasks.metrics import SubmissionMetrics, WorkerMetrics
+from weft.tasks.purge import Purge
 from weft.tasks.redrive import Redrive
 from weft.tasks.transitions import failed, succeeded
 from weft.tasks.wire import submission_in
@@ -33,6 +37,24 @@ from weft.tasks.wire import submission_in
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
 NO_LUCK = TaskError("internal", "no luck")
+
+
+class Mirror:
+    """A Protection that writes backwards, bound to the message."""
+
+    async def seal(
+        self, channel: Channel, message_id: str, content_type: str, body: bytes, *, encrypted: bool
+    ) -> bytes:
+        return f"{channel} {message_id} {content_type} ".encode() + body[::-1] if encrypted else body
+
+    async def open(
+        self, channel: Channel, message_id: str, content_type: str, body: bytes, *, encrypted: bool
+    ) -> bytes:
+        if not encrypted:
+            return body
+        bound = f"{channel} {message_id} {content_type} ".encode()
+        assert body.startswith(bound)
+        return body.removeprefix(bound)[::-1]
 
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
@@ -240,6 +262,9 @@ async def test_submissions_that_make_no_sense_are_refused(tasks: TaskScene) -> N
         {"headers": {"X": "y"}},
         {"labels": {str(each): "" for each in range(17)}},
         {"idempotency_key": ""},
+        {"labels": {"a": "\ud800"}},
+        {"submitter": "x" * 5000},
+        {"headers": {"x-weft-context": "x" * 5000}},
     ]
     for options in refused:
         with pytest.raises(InvalidRequest):
@@ -631,6 +656,73 @@ async def test_a_failed_task_is_redriven_with_all_its_attempts(tasks: TaskScene)
         for each in submitted[1:]:
             assert (await ended(client, each.task.id)).result == "well"
         assert await redrive.redrive(queue) == 0
+
+
+async def test_purging_a_queue_cancels_what_waits_in_it(tasks: TaskScene) -> None:
+    queue = await tasks.queue(concurrency=1)
+    client = await tasks.client()
+    go_on = asyncio.Event()
+
+    async def wait(run: TaskRun) -> None:
+        await go_on.wait()
+
+    running, waiting, delayed = [
+        await client.submit(queue, n, delay=delay) for n, delay in enumerate((0, 1, 60))
+    ]
+    async with tasks.worker(queue, wait):
+        await in_state(client, running.task.id, TaskState.RUNNING)
+        purge = await Purge.open(tasks.store, tasks.broker)
+        assert await purge.purge(queue) == 2
+        go_on.set()
+        assert (await ended(client, running.task.id)).state is TaskState.SUCCEEDED
+    for each in (waiting, delayed):
+        assert (await client.get(each.task.id)).state is TaskState.CANCELLED
+
+
+async def test_payloads_of_an_encrypted_queue_are_sealed_on_their_way(tasks: TaskScene) -> None:
+    queue = await tasks.queue(encrypted=True, max_deliveries=1)
+    client = await tasks.client(protection=Mirror())
+    with pytest.raises(Denied):
+        await (await tasks.client()).submit(queue, "secret")
+    submitted = await client.submit(queue, "secret")
+    [stored] = await tasks.broker.peek(queue, limit=10)
+    assert b"secret" not in stored.message.body
+    seen: list[bytes] = []
+
+    async def look(run: TaskRun) -> None:
+        seen.append(run.payload)
+
+    async with tasks.worker(queue, look, protection=Mirror()):
+        await ended(client, submitted.task.id)
+    assert seen == [b'"secret"']
+    locked_out = await client.submit(queue, "secret")
+    async with tasks.worker(queue, look):
+        task = await ended(client, locked_out.task.id)
+    assert task.error is not None
+    assert (task.error.code, len(seen)) == ("denied", 1)
+
+
+async def test_what_workers_and_submitters_do_is_counted(tasks: TaskScene) -> None:
+    queue = await tasks.queue()
+    registry = CollectorRegistry()
+    client = await tasks.client(metrics=SubmissionMetrics(registry))
+    for number in (1, 1, 2):
+        await client.submit(queue, number, idempotency_key=str(number))
+    last = await client.submit(queue, "no number")
+    strict = await tasks.spec(await tasks.queue(max_deliveries=1))
+    async with tasks.worker(queue, concurrency=1, metrics=WorkerMetrics(registry)) as worker:
+        worker.declare(strict)
+        await ended(client, last.task.id)
+        await dead_letters(tasks, queue, 1)
+
+    def value(name: str, **labels: str) -> float | None:
+        return registry.get_sample_value(name, {"queue": queue, **labels})
+
+    assert (value("weft_tasks_submitted_total"), value("weft_tasks_resubmitted_total")) == (3, 1)
+    assert value("weft_tasks_finished_total", state="succeeded") == 2
+    assert value("weft_tasks_finished_total", state="failed") == 1
+    assert value("weft_task_attempts_total", outcome="failed") == 1
+    assert value("weft_task_wait_seconds_count") == value("weft_task_run_seconds_count") == 3
 
 
 async def test_tasks_are_listed_newest_first_in_pages(tasks: TaskScene) -> None:

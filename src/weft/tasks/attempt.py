@@ -12,7 +12,7 @@ from weft.errors import Conflict, InvalidRequest, Unavailable
 from weft.messaging.broker import Delivery
 from weft.model.task import Progress, Task, TaskEvent, TaskEventKind
 from weft.tasks.interruption import Interruptible, Reason
-from weft.tasks.json_value import json_value
+from weft.tasks.json_value import json_value, written_text
 from weft.tasks.ledger import Ledger
 from weft.tasks.records import MAX_PROGRESS_LENGTH, event_key, event_lifetime, lifetime
 from weft.tasks.transitions import advanced
@@ -38,8 +38,8 @@ class Attempt:
     begun: float
     """By the event loop's clock."""
     scope: Interruptible = field(default_factory=Interruptible)
-    lease_due: float = 0.0
-    """When, by the event loop's clock, the lease is to be extended."""
+    extended: float = 0.0
+    """When, by the event loop's clock, the lease was extended last."""
 
     def is_at(self, task: Task) -> bool:
         """Whether a record, as it stands now, is about this attempt."""
@@ -102,7 +102,7 @@ class TaskRun:
         """
         if fraction is not None and not 0.0 <= fraction <= 1.0:
             raise InvalidRequest(f"the progress of a task is a fraction from 0 to 1, not {fraction}")
-        progress = Progress(fraction, message[:MAX_PROGRESS_LENGTH])
+        progress = Progress(fraction, written_text(message, MAX_PROGRESS_LENGTH))
         async with self._lock:
             self._attempt.task = advanced(self._attempt.task, progress)
             with suppress(Unavailable):

@@ -47,6 +47,8 @@ class Over:
     """It has ended: see that what belongs to that is done, and let go of the message."""
 
     task: Task
+    just_now: bool = False
+    """Whether it was this very message that ended it, by coming too late or too often."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,7 +164,7 @@ class Claims:
         else:
             task = claimed(wanted.task, message_id=message_id, worker=self._worker, now=now)
         revision = await self._records.update(task.id, task, revision=revision, ttl=lifetime(task, now))
-        return Run(task, revision) if isinstance(wanted, _Claim) else Over(task)
+        return Run(task, revision) if isinstance(wanted, _Claim) else Over(task, just_now=True)
 
 
 def _public(wanted: _Claim | _Fail | Over | Later | Drop) -> Decision:

@@ -24,14 +24,15 @@ from weft.messaging.protection import NoProtection, Protection
 from weft.model.queue import QueueSpec
 from weft.model.task import Task, TaskState
 from weft.store.bucket import Entry, Store
+from weft.tasks.cancelling import cancel_task
+from weft.tasks.json_value import json_bytes
 from weft.tasks.ledger import Ledger
 from weft.tasks.listing import TaskPage, listed
 from weft.tasks.metrics import SubmissionMetrics
 from weft.tasks.news import TaskNews, entry_of, following, until_ended
-from weft.tasks.records import check_labels, lifetime
+from weft.tasks.records import MAX_TEXT_LENGTH, check_labels, lifetime
 from weft.tasks.task_id import check_id, check_queue, derived_id, new_id
-from weft.tasks.transitions import cancelled
-from weft.tasks.webhooks import announce_end, check_webhook
+from weft.tasks.webhooks import check_webhook
 from weft.tasks.wire import Submission, another_message_id, check_headers, message_for, payload_bytes
 
 CONTEXT_HEADER = "x-weft-context"
@@ -189,22 +190,7 @@ class TaskClient:
         Raises NotFound, Unavailable, and Conflict if its record changes all the time.
         """
         await self.get(task_id)
-        for _ in range(_MOST_TRIES):
-            entry = await entry_of(self._ledger, task_id)
-            if entry.value.state.terminal:
-                return await self._told(entry)
-            task = cancelled(entry.value, now=self._clock())
-            try:
-                revision = await self._ledger.records.update(
-                    task_id, task, revision=entry.revision, ttl=lifetime(task, self._clock())
-                )
-            except Conflict:
-                await asyncio.sleep(0)
-                continue
-            await self._ledger.cancellations.send(task_id)
-            await self._ledger.news.send(task_id)
-            return await self._told(Entry(task_id, task, revision))
-        raise Conflict(f"task {task_id!r} changes all the time, and could not be cancelled; try again")
+        return await cancel_task(self._ledger, self._broker, task_id, clock=self._clock)
 
     async def list(
         self, queue: str, *, state: TaskState | None = None, limit: int = 100, before: str | None = None
@@ -304,19 +290,6 @@ class TaskClient:
             pass  # what is left expires some time, and has no effect till then
         return None
 
-    async def _told(self, entry: Entry[Task]) -> Task:
-        """Have the webhook of a cancelled task told, if it was not yet."""
-        task = entry.value
-        if task.state is not TaskState.CANCELLED or not task.webhook or task.announced:
-            return task
-        await announce_end(self._broker, task)
-        told = replace(task, announced=True)
-        with suppress(Conflict, Unavailable):  # then it is told twice
-            await self._ledger.records.update(
-                task.id, told, revision=entry.revision, ttl=lifetime(told, self._clock())
-            )
-        return told
-
 
 def _start(delay: float | None, not_before: float | None, now: float) -> float | None:
     if delay is not None and not_before is not None:
@@ -345,7 +318,16 @@ def _checked(task: Task, now: float) -> Task:
     if task.webhook:
         check_webhook(task.webhook)
     check_labels(task.labels)
+    _check_texts(task)
     return task
+
+
+def _check_texts(task: Task) -> None:
+    """Raise InvalidRequest for what could be written down, but not be read again."""
+    for name, text in (("submitter", task.submitter), ("conversation", task.context)):
+        if len(text) > MAX_TEXT_LENGTH:
+            raise InvalidRequest(f"the {name} of a task has at most {MAX_TEXT_LENGTH} characters")
+    json_bytes([task.submitter, task.context, task.labels], "what a task is labelled with")
 
 
 def _fingerprint(key: str, body: bytes) -> str:

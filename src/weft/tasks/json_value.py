@@ -35,3 +35,8 @@ def json_value(value: Any, what: str, *, limit: int = MAX_JSON_BYTES) -> Any:
     except ValueError as error:
         # Nested too deep: it could be written down, but never read again.
         raise InvalidRequest(f"{what} cannot be read back from JSON: nest it less deep") from error
+
+
+def written_text(text: str, limit: int) -> str:
+    """The beginning of a text that came from anywhere, fit to be written as JSON."""
+    return text[:limit].encode(errors="replace").decode()

@@ -17,6 +17,9 @@ from weft.tasks.ledger import Ledger
 
 logger = logging.getLogger(__name__)
 
+LONGEST_SLEEP = 5.0
+"""Seconds between two looks for leases that are to be extended."""
+
 LOOK_INTERVAL = 10.0
 """Seconds after which records of running tasks are looked at, in case that the signal of a cancellation got
 lost."""
@@ -34,7 +37,7 @@ class Leases:
 
     def hold(self, attempt: Attempt) -> None:
         """Keep the lease of an attempt alive from now on."""
-        attempt.lease_due = attempt.begun + self._interval()
+        attempt.extended = attempt.begun
         self._held[attempt.task.id] = attempt
 
     def release(self, attempt: Attempt) -> None:
@@ -46,11 +49,12 @@ class Leases:
         """Extend leases, without end."""
         clock = asyncio.get_running_loop().time
         while True:
-            await asyncio.sleep(self._interval() / 4)
+            # Not for long, since the interval may become shorter.
+            await asyncio.sleep(min(self._interval() / 4, LONGEST_SLEEP))
             now = clock()
-            due = [each for each in self._held.values() if each.lease_due <= now]
+            due = [each for each in self._held.values() if now - each.extended >= self._interval()]
             for attempt in due:
-                attempt.lease_due = now + self._interval()
+                attempt.extended = now
             if due:
                 await asyncio.gather(*map(self._extend, due))
 

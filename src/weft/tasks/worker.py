@@ -46,7 +46,7 @@ from weft.tasks.attempt import Attempt, Runner, TaskRun
 from weft.tasks.claims import Claims, Drop, Later, Limits, Over, Run, too_late
 from weft.tasks.ending import Endings
 from weft.tasks.interruption import Reason
-from weft.tasks.json_value import json_value
+from weft.tasks.json_value import json_value, written_text
 from weft.tasks.leases import Leases
 from weft.tasks.ledger import Ledger
 from weft.tasks.metrics import WorkerMetrics
@@ -199,9 +199,11 @@ class Worker:
         match decision:
             case Run(task, revision):
                 await self._attempted(task, revision, submission, delivery)
-            case Over(task):
+            case Over(task, just_now):
                 await self._ledger.news.send(task.id)
                 await self._endings.let_go(delivery, task)
+                if just_now:
+                    self._note_end(task)
             case Later(pause):
                 await delivery.nack(pause)
             case Drop(reason):
@@ -314,8 +316,7 @@ class Worker:
         elif task.state.terminal:
             await self._endings.let_go(attempt.delivery, task)
             self._note_attempt(attempt, str(task.state))
-            if self._metrics is not None:
-                self._metrics.note_end(self._queue, str(task.state))
+            self._note_end(task)
         else:
             await attempt.delivery.nack(max(0.0, (task.not_before or 0.0) - self._clock()))
             self._note_attempt(attempt, "handed-back" if task.forgiven > attempt.task.forgiven else "retried")
@@ -350,6 +351,10 @@ class Worker:
             could = max(task.submitted_at, task.not_before or 0.0)
             self._metrics.note_start(self._queue, (task.started_at or could) - could)
 
+    def _note_end(self, task: Task) -> None:
+        if self._metrics is not None:
+            self._metrics.note_end(self._queue, str(task.state))
+
     def _note_attempt(self, attempt: Attempt, outcome: str) -> None:
         if self._metrics is not None:
             seconds = asyncio.get_running_loop().time() - attempt.begun
@@ -357,4 +362,4 @@ class Worker:
 
 
 def _error_of(error: MeshError) -> TaskError:
-    return TaskError(error.code, error.detail[:MAX_DETAIL])
+    return TaskError(error.code, written_text(error.detail, MAX_DETAIL))

@@ -1,0 +1,60 @@
+"""Throwing away the tasks that wait in a queue: for operators."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from contextlib import suppress
+
+from weft.errors import Conflict, NotFound
+from weft.messaging.broker import BrokerAdmin
+from weft.model.task import TaskState
+from weft.store.bucket import Store
+from weft.tasks.cancelling import cancel_task
+from weft.tasks.ledger import Ledger
+
+_PAGE = 1000
+_AT_ONCE = 64
+
+
+class Purge:
+    """Empties queues. Open it with `open`."""
+
+    def __init__(
+        self, ledger: Ledger, broker: BrokerAdmin, *, clock: Callable[[], float] = time.time
+    ) -> None:
+        """As `open` says."""
+        self._ledger = ledger
+        self._broker = broker
+        self._clock = clock
+
+    @classmethod
+    async def open(cls, store: Store, broker: BrokerAdmin) -> Purge:
+        """Over `store` and `broker`, which stay the caller's to close. Raises Unavailable."""
+        return cls(await Ledger.open(store), broker)
+
+    async def purge(self, queue: str) -> int:
+        """Throw away what waits in a queue, and cancel the tasks that it was; return how many messages.
+
+        What runs goes on, and what is submitted meanwhile stays. Messages are gone at once; the records, each
+        of which is written and its webhook told, take a second for some thousands: a purge that dies midway
+        is to be repeated. Raises NotFound for a queue that is not declared; Unavailable.
+        """
+        begun = self._clock()
+        count = await self._broker.purge(queue)
+        place: int | None = None
+        while entries := await self._ledger.records.recent(_PAGE, queue, before=place):
+            place = entries[-1].revision
+            waiting = [
+                each.key
+                for each in entries
+                if each.value.state is TaskState.QUEUED and each.value.submitted_at < begun
+            ]
+            for first in range(0, len(waiting), _AT_ONCE):
+                await asyncio.gather(*map(self._cancel, waiting[first : first + _AT_ONCE]))
+        return count
+
+    async def _cancel(self, task_id: str) -> None:
+        with suppress(NotFound, Conflict):
+            await cancel_task(self._ledger, self._broker, task_id, clock=self._clock)
