@@ -13,7 +13,20 @@ from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks import convergence, latency, memory, policy_cost, push, sdk_calls, signing, throughput
+from benchmarks import (
+    convergence,
+    event_rate,
+    latency,
+    memory,
+    policy_cost,
+    push,
+    queue_latency,
+    queue_memory,
+    sdk_calls,
+    signing,
+    task_rate,
+    throughput,
+)
 from benchmarks.report import Result, show
 from rich.console import Console
 
@@ -31,6 +44,10 @@ BENCHMARKS: dict[str, Callable[..., Awaitable[Result]]] = {
     "push": push.measure,
     "signing": signing.measure,
     "policies": policy_cost.measure,
+    "tasks": task_rate.measure,
+    "events": event_rate.measure,
+    "queue-latency": queue_latency.measure,
+    "queue-memory": queue_memory.measure,
 }
 
 _MIN_WIDTH = 120
