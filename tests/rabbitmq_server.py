@@ -103,6 +103,13 @@ class RabbitServer:
         assert self._process is not None
         self._process.send(signal.SIGCONT)
 
+    async def settle(self) -> None:
+        """Have it write down which queues it has, as it does by itself some seconds after they were declared.
+
+        What is declared just before a SIGKILL is lost, with what was confirmed in it: so it is with RabbitMQ.
+        """
+        await self._evaluate("[dets:sync(Table) || Table <- dets:all()].")
+
     async def raise_alarm(self) -> None:
         """Have it believe that the disk is full: it blocks whoever publishes."""
         await self._evaluate("rabbit_alarm:set_alarm({{resource_limit, disk, node()}, []}).")

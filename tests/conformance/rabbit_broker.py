@@ -25,6 +25,7 @@ class _Rabbit:
         return await connected(self._server)
 
     async def kill(self) -> None:
+        await self._server.settle()
         await self._server.kill()
 
     async def restart(self) -> None:

@@ -57,8 +57,8 @@ class QueueSettings:
     """Seconds a consumer has to acknowledge or extend."""
     max_length: int = 1_000_000
     """Messages, those under way and delayed ones included but not dead letters; at most that many are taken
-    (a broker may count delayed ones, and each lane, for itself; RabbitMQ counts those only that wait, and once
-    it was full takes none until a fifth of that is gone)."""
+    (a broker may count delayed ones, and each lane, for itself; RabbitMQ counts only those that wait, and
+    once it was full takes none until a fifth of that is gone)."""
 
     def __post_init__(self) -> None:
         check_name(self.name, "queue")
@@ -204,8 +204,8 @@ class Delivery(Protocol):
 
     @property
     def deliveries(self) -> int:
-        """How often it has been delivered, this time included; never less than it really was. Where looking at
-        a waiting message means taking it (RabbitMQ), that counts too."""
+        """How often it has been delivered, this time included; never less than it really was. Where peeking
+        means taking (RabbitMQ), that counts too."""
         ...
 
     @property

@@ -123,10 +123,10 @@ class RabbitDelivery:
         await self._settle(lambda: self._hold.bury(reason))
 
     async def _settle(self, settle: Callable[[], Coroutine[Any, Any, None]]) -> None:
-        if self._settled:
-            return
-        if self._hold.lost:
+        if self._hold.lost and (self._timed_out or not self._settled):
             await self._hold.check()
+            return
+        if self._settled:
             return
         self._settled = True
         self._deadline.cancel()

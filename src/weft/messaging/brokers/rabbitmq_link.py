@@ -6,6 +6,7 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
+from typing import TypeGuard
 
 import aiormq
 from aiormq.abc import AbstractChannel
@@ -165,6 +166,11 @@ class Link:
                 await _part(connection)
             raise
         return connection
+
+
+def is_open(channel: AbstractChannel | None) -> TypeGuard[AbstractChannel]:
+    """Whether a channel can be used: it is not told that its connection was lost."""
+    return channel is not None and not channel.is_closed and channel.connection.is_opened
 
 
 async def _part(connection: aiormq.Connection) -> None:

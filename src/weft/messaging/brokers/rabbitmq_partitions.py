@@ -22,6 +22,7 @@ from weft.aio.tasks import TaskOwner
 from weft.errors import InvalidRequest, NotFound, Unavailable
 from weft.messaging.brokers.rabbitmq_batch import Inbox, ready_in, tag_of
 from weft.messaging.brokers.rabbitmq_delivery import RabbitDelivery
+from weft.messaging.brokers.rabbitmq_link import is_open
 from weft.messaging.brokers.rabbitmq_names import replay_of
 from weft.messaging.brokers.rabbitmq_puller import Puller
 from weft.messaging.brokers.rabbitmq_replay import END
@@ -43,7 +44,7 @@ class Partition:
         self._number = number
         self._inbox = inbox
         self._live = source.line.lanes[number]
-        self._queue = self._live
+        self._queue = replay_of(self._live)
         self._channel: AbstractChannel | None = None
         self._tag: str | None = None
         self.arrived: DeliveredMessage | None = None
@@ -53,14 +54,15 @@ class Partition:
 
     async def open(self) -> None:
         """Have a channel, and know from which queue to take: the past comes first."""
-        if self._channel is not None and not self._channel.is_closed:
+        if is_open(self._channel):
             return
         self._forget()
-        self._queue = self._live
-        with suppress(NotFound):
-            async with self._source.link.errand("looking for a replay") as channel:
-                await ready_in(channel, replay_of(self._live))
-                self._queue = replay_of(self._live)
+        if self._queue != self._live:
+            try:
+                async with self._source.link.errand("looking for a replay") as channel:
+                    await ready_in(channel, self._queue)
+            except NotFound:
+                self._queue = self._live
         channel = await self._source.link.channel()
         channel.on_consumer_cancel_callbacks.add(self._on_removed)
         channel.closing.add_done_callback(self._inbox.disturb)
@@ -79,17 +81,17 @@ class Partition:
             self._tag = answer.consumer_tag
 
     async def stop_listening(self) -> None:
-        """Have none delivered, unless one has arrived."""
+        """Have none delivered, unless one has arrived.
+
+        If its consumer were cancelled, one that arrives just then were ours, and the next somebody else's.
+        """
         if self._tag is not None and self.arrived is None:
-            await self._open_channel.basic_cancel(self._tag)
-            await asyncio.sleep(0)
-            if self.arrived is None:
-                self._tag = None
+            await self.release()
 
     async def release(self) -> None:
-        """Put what has arrived back to the head of the queue."""
+        """Put what has arrived back to the head of the queue, and let others have their turn."""
         channel = self._channel
-        if channel is not None and not channel.is_closed:
+        if is_open(channel):
             await channel.close()
         self._forget()
 
@@ -152,7 +154,7 @@ class HeldPartition:
     @property
     def lost(self) -> bool:
         """Whether the channel is gone, so that it comes again."""
-        return self.delivered.channel.is_closed or self.partition.arrived is not self.delivered
+        return not is_open(self.delivered.channel) or self.partition.arrived is not self.delivered
 
     async def check(self) -> None:
         """Raise Unavailable if RabbitMQ cannot be reached."""

@@ -12,7 +12,7 @@ from pamqp.commands import Basic
 
 from weft.errors import MeshError, NotFound, Unavailable
 from weft.messaging.brokers.rabbitmq_delays import level
-from weft.messaging.brokers.rabbitmq_link import Link
+from weft.messaging.brokers.rabbitmq_link import Link, is_open
 from weft.messaging.brokers.rabbitmq_names import Line, Names
 from weft.messaging.brokers.rabbitmq_settings import Settings
 from weft.messaging.brokers.rabbitmq_wire import Parcel, properties
@@ -126,8 +126,7 @@ class Publisher:
         self._levels[line.base, milliseconds] = now
 
     async def _open(self) -> AbstractChannel:
-        if self._channel is None or self._channel.is_closed:
-            async with self._opening:
-                if self._channel is None or self._channel.is_closed:
-                    self._channel = await self._link.channel(confirms=True)
-        return self._channel
+        async with self._opening:
+            if not is_open(self._channel):
+                self._channel = await self._link.channel(confirms=True)
+            return self._channel
