@@ -1,15 +1,18 @@
 """A worker in a process of its own: `python task_worker.py NATS_URL QUEUE NAME`, until it is killed.
 
-It writes the payload of each attempt that it begins to its standard output, one on a line.
+The environment variable BROKER says, as JSON, where the broker is: the fields of BrokerAccess. The payload of
+each attempt that it begins is written to its standard output, one on a line.
 """
 
 from __future__ import annotations
 
 import asyncio
+import json
+import os
 import random
 import sys
 
-from weft.messaging.brokers.nats import NatsBroker
+from weft.messaging.opening import BrokerAccess, open_broker
 from weft.model.queue import QueueSpec
 from weft.model.redelivery import Backoff
 from weft.store.nats import NatsStore
@@ -37,7 +40,8 @@ async def handle(run: TaskRun) -> int:
 async def work(url: str, queue: str, name: str) -> None:
     """Work, without end."""
     store = await NatsStore.connect([url], name=name)
-    worker = await Worker.open(store, NatsBroker(store.connection), queue, SPEC, handle, name=name)
+    broker = await open_broker(BrokerAccess(**json.loads(os.environ["BROKER"])), store)
+    worker = await Worker.open(store, broker, queue, SPEC, handle, name=name)
     await worker.run()
 
 

@@ -1,43 +1,49 @@
-"""Tasks while workers and NATS are killed: every one that was confirmed has one result, whoever dies."""
+"""Tasks while workers, store and broker are killed: every one that was confirmed has one result."""
 
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import random
 import signal
 import sys
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, suppress
+from dataclasses import asdict
 from pathlib import Path
+from typing import Protocol
 
 import pytest
 from tests.integration.task_worker import SPEC
-from tests.servers import NatsServer, nats_server
+from tests.rabbitmq_server import MISSING, rabbitmq_server
+from tests.redis_server import redis_server
+from tests.servers import nats_server
 
 from weft.aio.children import Child, spawn
 from weft.aio.guard import Guard
 from weft.aio.poll import until
 from weft.errors import Unavailable
 from weft.messaging.broker import QueueSettings
-from weft.messaging.brokers.nats import NatsBroker
+from weft.messaging.opening import BrokerAccess, open_broker
 from weft.model.queue import QueueSpec
-from weft.model.task import TaskState
+from weft.model.task import Task, TaskState
 from weft.store.nats import NatsStore
 from weft.tasks.client import TaskClient
 
 QUEUE = "killed"
 TASKS = 1500
 WORKERS = 3
-LIMIT = 60.0
+LIMIT = 100.0
 SCRIPT = Path(__file__).with_name("task_worker.py")
 
 
 class Crew:
     """Workers in processes, each replaced as soon as it is killed."""
 
-    def __init__(self, url: str, directory: Path, guard: Guard) -> None:
+    def __init__(self, url: str, access: BrokerAccess, directory: Path, guard: Guard) -> None:
         self._url = url
+        self._environ = {**os.environ, "BROKER": json.dumps(asdict(access))}
         self._directory = directory
         self._guard = guard
         self._numbers = iter(range(1000))
@@ -50,7 +56,7 @@ class Crew:
             child = await spawn(
                 [sys.executable, str(SCRIPT), self._url, QUEUE, f"adder.{number}"],
                 guard=self._guard,
-                environ=os.environ,
+                environ=self._environ,
                 stdout=out.fileno(),
                 stderr=asyncio.subprocess.DEVNULL,
             )
@@ -74,16 +80,41 @@ class Crew:
         return [int(line) for file in self._directory.glob("*.out") for line in file.read_text().split()]
 
 
-@pytest.fixture
-async def server(tmp_path: Path) -> AsyncIterator[NatsServer]:
-    async with nats_server(tmp_path) as running:
-        yield running
+class Server(Protocol):
+    """What can be killed."""
+
+    async def restart(self) -> None:
+        """SIGKILL it, and start it again with its data."""
+        ...
 
 
 @asynccontextmanager
-async def crew_of(server: NatsServer, directory: Path) -> AsyncIterator[Crew]:
+async def no_other(directory: Path) -> AsyncIterator[tuple[BrokerAccess, Server | None]]:
+    """The store is the broker, too."""
+    yield BrokerAccess("nats"), None
+
+
+@asynccontextmanager
+async def on_redis(directory: Path) -> AsyncIterator[tuple[BrokerAccess, Server | None]]:
+    """A Redis."""
+    async with redis_server(directory) as server:
+        yield BrokerAccess("redis", server.url), server
+
+
+@asynccontextmanager
+async def on_rabbitmq(directory: Path) -> AsyncIterator[tuple[BrokerAccess, Server | None]]:
+    """A RabbitMQ."""
+    if MISSING is not None:
+        pytest.skip(MISSING)
+    async with rabbitmq_server(directory) as server:
+        user = server.username
+        yield BrokerAccess("rabbitmq", server.url, user, user, server.management_url), server
+
+
+@asynccontextmanager
+async def crew_of(url: str, access: BrokerAccess, directory: Path) -> AsyncIterator[Crew]:
     async with Guard(grace=0.1) as guard:
-        crew = Crew(server.url, directory, guard)
+        crew = Crew(url, access, directory, guard)
         try:
             for _ in range(WORKERS):
                 await crew.hire()
@@ -112,8 +143,8 @@ class Customer:
                     self.tasks[number] = submitted.task.id
 
 
-async def havoc(crew: Crew, server: NatsServer) -> None:
-    """Kill workers while they get on with it, and NATS."""
+async def havoc(crew: Crew, servers: Sequence[Server]) -> None:
+    """Kill workers while they get on with it, and each server in between."""
     for number in range(9):
         enough = min(len(crew.begun()) + 20, TASKS - 1)
 
@@ -122,41 +153,50 @@ async def havoc(crew: Crew, server: NatsServer) -> None:
 
         await until(got_on)
         await crew.kill_one()
-        if number % 3 == 0:
-            await server.restart()
+        if number % 3 == 1:
+            await servers[number // 3 % len(servers)].restart()
 
 
 async def declared(queue: str) -> QueueSpec:
     return SPEC
 
 
-async def test_every_confirmed_task_has_one_result_though_workers_and_nats_are_killed(
-    server: NatsServer, tmp_path: Path
+async def ended(client: TaskClient, task_id: str) -> Task:
+    """The task at its end. Whoever asks may be cut off."""
+    while True:
+        with suppress(Unavailable):
+            task = await client.wait(task_id, LIMIT)
+            if task.state.terminal:
+                return task
+
+
+@pytest.mark.parametrize("hosting", [no_other, on_redis, on_rabbitmq], ids=["nats", "redis", "rabbitmq"])
+async def test_every_confirmed_task_has_one_result_though_workers_and_servers_are_killed(
+    hosting: Callable[[Path], AbstractAsyncContextManager[tuple[BrokerAccess, Server | None]]],
+    tmp_path: Path,
 ) -> None:
-    store = await NatsStore.connect([server.url], name="submitter", timeout=2.0)
-    broker = NatsBroker(store.connection)
-    await broker.declare_queue(QueueSettings(QUEUE, SPEC.visibility_timeout))
-    client = await TaskClient.open(store, broker, declared, submitter="key:test@gate")
-    customer = Customer(client)
     outputs = tmp_path / "outputs"
     outputs.mkdir()
-
-    async def over() -> bool:
-        stats = await broker.queue_stats(QUEUE)
-        return stats.ready + stats.in_flight + stats.delayed == 0
-
-    async with crew_of(server, outputs) as crew, asyncio.timeout(LIMIT):
-        async with asyncio.TaskGroup() as group:
-            for _ in range(32):
-                group.create_task(customer.submit())
-            group.create_task(havoc(crew, server))
-        await until(over)
-        ends = {number: await client.get(task_id) for number, task_id in customer.tasks.items()}
+    async with AsyncExitStack() as stack:
+        home = await stack.enter_async_context(nats_server(tmp_path))
+        access, other = await stack.enter_async_context(hosting(tmp_path))
+        store = await NatsStore.connect([home.url], name="submitter", timeout=2.0)
+        stack.push_async_callback(store.close)
+        broker = await open_broker(access, store)
+        stack.push_async_callback(broker.aclose)
+        await broker.declare_queue(QueueSettings(QUEUE, SPEC.visibility_timeout))
+        client = await TaskClient.open(store, broker, declared, submitter="key:test@gate")
+        customer = Customer(client)
+        crew = await stack.enter_async_context(crew_of(home.url, access, outputs))
+        async with asyncio.timeout(LIMIT):
+            async with asyncio.TaskGroup() as group:
+                for _ in range(32):
+                    group.create_task(customer.submit())
+                group.create_task(havoc(crew, [home, *([other] if other else [])]))
+            ends = {number: await ended(client, task_id) for number, task_id in customer.tasks.items()}
     assert {each.state for each in ends.values()} == {TaskState.SUCCEEDED}
     assert {number: each.result for number, each in ends.items()} == {each: 2 * each for each in range(TASKS)}
     # Claimed, and killed before it could say that it had begun, is an attempt, too.
     begun = crew.begun()
     assert set(begun) == set(ends)
     assert TASKS + TASKS // 50 <= len(begun) <= sum(each.attempts for each in ends.values())
-    await broker.aclose()
-    await store.close()
