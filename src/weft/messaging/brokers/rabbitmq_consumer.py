@@ -13,7 +13,6 @@ from aiormq.abc import AbstractChannel, DeliveredMessage
 from weft.errors import InvalidRequest
 from weft.messaging.brokers.rabbitmq_batch import ready_in, tag_of, take_ready
 from weft.messaging.brokers.rabbitmq_delivery import RabbitDelivery
-from weft.messaging.brokers.rabbitmq_link import is_open
 from weft.messaging.brokers.rabbitmq_puller import Puller
 from weft.messaging.brokers.rabbitmq_source import HeldMessage, Source, Visibility
 from weft.messaging.brokers.rabbitmq_wire import parcel_of
@@ -38,7 +37,7 @@ class LaneConsumer(Puller):
         self._channel: AbstractChannel | None = None
 
     async def _end(self) -> None:
-        if is_open(self._channel):
+        if self._source.link.is_open(self._channel):
             await self._channel.close()
 
     async def _take(self, limit: int, wait: float) -> Sequence[RabbitDelivery]:
@@ -106,7 +105,7 @@ class LaneConsumer(Puller):
         return RabbitDelivery(parcel, parcel.lane, held, self._visibility.seconds)
 
     async def _open(self) -> AbstractChannel:
-        if not is_open(self._channel):
+        if not self._source.link.is_open(self._channel):
             channel = await self._source.link.channel()
             channel.on_consumer_cancel_callbacks.add(self._inbox.disturb)
             channel.closing.add_done_callback(self._inbox.disturb)

@@ -117,6 +117,12 @@ class Link:
                 return Denied(f"{what}: {self.place} does not permit it: check user, password and rights")
         return Unavailable(f"{what}: {self.place} cannot be reached; it is tried again")
 
+    def is_open(self, channel: AbstractChannel | None) -> TypeGuard[AbstractChannel]:
+        """Whether a channel can be used: it is not told that its connection was lost, or given up."""
+        if channel is None or channel.is_closed:
+            return False
+        return channel.connection is self._connection and channel.connection.is_opened
+
     async def blocked(self) -> bool:
         """Whether RabbitMQ takes no messages because of an alarm (memory, disk)."""
         if self._connection is None or self._connection.is_closed:
@@ -166,11 +172,6 @@ class Link:
                 await _part(connection)
             raise
         return connection
-
-
-def is_open(channel: AbstractChannel | None) -> TypeGuard[AbstractChannel]:
-    """Whether a channel can be used: it is not told that its connection was lost."""
-    return channel is not None and not channel.is_closed and channel.connection.is_opened
 
 
 async def _part(connection: aiormq.Connection) -> None:

@@ -22,7 +22,6 @@ from weft.aio.tasks import TaskOwner
 from weft.errors import InvalidRequest, NotFound, Unavailable
 from weft.messaging.brokers.rabbitmq_batch import Inbox, ready_in, tag_of
 from weft.messaging.brokers.rabbitmq_delivery import RabbitDelivery
-from weft.messaging.brokers.rabbitmq_link import is_open
 from weft.messaging.brokers.rabbitmq_names import replay_of
 from weft.messaging.brokers.rabbitmq_puller import Puller
 from weft.messaging.brokers.rabbitmq_replay import END
@@ -54,7 +53,7 @@ class Partition:
 
     async def open(self) -> None:
         """Have a channel, and know from which queue to take: the past comes first."""
-        if is_open(self._channel):
+        if self._source.link.is_open(self._channel):
             return
         self._forget()
         if self._queue != self._live:
@@ -91,7 +90,7 @@ class Partition:
     async def release(self) -> None:
         """Put what has arrived back to the head of the queue, and let others have their turn."""
         channel = self._channel
-        if is_open(channel):
+        if self._source.link.is_open(channel):
             await channel.close()
         self._forget()
 
@@ -154,7 +153,10 @@ class HeldPartition:
     @property
     def lost(self) -> bool:
         """Whether the channel is gone, so that it comes again."""
-        return not is_open(self.delivered.channel) or self.partition.arrived is not self.delivered
+        return (
+            not self.source.link.is_open(self.delivered.channel)
+            or self.partition.arrived is not self.delivered
+        )
 
     async def check(self) -> None:
         """Raise Unavailable if RabbitMQ cannot be reached."""

@@ -12,7 +12,7 @@ from pamqp.commands import Basic
 
 from weft.errors import MeshError, NotFound, Unavailable
 from weft.messaging.brokers.rabbitmq_delays import level
-from weft.messaging.brokers.rabbitmq_link import Link, is_open
+from weft.messaging.brokers.rabbitmq_link import Link
 from weft.messaging.brokers.rabbitmq_names import Line, Names
 from weft.messaging.brokers.rabbitmq_settings import Settings
 from weft.messaging.brokers.rabbitmq_wire import Parcel, properties
@@ -127,6 +127,6 @@ class Publisher:
 
     async def _open(self) -> AbstractChannel:
         async with self._opening:
-            if not is_open(self._channel):
+            if not self._link.is_open(self._channel):
                 self._channel = await self._link.channel(confirms=True)
             return self._channel

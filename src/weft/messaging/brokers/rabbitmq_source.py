@@ -15,7 +15,7 @@ from weft.aio.tasks import TaskOwner
 from weft.errors import InvalidRequest, MeshError, NotFound, Unavailable
 from weft.messaging.broker import DEAD_REASON_LENGTH
 from weft.messaging.brokers.rabbitmq_batch import tag_of
-from weft.messaging.brokers.rabbitmq_link import Link, is_open
+from weft.messaging.brokers.rabbitmq_link import Link
 from weft.messaging.brokers.rabbitmq_names import Line
 from weft.messaging.brokers.rabbitmq_publisher import Publisher, Unroutable
 from weft.messaging.brokers.rabbitmq_settings import Document, Settings
@@ -80,7 +80,7 @@ class HeldMessage:
     @property
     def lost(self) -> bool:
         """Whether the channel is gone, so that it comes again."""
-        return not is_open(self.delivered.channel)
+        return not self.source.link.is_open(self.delivered.channel)
 
     async def check(self) -> None:
         """Raise Unavailable if RabbitMQ cannot be reached."""
