@@ -27,7 +27,7 @@ demo: setup ## review Weft's own source with a crew of agents
 	@$(RUN) weft demo src/weft
 
 test: setup ## run every test this machine can run
-	@$(RUN) pytest
+	@$(RUN) pytest --numprocesses 2 --dist loadgroup --no-loadscope-reorder
 
 lint: setup ## ruff, strict types, import contracts
 	@$(RUN) ruff check .
