@@ -170,3 +170,30 @@ async def test_a_store_that_is_away_is_no_decision() -> None:
     store.interrupt()
     with pytest.raises(Unavailable):
         await desk.claim()
+
+
+async def test_tasks_whose_workers_fell_silent_again_are_run_one_at_a_time() -> None:
+    records = await MemoryStore().bucket("tasks", TaskCodec())
+    claims = Claims(records, worker="adder.one", clock=lambda: NOW)
+    limits = Limits(max_deliveries=5, visibility_timeout=30.0)
+
+    async def claim(letter: str, silences: int) -> Decision:
+        task = replace(TASK, id=TASK.id[:-1] + letter)
+        stands = task
+        for _ in range(silences):
+            stands = claimed(stands, message_id=task.id, worker="adder.two", now=NOW)
+        await records.put(task.id, stands)
+        submission = Submission(task, 1, "application/json", {}, b"1", task.id)
+        return await claims.claim(submission, deliveries=2, limits=limits)
+
+    first = await claim("a", 2)
+    assert isinstance(first, Run)
+    waiting = await claim("b", 2)
+    assert isinstance(waiting, Later)
+    assert 0 < waiting.pause < limits.visibility_timeout
+    assert isinstance(await claim("c", 1), Run)
+    assert isinstance(await claim("d", 0), Run)
+    claims.release(TASK.id[:-1] + "c")
+    assert isinstance(await claim("b", 2), Later)
+    claims.release(first.task.id)
+    assert isinstance(await claim("b", 2), Run)

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from weft.errors import Conflict
 from weft.model.task import Task, TaskError, TaskState
 from weft.store.bucket import Bucket, Entry
+from weft.tasks.quarantine import Quarantine, pause
 from weft.tasks.records import lifetime
 from weft.tasks.transitions import claimed, failed
 from weft.tasks.wire import Submission
@@ -128,9 +129,10 @@ class Claims:
         self._records = records
         self._worker = worker
         self._clock = clock
+        self._quarantine = Quarantine()
 
     async def claim(self, submission: Submission, *, deliveries: int, limits: Limits) -> Decision:
-        """What to do with a message; if that is to run its task, this worker has claimed it.
+        """What to do with a message; if that is to run its task, this worker has claimed it: `release` it.
 
         Raises Unavailable and Denied.
         """
@@ -148,7 +150,7 @@ class Claims:
                 guessed = False
                 continue
             try:
-                return await self._written(wanted, submission, entry.revision)
+                return await self._written(wanted, submission, entry.revision, limits)
             except Conflict:
                 # Where the store is a cluster, what was read may have been old.
                 if not guessed:
@@ -156,15 +158,28 @@ class Claims:
                 guessed = False
         return Later(MISSING_PAUSE)
 
-    async def _written(self, wanted: _Claim | _Fail, submission: Submission, revision: int) -> Run | Over:
+    def release(self, task_id: str) -> None:
+        """The attempt at a task that was claimed is over."""
+        self._quarantine.leave(task_id)
+
+    async def _written(
+        self, wanted: _Claim | _Fail, submission: Submission, revision: int, limits: Limits
+    ) -> Run | Over | Later:
         now = self._clock()
-        message_id = submission.message_id
+        task_id, message_id = submission.task.id, submission.message_id
         if isinstance(wanted, _Fail):
             task = failed(wanted.task, wanted.error, message_id=message_id, now=now)
-        else:
+            await self._records.update(task_id, task, revision=revision, ttl=lifetime(task, now))
+            return Over(task, just_now=True)
+        if not self._quarantine.admit(wanted.task):
+            return Later(pause(limits.visibility_timeout))
+        try:
             task = claimed(wanted.task, message_id=message_id, worker=self._worker, now=now)
-        revision = await self._records.update(task.id, task, revision=revision, ttl=lifetime(task, now))
-        return Run(task, revision) if isinstance(wanted, _Claim) else Over(task, just_now=True)
+            revision = await self._records.update(task_id, task, revision=revision, ttl=lifetime(task, now))
+        except BaseException:
+            self.release(task_id)
+            raise
+        return Run(task, revision)
 
 
 def _public(wanted: _Claim | _Fail | Over | Later | Drop) -> Decision:

@@ -230,6 +230,7 @@ class Worker:
                     raise
         finally:
             self._leases.release(attempt)
+            self._claims.release(task.id)
 
     async def _outcome(self, attempt: Attempt) -> Task | None:
         """Run the handler; the record that is to follow, or None if the task was taken away."""
