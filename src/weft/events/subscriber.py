@@ -18,14 +18,17 @@ with partitions an event that fails holds back its own partition only, until it 
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from weft.aio.backoff import backoff
 from weft.errors import InvalidRequest, MeshError, NotFound, Refused, TooMany, Unavailable
 from weft.events.dead_letters import DeadLetters
 from weft.events.filters import EventFilter
+from weft.events.json_format import is_json
 from weft.events.publisher import EventPublisher
 from weft.events.wire import event_in, passed_on
 from weft.messaging.broker import Broker, Consumer, Delivery
@@ -68,6 +71,20 @@ class ReceivedEvent:
     def name(self) -> str:
         """Topic and subtopic, as in `orders.created`."""
         return f"{self.topic}.{self.subtopic}" if self.subtopic else self.topic
+
+    @property
+    def data(self) -> Any:
+        """What the event says: JSON types if its media type is one of JSON's, else bytes; None if nothing.
+
+        Raises InvalidRequest if that is no JSON: trying again will not help.
+        """
+        event = self.event
+        if event.data is None or not is_json(event.datacontenttype):
+            return event.data
+        try:
+            return json.loads(event.data)
+        except (ValueError, RecursionError) as error:
+            raise InvalidRequest(f"the data of event {event.id[:100]!r} is no JSON: {error}") from error
 
 
 EventHandler = Callable[[ReceivedEvent], Awaitable[None]]

@@ -85,7 +85,7 @@ class Agent:
         self._handlers: dict[str, Handler] = {}
         self._checks: list[HealthCheck] = []
         self._tasks: dict[str, TaskFunction] = {}
-        self._events: dict[str, EventFunction] = {}
+        self._events: dict[tuple[str, bool], EventFunction] = {}
 
     def handles(self, kind: str) -> Callable[[Function], Function]:
         """Make the decorated function the handler of requests of `kind`.
@@ -142,6 +142,9 @@ class Agent:
         sequence; if omitted, with what is published from then on. What the function raises is tried again as
         the topic says, and then is a dead letter.
 
+        Functions whose patterns are of the same topic share one subscription, and the `since` of the first
+        that has one; what several of them want they get one after another, and all again if one fails.
+
         Raises TypeError if the function does not take a ReceivedEvent, ValueError if `topic` has a function
         already, InvalidRequest for a topic or filter that is none.
         """
@@ -149,12 +152,12 @@ class Agent:
         parsed = parse_filter(filter) if filter is not None else None
 
         def register(function: Function) -> Function:
-            if topic in self._events:
+            if (topic, every_instance) in self._events:
                 raise ValueError(f"agent {self.settings.type!r} has a function for topic {topic!r} already")
             handler = handler_of(topic, function, streams=False, at_hand=(Mesh, ReceivedEvent))
             if ReceivedEvent not in handler.given.values():
                 raise TypeError(f"the function for topic {topic!r} needs a parameter annotated ReceivedEvent")
-            self._events[topic] = EventFunction(
+            self._events[topic, every_instance] = EventFunction(
                 topic, handler, every_instance, parsed, concurrency, _start(since)
             )
             return function

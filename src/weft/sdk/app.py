@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import contextvars
 import hashlib
 import logging
 from collections.abc import AsyncIterator, Coroutine, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from functools import partial
 from types import MappingProxyType
@@ -34,6 +32,7 @@ from weft.sdk.mesh import Mesh
 from weft.sdk.problem import Problem, Rejection
 from weft.sdk.request import check_accept, problem_response, read_body, read_kind
 from weft.sdk.settings import AgentSettings
+from weft.sdk.threads import Threads
 from weft.sdk.wire import HEALTH_PATH, JSON, RPC_PATH
 from weft.sdk.work import EventFunction, TaskFunction
 from weft.work.duties import Work
@@ -66,21 +65,18 @@ class AgentApp:
         Work on `tasks` and `events` begins with `start`, or the lifespan.
         """
         self.settings = settings
-        self.tasks = tuple(tasks)
-        self.events = tuple(events)
         self.admission = Admission(settings.concurrency)
         self._handlers = handlers
         self._checks = checks
         self._mesh = mesh
         self._answers = AnswerCache()
         self._calls: set[asyncio.Task[Any]] = set()
-        self._work = Work(
+        self.work = Work(
             [each.duty(self._call) for each in tasks],
             [each.duty(self._call) for each in events],
             mesh.membership,
         )
-        # Not the loop's default pool, whose size follows the number of processors.
-        self._threads = ThreadPoolExecutor(settings.concurrency, thread_name_prefix=settings.type)
+        self._threads = Threads(settings.type)
         self._app = Starlette(
             routes=[
                 Route(RPC_PATH, _Endpoint(self._rpc), methods=["POST"]),
@@ -95,19 +91,19 @@ class AgentApp:
 
     def start(self) -> None:
         """Begin to work on tasks and to take events; needs a running event loop."""
-        self._work.start()
+        self.work.start()
 
     def drain(self) -> None:
         """Take no new requests, tasks and events; those in flight go on."""
         self.admission.draining = True
-        self._work.drain()
+        self.work.drain()
 
     async def drained(self, timeout: float) -> None:
         """Wait until nothing is in flight; after `timeout` seconds break off what still is.
 
         Tasks and events that are broken off are handed back, for others.
         """
-        await asyncio.gather(self._requests_drained(timeout), self._work.drained(timeout))
+        await asyncio.gather(self._requests_drained(timeout), self.work.drained(timeout))
 
     async def _requests_drained(self, timeout: float) -> None:
         try:
@@ -124,8 +120,8 @@ class AgentApp:
 
     async def aclose(self) -> None:
         """Let go of the mesh client and the threads. Blocking handlers still at work are not waited for."""
-        await self._work.aclose()
-        self._threads.shutdown(wait=False, cancel_futures=True)
+        await self.work.aclose()
+        self._threads.shutdown()
         await self._mesh.aclose()
 
     @asynccontextmanager
@@ -188,17 +184,18 @@ class AgentApp:
 
     async def _compute(self, handler: Handler, context: Context, arguments: Mapping[str, Any]) -> bytes:
         with handling(context), failures_answered(handler.kind):
-            result = await self._call(handler, arguments)
+            result = await self._call(handler, arguments, NOTHING, self.settings.concurrency)
             return to_json({"result": result}, by_alias=True)
 
     async def _call(
-        self, handler: Handler, arguments: Mapping[str, Any], at_hand: Mapping[type, Any] = NOTHING
+        self, handler: Handler, arguments: Mapping[str, Any], at_hand: Mapping[type, Any], concurrency: int
     ) -> Any:
+        # Requests together, and each queue and each topic by itself.
+        purpose = " ".join([*(each.__name__ for each in at_hand), handler.kind]) if at_hand else "requests"
         at_hand = {**at_hand, Mesh: self._mesh}
         if not handler.blocking:
             return await handler.call(arguments, at_hand)
-        call = partial(contextvars.copy_context().run, handler.call, arguments, at_hand)
-        return await asyncio.get_running_loop().run_in_executor(self._threads, call)
+        return await self._threads.run(purpose, concurrency, partial(handler.call, arguments, at_hand))
 
     async def _answer_stream(
         self, request: Request, send: Send, handler: Handler, context: Context, arguments: Mapping[str, Any]

@@ -2,24 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from weft.errors import InvalidRequest
+from weft.errors import AgentFailed, InvalidRequest
 from weft.events.filters import EventFilter
 from weft.events.subscriber import EventHandler, ReceivedEvent
 from weft.model.queue import QueueSpec
 from weft.model.topic import TopicSpec
 from weft.sdk.context import Context, handling
+from weft.sdk.failure import AgentError
 from weft.sdk.handler import Handler
 from weft.sdk.problem import Rejection
 from weft.sdk.wire import FORWARDED_HEADERS
 from weft.tasks.attempt import Runner, TaskRun
-from weft.work.duties import EventDuty, TaskDuty
+from weft.work.duties import TaskDuty
+from weft.work.event_duty import EventDuty
 
-Invoke = Callable[[Handler, Mapping[str, Any], Mapping[type, Any]], Awaitable[Any]]
-"""Calls a handler with its arguments and what it asks for by type, in a thread if it is a plain function."""
+Invoke = Callable[[Handler, Mapping[str, Any], Mapping[type, Any], int], Awaitable[Any]]
+"""Calls a handler with its arguments and what it asks for by type, in a thread if it is a plain function; the
+number is how many of these there are at most."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,14 +38,16 @@ class TaskFunction:
     def duty(self, invoke: Invoke) -> TaskDuty:
         """The same as a duty of a running agent."""
 
-        async def run(task: TaskRun) -> Any:
-            arguments = _arguments(self.handler, task.payload)
-            # A submitter can write anything into headers: who calls, above all, they do not say.
-            headers = {name: task.headers[name] for name in FORWARDED_HEADERS if name in task.headers}
-            with handling(Context(self.handler.kind, headers, task.deadline)):
-                return await invoke(self.handler, arguments, {TaskRun: task})
+        def runner(spec: QueueSpec) -> Runner:
+            concurrency = self.concurrency or spec.concurrency
 
-        def runner(_: QueueSpec) -> Runner:
+            async def run(task: TaskRun) -> Any:
+                arguments = _arguments(self.handler, task.payload)
+                # A submitter can write anything into headers: who calls, above all, they do not say.
+                headers = {name: task.headers[name] for name in FORWARDED_HEADERS if name in task.headers}
+                with handling(Context(self.handler.kind, headers, task.deadline)), _failures_told():
+                    return await invoke(self.handler, arguments, {TaskRun: task}, concurrency)
+
             return run
 
         return TaskDuty(self.queue, runner, self.concurrency)
@@ -62,13 +68,23 @@ class EventFunction:
         """The same as a duty of a running agent."""
 
         async def handle(event: ReceivedEvent) -> None:
-            with handling(Context(self.handler.kind, event.headers)):
-                await invoke(self.handler, {}, {ReceivedEvent: event})
+            with handling(Context(self.handler.kind, event.headers)), _failures_told():
+                await invoke(self.handler, {}, {ReceivedEvent: event}, self.concurrency)
 
         def handler(_: TopicSpec) -> EventHandler:
             return handle
 
         return EventDuty(self.topic, handler, self.every_instance, self.filter, self.concurrency, self.start)
+
+
+@contextmanager
+def _failures_told() -> Iterator[None]:
+    """Turn an AgentError raised in the block into what says the same to those who are no callers."""
+    try:
+        yield
+    except AgentError as error:
+        detail = f"{error.code}: {error.detail}" if error.code else error.detail
+        raise AgentFailed(detail, agent_status=error.status) from error
 
 
 def _arguments(handler: Handler, payload: bytes) -> dict[str, Any]:

@@ -21,7 +21,8 @@ from weft.sidecar.settings import SidecarSettings
 from weft.sidecar.task_delivery import TaskDelivery
 from weft.store.nats import NatsStore
 from weft.tasks.attempt import Runner
-from weft.work.duties import EventDuty, TaskDuty, Work
+from weft.work.duties import TaskDuty, Work
+from weft.work.event_duty import EventDuty
 from weft.work.membership import Membership, join
 
 

@@ -165,14 +165,14 @@ class InMemoryMesh:
 
     def _give_work(self, member: Member, identity: SpiffeId) -> None:
         """Have it begin. Its groups are there before that, so that it misses nothing from now on."""
-        for task in member.app.tasks:
+        work = member.app.work
+        for task in work.tasks:
             self._messages.use_queue(task.queue)
-        for each in member.app.events:
+        for each in work.events:
             self._messages.subscribe(
                 identity, each.topic, every_instance=each.every_instance, start=each.start
             )
-        if member.app.tasks or member.app.events:
-            member.app.start()
+        member.app.start()
 
 
 def _name(instance: Instance | str) -> str:

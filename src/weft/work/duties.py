@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Protocol, TypeVar
@@ -13,14 +13,14 @@ from weft.aio.backoff import backoff
 from weft.aio.reminder import Reminder
 from weft.aio.tasks import TaskOwner
 from weft.errors import MeshError
-from weft.events.filters import EventFilter
-from weft.events.subscriber import EventHandler, Subscriber
+from weft.events.subscriber import Subscriber
 from weft.messaging.control import Subscription
 from weft.model.queue import QueueSpec
-from weft.model.topic import TopicSpec
 from weft.tasks.attempt import Runner
 from weft.tasks.worker import Worker
+from weft.work.event_duty import EventDuty
 from weft.work.membership import Membership
+from weft.work.sharing import shared
 
 logger = logging.getLogger("weft.work")
 
@@ -44,21 +44,6 @@ class TaskDuty:
     """Tasks at once; None: as many as the queue says."""
 
 
-@dataclass(frozen=True, slots=True)
-class EventDuty:
-    """Topics to subscribe to."""
-
-    topic: str
-    """As in `orders`, `orders.*`, `>`."""
-    handler: Callable[[TopicSpec], EventHandler]
-    """Makes, of the topic as it is declared, what takes its events."""
-    every_instance: bool = False
-    filter: EventFilter | None = None
-    concurrency: int = 8
-    start: Mapping[str, float] | None = None
-    """Where a new subscription begins: `{"time": seconds}` or `{"sequence": number}`."""
-
-
 class _Duty(Protocol):
     """Something that is under way: a Worker or a Subscriber."""
 
@@ -76,9 +61,12 @@ class Work:
         events: Sequence[EventDuty],
         join: Callable[[], Awaitable[Membership]],
     ) -> None:
-        """`join` gives the membership; it is called again and again until it does."""
-        self._tasks = tasks
-        self._events = events
+        """`join` gives the membership; it is called again and again until it does.
+
+        Raises InvalidRequest for a topic pattern that is none.
+        """
+        self.tasks = tuple(tasks)
+        self.events = tuple(shared(events))
         self._join = join
         self._owner = TaskOwner("work")
         self._under_way: list[_Duty] = []
@@ -86,10 +74,8 @@ class Work:
 
     def start(self) -> None:
         """Begin, in the background. What cannot begin yet is tried again; needs a running event loop."""
-        for duty in self._tasks:
-            self._owner.start(self._work_on(duty), name=f"queue {duty.queue}")
-        for each in self._events:
-            self._owner.start(self._subscribe(each), name=f"topic {each.topic}")
+        if self.tasks or self.events:
+            self._owner.start(self._begin(), name="begin")
 
     def drain(self) -> None:
         """Take nothing more; what is under way goes on."""
@@ -105,12 +91,16 @@ class Work:
         """Stop. What is under way is broken off and handed back."""
         await self._owner.close()
 
-    async def _work_on(self, duty: TaskDuty) -> None:
-        what = f"work on queue {duty.queue!r}"
-        membership = await self._persistently(what, self._join)
+    async def _begin(self) -> None:
+        membership = await self._persistently("use topics and queues", self._join)
         if membership is None:
             return
+        for duty in self.tasks:
+            self._owner.start(self._work_on(membership, duty), name=f"queue {duty.queue}")
+        for each in self.events:
+            self._owner.start(self._subscribe(membership, each), name=f"topic {each.topic}")
 
+    async def _work_on(self, membership: Membership, duty: TaskDuty) -> None:
         async def work() -> bool:
             spec = await membership.directory.queue(duty.queue)
             worker = await Worker.open(
@@ -134,7 +124,7 @@ class Work:
             return True
 
         logger.info("works on queue %r", duty.queue)
-        await self._persistently(what, work)
+        await self._persistently(f"work on queue {duty.queue!r}", work)
 
     async def _keep_declared(self, worker: Worker, membership: Membership, queue: str) -> None:
         """Have the worker keep to the queue's limits as they are declared by now."""
@@ -143,11 +133,8 @@ class Work:
             with suppress(MeshError):
                 worker.declare(await membership.directory.queue(queue))
 
-    async def _subscribe(self, duty: EventDuty) -> None:
+    async def _subscribe(self, membership: Membership, duty: EventDuty) -> None:
         what = f"subscribe to {duty.topic!r}"
-        membership = await self._persistently(what, self._join)
-        if membership is None:
-            return
 
         async def ask() -> list[Subscription]:
             return await membership.directory.subscribe(
