@@ -103,6 +103,16 @@ class _Operation:
     """The subject that is closed to this identity."""
 
 
+class _Client(Client):
+    """nats-py's, that always tells when its connection broke."""
+
+    async def _process_op_err(self, e: Exception) -> None:
+        # It would try to write what still waits to be written, fail, and end without a word to anybody.
+        self._pending.clear()
+        self._pending_data_size = 0
+        await super()._process_op_err(e)
+
+
 class NatsConnection:
     """A connection to one of `servers` and its JetStream. Open it with `open`."""
 
@@ -142,6 +152,11 @@ class NatsConnection:
     def connected(self) -> bool:
         """Whether the server can be reached now."""
         return self._up.is_set()
+
+    @property
+    def clustered(self) -> bool:
+        """Whether there are several servers, so that a stream may be between two leaders for a while."""
+        return len(self._servers) > 1
 
     @property
     def timeout(self) -> float:
@@ -312,7 +327,7 @@ class NatsConnection:
 
     async def _connect(self) -> None:
         """Connect to any server and see that all streams are there. Raises Unavailable."""
-        client = Client()
+        client = _Client()
         requests = Requests(client)
         self._reason = ""
 

@@ -24,9 +24,10 @@ _NO_STORAGE = frozenset({10023, 10028, 10047})
 """Insufficient resources; resources limits exceeded; insufficient storage."""
 _NO_SPACE = "no space left"
 
-ELECTION_PAUSES = (0.05, 0.15, 0.3)
-"""Seconds to wait for a stream or consumer that nobody answers for: in a cluster it may just be between two
-leaders."""
+_PAUSE = 0.15
+"""Seconds until a stream or consumer that nobody answers for is asked for again."""
+_ATTEMPTS = 3
+"""How often it is asked for where there is but one server."""
 
 _PIECE_BYTES = 8 * 1024 * 1024
 """Bytes of messages that are looked at in one go."""
@@ -69,10 +70,10 @@ class JetStreamApi:
     async def publish(self, what: str, subject: str, data: bytes, headers: dict[str, str]) -> int:
         """Have a stream take a message; return its sequence.
 
-        Raises NotFound if there is no such stream, QueueFull, Unavailable, saying that Weft cannot `what`, or
-        Denied.
+        Raises NotFound if there is no such stream (in a cluster Unavailable), QueueFull, Unavailable, saying
+        that Weft cannot `what`, or Denied.
         """
-        for pause in (*ELECTION_PAUSES, None):
+        for pause in (*pauses(self.connection), None):
             try:
                 return await self.connection.publish(what, subject, data, headers)
             except Unavailable as error:
@@ -82,7 +83,7 @@ class JetStreamApi:
                 if not isinstance(cause, nats.errors.NoRespondersError):
                     raise
                 if pause is None:
-                    raise undeclared(what) from cause
+                    raise unanswered(self.connection, what) from cause
             await asyncio.sleep(pause)
         raise AssertionError("the last attempt returns or raises")
 
@@ -119,7 +120,7 @@ class JetStreamApi:
         finally:
             await unsubscribe(subscriptions)
         if statuses == [NO_RESPONDERS]:
-            raise undeclared(what)
+            raise unanswered(self.connection, what)
         return found
 
     async def _client(self, what: str) -> Any:
@@ -130,8 +131,21 @@ class JetStreamApi:
             raise self.connection.unavailable(what) from error
 
 
-def undeclared(what: str) -> NotFound:
-    """The error that tells that Weft cannot `what` since there is no such queue, topic or group."""
+def pauses(connection: NatsConnection) -> Sequence[float]:
+    """How many seconds to wait before each further attempt to reach what nobody answers for.
+
+    It does not exist, or in a cluster is between two leaders.
+    """
+    attempts = int(connection.timeout / _PAUSE) if connection.clustered else _ATTEMPTS
+    return [_PAUSE] * attempts
+
+
+def unanswered(connection: NatsConnection, what: str) -> NotFound | Unavailable:
+    """The error that tells that Weft cannot `what` since nobody answers for that queue, topic or group."""
+    if connection.clustered:
+        return Unavailable(
+            f"cannot {what}: no server answers for it; it was not declared, or is between two leaders"
+        )
     return NotFound(f"cannot {what}: it was not declared, or was removed")
 
 

@@ -24,7 +24,7 @@ from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
 
 from weft.errors import Unavailable
-from weft.messaging.brokers.nats_api import ELECTION_PAUSES, undeclared
+from weft.messaging.brokers.nats_api import pauses, unanswered
 from weft.messaging.brokers.nats_wire import DESCRIPTION, NO_RESPONDERS, STATUS, TERMINATE, Place, parse_reply
 from weft.store.nats_connection import NatsConnection, unsubscribe
 
@@ -161,17 +161,20 @@ class NatsPuller(Generic[T]):
         ordered = any(each.ordered for each in self._sources.values())
         # These are only taken from when their bells ring, which takes a moment.
         until = self._loop.time() + max(wait, _ORDERED_TAKE_SECONDS if ordered else 0.0)
-        missing = iter(ELECTION_PAUSES)
+        missing, lost = iter(pauses(self._connection)), 0.0
         while True:
             try:
                 return await self._pull(limit, until)
             except _Lost:
+                lost = lost or self._loop.time()
+                if self._loop.time() > lost + self._connection.timeout:
+                    raise self._connection.unavailable(self._what) from None
                 # nats-py knows of it a moment before it tells that the connection is to be made again.
                 await asyncio.sleep(_LOST_PAUSE)
             except _Missing:
                 pause = next(missing, None)
                 if pause is None:
-                    raise undeclared(self._what) from None
+                    raise unanswered(self._connection, self._what) from None
                 await asyncio.sleep(pause)
 
     async def aclose(self) -> None:
@@ -315,14 +318,14 @@ class NatsPuller(Generic[T]):
 
     async def _probe(self, source: Source) -> None:
         """See that there is such a consumer, and that it may be pulled from; takes nothing."""
-        for pause in (*ELECTION_PAUSES, None):
+        for pause in (*pauses(self._connection), None):
             try:
                 await self._connection.request(self._what, self._next(source), _PROBE)
             except Unavailable as error:
                 if not isinstance(error.__cause__, nats.errors.NoRespondersError):
                     raise
                 if pause is None:
-                    raise undeclared(self._what) from error
+                    raise unanswered(self._connection, self._what) from error
                 await asyncio.sleep(pause)
             else:
                 return
