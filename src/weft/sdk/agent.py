@@ -112,9 +112,10 @@ class Agent:
         InvalidRequest is not tried again.
 
         Raises TypeError if payloads cannot be checked against its signature, ValueError if `queue` has a
-        function already, InvalidRequest if it is no name.
+        function already, InvalidRequest if it is no name, or for a concurrency below 1.
         """
         check_name(queue, "queue")
+        _check_concurrency(f"queue {queue!r}", concurrency)
 
         def register(function: Function) -> Function:
             if queue in self._tasks:
@@ -145,10 +146,12 @@ class Agent:
         Functions whose patterns are of the same topic share one subscription, and the `since` of the first
         that has one; what several of them want they get one after another, and all again if one fails.
 
-        Raises TypeError if the function does not take a ReceivedEvent, ValueError if `topic` has a function
-        already, InvalidRequest for a topic or filter that is none.
+        Raises TypeError if the function does not take a ReceivedEvent, or more than that and a Mesh;
+        ValueError if `topic` has a function already; InvalidRequest for a topic or filter that is none, or a
+        concurrency below 1.
         """
         parse_topic_pattern(topic)
+        _check_concurrency(f"topic {topic!r}", concurrency)
         parsed = parse_filter(filter) if filter is not None else None
 
         def register(function: Function) -> Function:
@@ -157,6 +160,11 @@ class Agent:
             handler = handler_of(topic, function, streams=False, at_hand=(Mesh, ReceivedEvent))
             if ReceivedEvent not in handler.given.values():
                 raise TypeError(f"the function for topic {topic!r} needs a parameter annotated ReceivedEvent")
+            if others := handler.required:
+                raise TypeError(
+                    f"the function for topic {topic!r} asks for {', '.join(others)}: it can have a "
+                    "ReceivedEvent and a Mesh"
+                )
             self._events[topic, every_instance] = EventFunction(
                 topic, handler, every_instance, parsed, concurrency, _start(since)
             )
@@ -246,6 +254,11 @@ def port_from(environ: Mapping[str, str]) -> int:
         if text:
             raise InvalidRequest(f"{variable} must be a port, not {text!r}")
     return DEFAULT_PORT
+
+
+def _check_concurrency(of: str, concurrency: int | None) -> None:
+    if concurrency is not None and concurrency < 1:
+        raise InvalidRequest(f"{of}: {concurrency} at once get nothing done: 1 or more")
 
 
 def _start(since: datetime | int | None) -> dict[str, float] | None:

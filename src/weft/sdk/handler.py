@@ -58,6 +58,16 @@ class Handler:
         return self.function(**arguments, **{name: at_hand[kind] for name, kind in self.given.items()})
 
     @property
+    def required(self) -> list[str]:
+        """The fields that a payload must have."""
+        parameters = inspect.signature(self.function).parameters.values()
+        return [
+            each.name
+            for each in parameters
+            if each.name not in self.given and each.default is inspect.Parameter.empty
+        ]
+
+    @property
     def blocking(self) -> bool:
         """Whether the function is a plain one, to be run in a thread."""
         return not (inspect.iscoroutinefunction(self.function) or inspect.isasyncgenfunction(self.function))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from weft.model.queue import QueueSpec
+from weft.model.topic import TopicSpec
 from weft.testing.mesh import InMemoryMesh
 
-__all__ = ["InMemoryMesh"]
+__all__ = ["InMemoryMesh", "QueueSpec", "TopicSpec"]

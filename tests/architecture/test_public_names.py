@@ -1,0 +1,88 @@
+"""What users import is what was promised: a name less breaks their programs, a name more is a promise."""
+
+from __future__ import annotations
+
+import inspect
+
+import weft
+import weft.testing
+
+NAMES = {
+    "Agent",
+    "AgentError",
+    "AgentFailed",
+    "Change",
+    "ChangeKind",
+    "CloudEvent",
+    "Conflict",
+    "Context",
+    "Denied",
+    "Instance",
+    "Interrupted",
+    "InvalidRequest",
+    "Mesh",
+    "MeshError",
+    "NoHealthyAgent",
+    "NoSuchAgent",
+    "NotFound",
+    "QueueFull",
+    "RateLimited",
+    "ReceivedEvent",
+    "Refused",
+    "Status",
+    "Task",
+    "TaskHandle",
+    "TaskRun",
+    "TaskState",
+    "TimedOut",
+    "TooMany",
+    "Unauthenticated",
+    "Unavailable",
+    "current",
+}
+
+MEMBERS = {
+    "Agent": {
+        *("app", "asgi", "drain", "handles", "health", "on", "run", "serving", "settings", "streams", "task")
+    },
+    "Mesh": {
+        *("aclose", "discover", "membership", "publish", "request", "stream", "submit", "task", "watch")
+    },
+    "ReceivedEvent": {
+        *("data", "deliveries", "event", "headers", "name", "sequence", "subtopic", "topic"),
+    },
+    "TaskHandle": {"cancel", "id", "result", "status", "updates"},
+    "TaskRun": {
+        *("attempt", "content_type", "deadline", "headers", "partial", "payload", "progress", "task"),
+    },
+    "TaskState": {"CANCELLED", "FAILED", "QUEUED", "RUNNING", "SUCCEEDED"},
+}
+"""What programs use of the names that have the most to them."""
+
+IN_MEMORY = {
+    *("add", "asgi", "client", "drain", "events", "kill", "redrive", "set_status", "tasks"),
+}
+
+
+def public(kind: type) -> set[str]:
+    """The attributes of a class's instances that are everybody's."""
+    source = inspect.getsource(kind)
+    inside = {name for name in vars(kind) if not name.startswith("_")}
+    return inside | {
+        each.strip().removeprefix("self.").partition(" ")[0].rstrip(":").partition(":")[0]
+        for each in source.splitlines()
+        if each.startswith("        self.") and " = " in each and not each.strip().startswith("self._")
+    }
+
+
+def test_the_names_of_the_package_are_those_that_were_promised() -> None:
+    assert set(weft.__all__) == NAMES
+    assert set(weft.testing.__all__) == {"InMemoryMesh", "QueueSpec", "TopicSpec"}
+
+
+def test_what_the_most_used_names_have_is_what_was_promised() -> None:
+    assert {name: public(getattr(weft, name)) - {"terminal"} for name in MEMBERS} == MEMBERS
+
+
+def test_the_mesh_in_memory_has_what_was_promised() -> None:
+    assert public(weft.testing.InMemoryMesh) == IN_MEMORY
