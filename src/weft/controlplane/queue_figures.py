@@ -29,6 +29,9 @@ WINDOW = 30.0
 SAMPLE = 100
 """How many of the tasks that changed last tell how long one takes."""
 
+SAMPLE_SHARE = 0.02
+"""So much of the time, at most, goes into looking how long tasks take, which is slow where a million wait."""
+
 LOOK_LIMIT = 10.0
 """Seconds that a look at one queue may take."""
 
@@ -48,6 +51,17 @@ class Figures:
     """When it was looked at, in seconds since 1970."""
 
 
+@dataclass(slots=True)
+class _ServiceTime:
+    """How long a task of one queue takes, as was seen last."""
+
+    seconds: float | None = None
+    standing: tuple[int, int, int | None] | None = None
+    """How the queue stood then."""
+    due: float = 0.0
+    """When it may be looked at again, by the monotonic clock."""
+
+
 class QueueFigures:
     """The figures of all queues. Have `run` run."""
 
@@ -57,7 +71,7 @@ class QueueFigures:
         self._metrics = _Metrics(registry)
         self._current: dict[str, Figures] = {}
         self._totals: dict[str, deque[tuple[float, int]]] = {}
-        self._service_times: dict[str, float] = {}
+        self._service_times: dict[str, _ServiceTime] = {}
 
     @property
     def current(self) -> Mapping[str, Figures]:
@@ -85,7 +99,7 @@ class QueueFigures:
     async def _look(self, name: str, spec: QueueSpec) -> Figures:
         stats = await self._brokerage.broker.queue_stats(name)
         rate = self._arrival_rate(name, stats)
-        service_time = await self._service_time(name)
+        service_time = await self._service_time(name, stats)
         desired = (
             None
             if rate is None or service_time is None
@@ -112,7 +126,13 @@ class QueueFigures:
         (since, before), (until, after) = totals[0], totals[-1]
         return (after - before) / (until - since) if until > since else None
 
-    async def _service_time(self, name: str) -> float | None:
+    async def _service_time(self, name: str, stats: QueueStats) -> float | None:
+        known = self._service_times.setdefault(name, _ServiceTime())
+        standing = (stats.ready, stats.in_flight, stats.enqueued_total)
+        begun = time.monotonic()
+        # As long as nothing happens in a queue it stays as it is.
+        if standing == known.standing or begun < known.due:
+            return known.seconds
         page = await self._tasks.list(name, limit=SAMPLE)
         times = [
             each.finished_at - each.started_at
@@ -120,8 +140,10 @@ class QueueFigures:
             if each.finished_at is not None and each.started_at is not None
         ]
         if times:
-            self._service_times[name] = sum(times) / len(times)
-        return self._service_times.get(name)
+            known.seconds = sum(times) / len(times)
+        now = time.monotonic()
+        known.standing, known.due = standing, now + (now - begun) / SAMPLE_SHARE
+        return known.seconds
 
     def _take(self, name: str, figures: Figures) -> None:
         before = self._current.get(name)
