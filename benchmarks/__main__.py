@@ -23,6 +23,7 @@ from benchmarks import (
     queue_latency,
     queue_memory,
     sdk_calls,
+    seed_case,
     signing,
     task_rate,
     throughput,
@@ -48,6 +49,7 @@ BENCHMARKS: dict[str, Callable[..., Awaitable[Result]]] = {
     "events": event_rate.measure,
     "queue-latency": queue_latency.measure,
     "queue-memory": queue_memory.measure,
+    "seed": seed_case.measure,
 }
 
 _MIN_WIDTH = 120
@@ -105,6 +107,9 @@ def _keep(directory: Path, machine: dict[str, Any], results: dict[str, Result]) 
     file = directory / time.strftime("bench-%Y%m%d-%H%M%S.json")
     content = {"machine": machine, "results": {name: each.json() for name, each in results.items()}}
     file.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    for each in results.values():
+        for name, text in each.files.items():
+            (directory / name).write_text(text, encoding="utf-8")
     return file
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -73,6 +73,8 @@ class Result:
     figures: tuple[Figure, ...]
     notes: tuple[str, ...] = field(default=())
     """What a reader must know to judge the figures."""
+    files: Mapping[str, str] = field(default_factory=dict)
+    """Texts to be kept beside the figures, by file name: plots, say."""
 
     def json(self) -> dict[str, Any]:
         """All of it, JSON types only."""

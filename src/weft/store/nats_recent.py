@@ -19,9 +19,9 @@ _WIDER = 8
 
 _UNFILTERED = 4
 """So many times `limit` from the end is read without a filter, unless there is nothing of what is asked for
-among the very last. For NATS counts first what is under a filter, and lets nobody write meanwhile: with a million
-messages that takes it most of a second. What is rare there is rare altogether, in the usual case, and quickly
-counted."""
+among the very last. For NATS counts first what is under a filter, and lets nobody write meanwhile: with a
+million messages that takes it most of a second. What is rare there is rare altogether, in the usual case, and
+quickly counted."""
 
 
 async def recent(
