@@ -92,7 +92,7 @@ def test_what_failed_is_found_among_the_dead_and_put_back(weft: Weft) -> None:
     assert "1 dead letters of queue fragile would be gone for good: give --yes" in refused.stderr
     mended.touch()
     assert weft.ok("queue", "redrive", "fragile", task_id) == "queue/fragile: 1 task put back\n"
-    assert weft.ok("task", "watch", task_id).endswith("succeeded  \nmended\n")
+    assert weft.ok("task", "watch", task_id).endswith("succeeded\nmended\n")
     assert weft.ok("queue", "purge", "fragile", "--dead", "--yes") == "queue/fragile: 0 tasks thrown away\n"
 
 

@@ -17,7 +17,9 @@ _HERE = ControlPlane()
 
 
 async def delete(
-    kind: Annotated[str | None, Parameter(help="agent, route or trafficpolicy.", show_default=False)] = None,
+    kind: Annotated[
+        str | None, Parameter(help="agent, route, queue, topic, gateway and so on.", show_default=False)
+    ] = None,
     name: Annotated[str | None, Parameter(help="Its name.", show_default=False)] = None,
     /,
     *,

@@ -98,7 +98,9 @@ def _line(name: str, document: dict[str, Any]) -> Text:
         return Text(f"partial    {printable(text)}")
     state = document["state"]
     line = Text(f"{state:10} ", style=STATUS_STYLES.get(state, ""))
-    return line.append(printable(_beside(document)), style="default")
+    line.append(printable(_beside(document)), style="default")
+    line.rstrip()
+    return line
 
 
 def _beside(task: dict[str, Any]) -> str:
