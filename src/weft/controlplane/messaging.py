@@ -22,6 +22,7 @@ from weft.resources.view import ResourceView
 from weft.store.bucket import Store
 from weft.store.nats import NatsStore
 from weft.tasks.client import TaskClient
+from weft.tasks.purge import Purge
 from weft.tasks.redrive import Redrive
 
 SOURCE = "/control"
@@ -43,6 +44,15 @@ class Messaging:
     async def redrive(self, queue: str, ids: Collection[str] | None) -> int:
         """Have these tasks, or all that failed, tried anew; how many. Raises NotFound and Unavailable."""
         return await (await Redrive.open(self.store, self.brokerage.broker)).redrive(queue, ids)
+
+    async def purge(self, queue: str, *, dead: bool) -> int:
+        """Throw away what waits, and cancel the tasks that it was; or the dead letters. How many messages.
+
+        Raises NotFound and Unavailable.
+        """
+        if dead:
+            return await self.brokerage.broker.purge(queue, dead=True)
+        return await (await Purge.open(self.store, self.brokerage.broker)).purge(queue)
 
 
 async def open_messaging(

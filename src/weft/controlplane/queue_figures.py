@@ -6,7 +6,7 @@ import asyncio
 import logging
 import time
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from prometheus_client import CollectorRegistry, Counter, Gauge
@@ -52,10 +52,13 @@ class Figures:
 
 
 @dataclass(slots=True)
-class _ServiceTime:
-    """How long a task of one queue takes, as was seen last."""
+class _Sample:
+    """What was seen last of the tasks of one queue that changed last."""
 
     seconds: float | None = None
+    """How long one takes."""
+    submitted: tuple[float, ...] = ()
+    """When they were submitted, in order; seconds since 1970."""
     standing: tuple[int, int, int | None] | None = None
     """How the queue stood then."""
     due: float = 0.0
@@ -71,7 +74,7 @@ class QueueFigures:
         self._metrics = _Metrics(registry)
         self._current: dict[str, Figures] = {}
         self._totals: dict[str, deque[tuple[float, int]]] = {}
-        self._service_times: dict[str, _ServiceTime] = {}
+        self._samples: dict[str, _Sample] = {}
 
     @property
     def current(self) -> Mapping[str, Figures]:
@@ -99,7 +102,10 @@ class QueueFigures:
     async def _look(self, name: str, spec: QueueSpec) -> Figures:
         stats = await self._brokerage.broker.queue_stats(name)
         rate = self._arrival_rate(name, stats)
-        service_time = await self._service_time(name, stats)
+        sample = await self._sample(name, stats)
+        service_time = sample.seconds
+        if rate is None:
+            rate = sampled_rate(sample.submitted, time.time())
         desired = (
             None
             if rate is None or service_time is None
@@ -126,13 +132,14 @@ class QueueFigures:
         (since, before), (until, after) = totals[0], totals[-1]
         return (after - before) / (until - since) if until > since else None
 
-    async def _service_time(self, name: str, stats: QueueStats) -> float | None:
-        known = self._service_times.setdefault(name, _ServiceTime())
+    async def _sample(self, name: str, stats: QueueStats) -> _Sample:
+        known = self._samples.setdefault(name, _Sample())
         standing = (stats.ready, stats.in_flight, stats.enqueued_total)
         begun = time.monotonic()
         # As long as nothing happens in a queue it stays as it is.
-        if standing == known.standing or begun < known.due:
-            return known.seconds
+        idle = standing == known.standing and stats.enqueued_total is not None
+        if idle or begun < known.due:
+            return known
         page = await self._tasks.list(name, limit=SAMPLE)
         times = [
             each.finished_at - each.started_at
@@ -141,9 +148,10 @@ class QueueFigures:
         ]
         if times:
             known.seconds = sum(times) / len(times)
+        known.submitted = tuple(sorted(each.submitted_at for each in page.tasks))
         now = time.monotonic()
         known.standing, known.due = standing, now + (now - begun) / SAMPLE_SHARE
-        return known.seconds
+        return known
 
     def _take(self, name: str, figures: Figures) -> None:
         before = self._current.get(name)
@@ -153,8 +161,21 @@ class QueueFigures:
     def _forget(self, name: str) -> None:
         del self._current[name]
         self._totals.pop(name, None)
-        self._service_times.pop(name, None)
+        self._samples.pop(name, None)
         self._metrics.forget(name)
+
+
+def sampled_rate(submitted: Sequence[float], now: float) -> float | None:
+    """Tasks submitted in a second, by when those were submitted, in order, whose records changed last.
+
+    For brokers that do not count. As long as workers keep up, what changed last is what was submitted last.
+    None if there is none.
+    """
+    if not submitted:
+        return None
+    recent = [each for each in submitted if each > now - WINDOW]
+    span = WINDOW if len(recent) < len(submitted) else now - submitted[0]
+    return len(recent) / max(span, 1.0)
 
 
 class _Metrics:

@@ -147,11 +147,11 @@ async def redrive_dead_letters(
 async def purge(
     messaging: CurrentMessaging, changes: Audited, name: Name, *, dead: bool = False, confirm: str = ""
 ) -> Count:
-    """Throw away what waits, or the dead letters; `confirm` must be the queue's name."""
+    """Throw away what waits, its tasks cancelled, or the dead letters; `confirm` must be the queue's name."""
     await messaging.brokerage.queue(name)
     if confirm != name:
         raise InvalidRequest(f"what is thrown away is gone: give confirm={name} if you mean it")
-    count = await messaging.brokerage.broker.purge(name, dead=dead)
+    count = await messaging.purge(name, dead=dead)
     changes.note("purge queue", f"queue/{name}", dead=str(dead).lower(), count=str(count))
     return Count(count=count)
 
