@@ -63,6 +63,12 @@ DEFAULT_INBOX_PREFIX = "_INBOX"
 
 _REFUSED = "this identity is refused, or the control plane, which is asked about each connection, is away"
 
+_NO_ROOM = re.compile("insufficient (storage )?resources|resource limits exceeded", re.IGNORECASE)
+_MAKE_ROOM = "its disk, or its share of it, is full: make room, or raise JetStream's limits"
+
+# A stream whose disk was full answers nobody any more, until its server is started again.
+_SEE = "see that nats-server runs there with JetStream on, and that its disk is not full"
+
 _LOST = "the connection was lost"
 _HUNG_UP = "it hung up in place of a welcome"
 _REFUSAL = re.compile(f"authorization|authentication|{_HUNG_UP}", re.IGNORECASE)
@@ -287,10 +293,13 @@ class NatsConnection:
     def unavailable(self, what: str, error: BaseException | None = None) -> Unavailable:
         """The error that tells that Weft could not do `what`."""
         reason = str(error or "") or self._reason or f"no answer within {self._timeout:g} s"
-        refused = self._login.tls is not None and _REFUSAL.search(reason) is not None
+        advice = _SEE
+        if _NO_ROOM.search(reason):
+            advice = _MAKE_ROOM
+        elif self._login.tls is not None and _REFUSAL.search(reason):
+            advice = _REFUSED
         return Unavailable(
-            f"cannot {what}: NATS at {self._where} cannot be reached or cannot do it ({reason}); "
-            + (_REFUSED if refused else "see that nats-server runs there with JetStream on")
+            f"cannot {what}: NATS at {self._where} cannot be reached or cannot do it ({reason}); {advice}"
         )
 
     async def reconnect(self) -> None:
