@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import signal
 from collections.abc import AsyncIterator, Sequence
@@ -24,8 +25,19 @@ _START_LIMIT = 20.0
 class NatsServer:
     """A nats-server with JetStream on disk that can be killed and brought back at the same port."""
 
-    def __init__(self, directory: Path, guard: Guard, security: NatsSecurity | None = None) -> None:
-        """`guard` ends it if the test runner is killed; with `security` it is as `weft up` has it."""
+    def __init__(
+        self,
+        directory: Path,
+        guard: Guard,
+        security: NatsSecurity | None = None,
+        *,
+        max_store: int | None = None,
+    ) -> None:
+        """`guard` ends it if the test runner is killed; with `security` it is as `weft up` has it.
+
+        Without, it keeps `max_store` bytes at most, if given.
+        """
+        self._max_store = max_store
         self._directory = directory
         self._security = security
         self._guard = guard
@@ -90,7 +102,12 @@ class NatsServer:
     def _arguments(self) -> Sequence[str]:
         if self._security is None:
             addresses = ("--addr", _HOST, "--port", str(self.port))
-            return (*addresses, "--jetstream", "--store_dir", str(self.data))
+            if self._max_store is None:
+                return (*addresses, "--jetstream", "--store_dir", str(self.data))
+            limited = self._directory / "limited.conf"
+            settings = {"store_dir": str(self.data), "max_file_store": self._max_store}
+            limited.write_text(json.dumps({"jetstream": settings}))
+            return (*addresses, "--config", str(limited))
         file = self._directory / "nats.conf"
         file.write_text(nats_config(self.port, self.data, self._security))
         return ("--config", str(file))
@@ -106,10 +123,12 @@ class NatsServer:
 
 
 @asynccontextmanager
-async def nats_server(directory: Path, security: NatsSecurity | None = None) -> AsyncIterator[NatsServer]:
+async def nats_server(
+    directory: Path, security: NatsSecurity | None = None, *, max_store: int | None = None
+) -> AsyncIterator[NatsServer]:
     """A running nats-server that keeps its data in `directory`; gone when the context is left."""
     async with Guard(grace=0.1) as guard:
-        server = NatsServer(directory, guard, security)
+        server = NatsServer(directory, guard, security, max_store=max_store)
         try:
             await server.start()
             yield server
