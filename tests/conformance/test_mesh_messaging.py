@@ -241,6 +241,21 @@ async def test_what_is_submitted_again_with_its_idempotency_key_is_the_same_task
     assert done.items == [1]
 
 
+async def test_an_idempotency_key_is_of_an_agent_type_whichever_instance_submits(mesh: MessagingMesh) -> None:
+    both = asyncio.Barrier(2)
+    key = secrets.token_hex(8)
+
+    async def pass_on(mesh: Mesh, run: TaskRun) -> tuple[str, str]:
+        await both.wait()
+        return run.task.worker, (await mesh.submit("plain", idempotency_key=key)).id
+
+    names = await mesh.add(worker("single", pass_on), 2)
+    tasks = [await mesh.client.submit("single") for _ in range(2)]
+    (one, first), (other, second) = [await result(each) for each in tasks]
+    assert {one, other} == set(names)
+    assert first == second
+
+
 async def test_tasks_of_higher_priority_come_first(mesh: MessagingMesh) -> None:
     done = Inbox()
 

@@ -132,8 +132,8 @@ class TaskClient:
 
         `payload` is bytes, or else what has a JSON. `delay` is in seconds; `not_before` and `deadline` are in
         seconds since 1970, `result_ttl` is in seconds (a second to 30 days); without these two the queue's
-        are taken. What is submitted again by the same submitter with the same `idempotency_key`, while the
-        task's record is kept, is that task. `headers` reach the worker.
+        are taken. What is submitted again by the same submitter, or another instance of its type, with the
+        same `idempotency_key`, while the task's record is kept, is that task. `headers` reach the worker.
 
         Raises InvalidRequest; NotFound for a queue that is not declared; QueueFull; Conflict if the key was
         used with another payload; Denied; Unavailable, after which the task may be there all the same.
@@ -144,7 +144,11 @@ class TaskClient:
         who = submitter or self._submitter
         task = _checked(
             Task(
-                id=new_id(queue, now) if idempotency_key is None else derived_id(queue, who, idempotency_key),
+                id=(
+                    new_id(queue, now)
+                    if idempotency_key is None
+                    else derived_id(queue, _principal(who), idempotency_key)
+                ),
                 state=TaskState.QUEUED,
                 submitted_at=now,
                 submitter=who,
@@ -246,35 +250,40 @@ class TaskClient:
                 task.id, task, revision=entry.revision, ttl=lifetime(task, self._clock())
             )
             again = replace(submission, task=task, revision=revision, message_id=another_message_id(task.id))
-            await self._enqueued(again, spec)
+            # If that fails the record stays: somebody may have been told that the task is there, and it is.
+            await self._put(again, spec)
             known = replace(task, enqueued=True)
             await records.update(task.id, known, revision=revision, ttl=lifetime(known, self._clock()))
         return Submitted(task, created=False)
 
     async def _enqueued(self, submission: Submission, spec: QueueSpec) -> Task:
         """Put its message into the queue; if that fails have it be as if nothing had been submitted."""
-        task = submission.task
-        delay = max(0.0, (task.not_before or 0.0) - self._clock())
         try:
-            body = await self._protection.seal(
-                Channel(ChannelKind.QUEUE, task.queue),
-                submission.message_id,
-                submission.content_type,
-                submission.body,
-                encrypted=spec.encrypted,
-            )
-            await self._broker.enqueue(
-                task.queue,
-                message_for(replace(submission, body=body)),
-                priority=_PRIORITIES[task.priority],
-                delay=min(delay, MAX_DELAY),
-            )
+            await self._put(submission, spec)
         except MeshError:
             begun = await self._withdrawn(submission)
             if begun is None:
                 raise
             return begun
-        return task
+        return submission.task
+
+    async def _put(self, submission: Submission, spec: QueueSpec) -> None:
+        """Put its message into the queue."""
+        task = submission.task
+        delay = max(0.0, (task.not_before or 0.0) - self._clock())
+        body = await self._protection.seal(
+            Channel(ChannelKind.QUEUE, task.queue),
+            submission.message_id,
+            submission.content_type,
+            submission.body,
+            encrypted=spec.encrypted,
+        )
+        await self._broker.enqueue(
+            task.queue,
+            message_for(replace(submission, body=body)),
+            priority=_PRIORITIES[task.priority],
+            delay=min(delay, MAX_DELAY),
+        )
 
     async def _withdrawn(self, submission: Submission) -> Task | None:
         """Delete the record again. The task, if a worker has begun it: its message got through after all."""
@@ -289,6 +298,11 @@ class TaskClient:
         except Unavailable:
             pass  # what is left expires some time, and has no effect till then
         return None
+
+
+def _principal(submitter: str) -> str:
+    """Whose idempotency keys are the same ones: a process that comes back may have another name."""
+    return submitter.rpartition("/")[0] if submitter.startswith("spiffe://") else submitter
 
 
 def _start(delay: float | None, not_before: float | None, now: float) -> float | None:
