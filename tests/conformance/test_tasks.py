@@ -243,6 +243,16 @@ async def test_a_full_queue_refuses_and_leaves_nothing_behind(tasks: TaskScene) 
     assert (await client.submit(queue, 3, idempotency_key="k")).created
 
 
+async def test_a_task_that_was_taken_outlives_its_repetition_into_a_full_queue(tasks: TaskScene) -> None:
+    queue = await tasks.queue(max_length=1)
+    client = await tasks.client()
+    taken = await client.submit(queue, 1, idempotency_key="k")
+    with pytest.raises(QueueFull):
+        await client.submit(queue, 1, idempotency_key="k")
+    async with tasks.worker(queue):
+        assert (await ended(client, taken.task.id)).result == {"twice": 2}
+
+
 async def test_submissions_that_make_no_sense_are_refused(tasks: TaskScene) -> None:
     queue = await tasks.queue()
     client = await tasks.client()
