@@ -117,7 +117,7 @@ def test_importing_every_module_starts_nothing_and_reads_no_environment() -> Non
 def test_the_public_names_are_these() -> None:
     assert weft.__all__ == PUBLIC_NAMES
     assert [name for name in PUBLIC_NAMES if getattr(weft, name).__name__ != name] == []
-    assert weft.testing.__all__ == ["InMemoryMesh"]
+    assert weft.testing.__all__ == ["InMemoryMesh", "QueueSpec", "TopicSpec"]
 
 
 def test_the_public_errors_are_one_tree() -> None:
