@@ -67,6 +67,23 @@ async def test_the_generation_grows_with_the_spec_only(resources: Resources) -> 
     assert await resources.get("Agent", "summarizer") == changed.resource
 
 
+def topic(spec: str) -> str:
+    return f"apiVersion: weft.dev/v1alpha1\nkind: Topic\nmetadata: {{name: orders}}\nspec: {spec}\n---\n"
+
+
+async def test_the_partitions_of_a_topic_stay_until_it_is_deleted(resources: Resources) -> None:
+    await resources.apply(parsed(topic("{partitions: 4}")))
+    for refused in (topic("{}"), topic("{partitions: 8}")):
+        with pytest.raises(InvalidResource, match="4 for good"):
+            await resources.apply(parsed(agent(), refused))
+        with pytest.raises(InvalidResource, match="4 for good"):
+            await resources.diff(parsed(refused))
+    assert await resources.list("Agent") == []
+    await resources.apply(parsed(topic("{partitions: 4, maxDeliveries: 2}")))
+    await resources.delete("Topic", "orders")
+    assert outcomes(await resources.apply(parsed(topic("{partitions: 8}")))) == ["created"]
+
+
 async def test_a_default_that_is_written_out_is_a_change(resources: Resources) -> None:
     await resources.apply(parsed(agent(spec="{}")))
     assert outcomes(await resources.apply(parsed(agent(spec="{weight: 1}")))) == ["configured"]

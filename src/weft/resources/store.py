@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
@@ -13,6 +13,7 @@ from weft.errors import Conflict, InvalidResource, MeshError, NotFound, Unavaila
 from weft.model.manifest import Document, check_together, dump_manifest
 from weft.model.resource import AnyResource
 from weft.model.secret import SecretSpec
+from weft.model.unchangeable import forbidden_changes
 from weft.resources.codec import ResourceCodec
 from weft.resources.turn import Turn
 from weft.store.bucket import Bucket, Entry, Store
@@ -95,6 +96,7 @@ class Resources:
         stored = await self._stored()
         check_together(documents, (entry.value for entry in stored.values()))
         differences = []
+        _check_changes(documents, stored)
         for document in documents:
             current = stored.get(document.resource.key)
             resource = self._prepare(document, current.value if current else None)
@@ -128,6 +130,7 @@ class Resources:
         """What applying `documents` would make of the resources; raises if they cannot be applied."""
         stored = await self._stored()
         check_together(documents, (entry.value for entry in stored.values()))
+        _check_changes(documents, stored)
         for each in documents:
             _check_version(each.resource, stored.get(each.resource.key))
         return [self._planned(each, stored.get(each.resource.key)) for each in documents]
@@ -197,6 +200,18 @@ def _stamped(
 ) -> AnyResource:
     stamps = {"resource_version": version, "generation": generation, "creation_timestamp": created}
     return resource.model_copy(update={"metadata": resource.metadata.model_copy(update=stamps)})
+
+
+def _check_changes(documents: Sequence[Document], stored: Mapping[str, Entry[AnyResource]]) -> None:
+    """Raise InvalidResource for what may not be changed."""
+    problems = [
+        each.problem(message, path)
+        for each in documents
+        if (current := stored.get(each.resource.key)) is not None
+        for path, message in forbidden_changes(current.value, each.resource)
+    ]
+    if problems:
+        raise InvalidResource(problems)
 
 
 def _check_version(resource: AnyResource, current: Entry[AnyResource] | None) -> None:
