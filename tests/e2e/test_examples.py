@@ -350,7 +350,7 @@ def test_the_example_of_tests_passes() -> None:
         cwd=EXAMPLES.parent,
     )
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "3 passed" in done.stdout
+    assert "4 passed" in done.stdout
 
 
 def test_every_example_is_named_here() -> None:
