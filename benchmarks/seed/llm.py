@@ -49,9 +49,11 @@ class Llm:
 
 def llm(seconds: float) -> Llm:
     """An LLM by which one agent serves SERVED requests a second, in the mean over so many seconds."""
-    changes = tuple(_changes(seconds))
+    # It goes on behind the last request, for those that are answered later.
+    changes = tuple(_changes(2 * seconds))
     speed = 0.0
-    for number, (start, end) in enumerate(pairwise((0.0, *changes, seconds))):
+    within = (each for each in changes if each < seconds)
+    for number, (start, end) in enumerate(pairwise((0.0, *within, seconds))):
         speed += (end - start) / (_SLOWDOWN if number % 2 else 1.0)
     return Llm(changes, calm=CONCURRENCY * speed / seconds / SERVED)
 

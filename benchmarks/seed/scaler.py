@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from benchmarks.seed.clients import Clock
 from benchmarks.seed.mesh import SCALED, Cast
 
+from weft.aio.poll import until
 from weft.local.mesh import LocalMesh
 from weft.local.messaging_control import MessagingApi
 
@@ -18,6 +19,8 @@ MOST = 20
 
 _INTERVAL = 1.0
 """Real seconds between two decisions."""
+_START_LIMIT = 120.0
+"""Real seconds in which agents must have started."""
 _PATIENCE = 10.0
 """Real seconds for which the figure must have been lower before there are fewer, as is usual."""
 
@@ -51,15 +54,28 @@ class Scaler:
         return max(each for _, each in self._wanted)
 
 
-async def watch_agents(
-    mesh: LocalMesh, agent_type: str, clock: Clock, note: Callable[[float, int], None]
-) -> None:
-    """Note how many agents of a type are at work, again and again, for ever."""
+async def watch_agents(mesh: LocalMesh, clock: Clock, note: Callable[[float, int], None]) -> None:
+    """Note how many agents are at work whose number follows the work, again and again, for ever."""
     while True:
-        ready = [
-            name
-            for name, child in mesh.children.items()
-            if name.rpartition("-")[0] == agent_type and child.phase == "ready"
-        ]
-        note(clock.now(), len(ready))
+        note(clock.now(), _at_work(mesh, SCALED))
         await asyncio.sleep(_INTERVAL / 4)
+
+
+async def at_work(mesh: LocalMesh, wanted: Mapping[str, int]) -> None:
+    """Return when so many agents of each type are at work. Raises RuntimeError after _START_LIMIT."""
+
+    async def there() -> bool:
+        return all(_at_work(mesh, agent_type) == count for agent_type, count in wanted.items())
+
+    try:
+        async with asyncio.timeout(_START_LIMIT):
+            await until(there)
+    except TimeoutError:
+        raise RuntimeError(f"after {_START_LIMIT:g} s there are not {dict(wanted)} agents") from None
+
+
+def _at_work(mesh: LocalMesh, agent_type: str) -> int:
+    return sum(
+        child.phase == "ready" and name.rpartition("-")[0] == agent_type
+        for name, child in mesh.children.items()
+    )
