@@ -118,15 +118,28 @@ async def test_nobody_outside_poses_as_a_member_of_the_mesh(outside: Outside) ->
     assert not {"x-weft-caller", "x-weft-submitter", "x_weft_caller"} & answer["headers"].keys()
 
 
-@pytest.mark.parametrize("chunked", [False, True])
-async def test_a_body_beyond_the_limit_is_refused_before_anybody_sees_it(
-    outside: Outside, chunked: bool
+@pytest.mark.parametrize("size", [2049, 8192, 262144])
+@pytest.mark.parametrize("path", ["/v1/tasks", "/v1/agents/summarizer"])
+async def test_a_body_that_says_to_be_beyond_the_limit_is_refused_before_anybody_is_asked(
+    outside: Outside, path: str, size: int
 ) -> None:
+    answer = await outside.client.post(path, content=b"x" * size, headers={"x-api-key": "right"})
+    assert (answer.status_code, answer.headers["x-weft-error"]) == (413, "invalid-request")
+    assert outside.process.asked == []
+    allowed = await outside.client.post(path, content=b"x" * 2048, headers={"x-api-key": "right"})
+    assert allowed.status_code != 413
+
+
+async def test_a_body_that_turns_out_to_be_beyond_the_limit_is_refused(outside: Outside) -> None:
     async def pieces() -> AsyncIterator[bytes]:
         for _ in range(8):
-            yield b"x" * 1024
+            yield b"x" * 65536
 
-    answer = await outside.client.post("/v1/tasks", content=pieces() if chunked else b"x" * 8192)
+    headers = {"x-api-key": "right"}
+    called = await outside.client.post("/v1/agents/summarizer", content=pieces(), headers=headers)
+    assert (called.status_code, called.headers["x-weft-error"]) == (413, "invalid-request")
+    outside.process.asked.clear()
+    answer = await outside.client.post("/v1/tasks", content=pieces(), headers=headers)
     assert answer.status_code == 413
     assert answer.headers["x-weft-error"] == "invalid-request"
     assert outside.process.asked == []

@@ -50,6 +50,7 @@ SUBMITTER_HEADER = "x-weft-submitter"
 DOOR_HEADER = "x-weft-door"
 """On a request to a gateway's process: `outside` if it came through the outside listener."""
 
+_MAX_LENGTH = 2**63 - 1
 _AUTHZ_FILTER = "envoy.filters.http.ext_authz"
 _CREDENTIALS = ("authorization", "x-api-key")
 _UNTRUSTED = (
@@ -70,12 +71,13 @@ def outside_listener(address: Address, gateway: GatewaySpec) -> Listener:
     manager = connection_manager(OUTSIDE_LISTENER)
     manager.local_reply_config.CopyFrom(outside_replies(gateway.max_body_bytes))
     manager.early_header_mutation_extensions.add(name="outside").typed_config.Pack(_not_from_inside())
-    manager.route_config.CopyFrom(_routes())
-    add_filter(manager, _AUTHZ_FILTER, _authorization())
-    # Reads the whole request before passing it on, so that what is too large never begins.
+    manager.route_config.CopyFrom(_routes(gateway.max_body_bytes))
+    # Reads the whole request before passing it on, so that what is too large never begins. Behind the
+    # question to the gateway it would get in one piece what came meanwhile, and not count it.
     limit = Buffer()
     limit.max_request_bytes.value = gateway.max_body_bytes
     add_filter(manager, "envoy.filters.http.buffer", limit)
+    add_filter(manager, _AUTHZ_FILTER, _authorization())
     add_filter(manager, "envoy.filters.http.router", Router(suppress_envoy_headers=True))
     listener = new_listener(OUTSIDE_LISTENER, TrafficDirection.INBOUND, address)
     if gateway.tls is not None:
@@ -109,9 +111,21 @@ def _authorization() -> ExtAuthz:
     return authz
 
 
-def _routes() -> RouteConfiguration:
-    host = VirtualHost(name="gateway", domains=["*"], routes=[_to_agents(), *map(_to_gateway, _OWN_PATHS)])
+def _routes(max_body_bytes: int) -> RouteConfiguration:
+    routes = [_too_large(max_body_bytes), _to_agents(), *map(_to_gateway, _OWN_PATHS)]
+    host = VirtualHost(name="gateway", domains=["*"], routes=routes)
     return RouteConfiguration(name=OUTSIDE_LISTENER, virtual_hosts=[host])
+
+
+def _too_large(max_body_bytes: int) -> Route:
+    """Refuses whoever says beforehand that it sends too much; others are found out when they have."""
+    match = RouteMatch(prefix="/")
+    length = match.headers.add(name="content-length").range_match
+    length.start, length.end = max_body_bytes + 1, _MAX_LENGTH
+    route = Route(name="too large", match=match)
+    route.direct_response.status = 413
+    route.typed_per_filter_config[_AUTHZ_FILTER].Pack(ExtAuthzPerRoute(disabled=True))
+    return route
 
 
 def _to_agents() -> Route:
