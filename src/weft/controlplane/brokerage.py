@@ -6,7 +6,7 @@ import asyncio
 import json
 import logging
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import asdict, replace
 from types import MappingProxyType
 from typing import TypeVar
@@ -44,7 +44,12 @@ REMEMBERED = 30 * 86400.0
 """Seconds for which a group is remembered once its members don't ask for it any more."""
 
 _LONGEST_PAUSE = 10.0
+_MOST_UNAVAILABLE = 3  # refusals without a reason of their own, after which the broker is taken for lost
 _GROUP = re.compile(r"[a-z0-9-]{1,63}(_[a-z0-9-]{1,63})?")
+
+_Settings = QueueSettings | TopicSettings
+_Key = tuple[str, str]
+"""`queue` or `topic`, and the name."""
 
 SpecT = TypeVar("SpecT", bound=Spec)
 
@@ -82,7 +87,9 @@ class Brokerage:
         self._broker: BrokerAdmin | None = None
         self._access: BrokerAccess | None = None
         self._reason = "it has not been reached yet"
-        self._kept: set[QueueSettings | TopicSettings] = set()
+        self._kept: dict[_Key, _Settings | None] = {}
+        """What the broker has, as this replica has declared it; None: nobody knows how."""
+        self._refused: frozenset[_Key] = frozenset()
 
     @classmethod
     async def open(
@@ -198,36 +205,48 @@ class Brokerage:
         self._access = access
 
     async def _declare(self) -> None:
-        wanted: list[QueueSettings | TopicSettings] = [
-            *(queue_settings(name, spec) for name, spec in self.queues.items()),
-            *(topic_settings(name, spec) for name, spec in self.topics.items()),
-        ]
-        for settings in wanted:
-            if settings not in self._kept:
-                await self._have(settings)
-        names = {_key(each) for each in wanted}
-        for settings in [each for each in self._kept if _key(each) not in names]:
-            await self._remove(settings)
-        self._kept = set(wanted)
+        """Bring in line all that the broker takes. Raises the first refusal, if there was any."""
+        wanted: dict[_Key, _Settings] = {
+            **{("queue", name): queue_settings(name, spec) for name, spec in self.queues.items()},
+            **{("topic", name): topic_settings(name, spec) for name, spec in self.topics.items()},
+        }
+        refusals: dict[_Key, MeshError] = {}
+        try:
+            # What was refused before comes last, and keeps nothing else waiting.
+            for key in sorted(wanted, key=lambda each: each in self._refused):
+                if self._kept.get(key) != wanted[key]:
+                    await _taken(self._have(key, wanted[key]), key, refusals)
+            for key in self._kept.keys() - wanted.keys():
+                await _taken(self._remove(key), key, refusals)
+        finally:
+            self._refused = frozenset(refusals)
+        if refusals:
+            raise next(iter(refusals.values()))
 
-    async def _have(self, settings: QueueSettings | TopicSettings) -> None:
+    async def _have(self, key: _Key, settings: _Settings) -> None:
+        before = self._kept.get(key)
         if isinstance(settings, QueueSettings):
+            self._kept[key] = None
             await self.broker.declare_queue(settings)
         else:
+            if isinstance(before, TopicSettings) and before.partitions != settings.partitions:
+                await self.broker.remove_topic(settings.name)  # it was deleted, and declared anew
+            self._kept[key] = None
             await self.broker.declare_topic(settings)
-        self._kept.add(settings)
+        self._kept[key] = settings
 
-    async def _remove(self, settings: QueueSettings | TopicSettings) -> None:
-        if isinstance(settings, QueueSettings):
-            await self.broker.remove_queue(settings.name)
+    async def _remove(self, key: _Key) -> None:
+        kind, name = key
+        if kind == "queue":
+            await self.broker.remove_queue(name)
         else:
-            await self.broker.remove_topic(settings.name)
-        logger.info("%s was removed with all it held", "/".join(_key(settings)))
-        self._kept.discard(settings)
+            await self.broker.remove_topic(name)
+        logger.info("%s %r was removed with all it held", kind, name)
+        del self._kept[key]
 
     async def _close(self) -> None:
         broker, self._broker, self._access = self._broker, None, None
-        self._kept = set()
+        self._kept = {}
         if broker is not None:
             await broker.aclose()
 
@@ -302,8 +321,18 @@ def _named(specs: Mapping[str, SpecT], kind: str, name: str) -> SpecT:
     return specs[name]
 
 
-def _key(settings: QueueSettings | TopicSettings) -> tuple[str, str]:
-    return ("queue" if isinstance(settings, QueueSettings) else "topic"), settings.name
+async def _taken(change: Awaitable[None], key: _Key, refusals: dict[_Key, MeshError]) -> None:
+    """Have one thing changed, or note its refusal: that says nothing about the others.
+
+    Raises Unavailable when it seems that the broker is away.
+    """
+    try:
+        await change
+    except MeshError as error:
+        refusals[key] = error
+        last = [*refusals.values()][-_MOST_UNAVAILABLE:]
+        if len(last) == _MOST_UNAVAILABLE and all(isinstance(each, Unavailable) for each in last):
+            raise
 
 
 def _group_of(member: SpiffeId, *, every_instance: bool) -> tuple[str, float | None]:
