@@ -67,8 +67,8 @@ class InMemoryMesh:
         self._dying: list[asyncio.Task[None]] = []
         self._router = Router(self._members, control_app(self._members))
         self.asgi: ASGIApp = as_caller(self._router, _DOOR)
-        """The whole mesh as an ASGI application: once served, its address does for `Mesh(proxy=...)`, for calls
-        but not for tasks and events."""
+        """The whole mesh as an ASGI application: once served, its address does for `Mesh(proxy=...)`, for
+        calls but not for tasks and events."""
         self.client = Mesh(transport=AsgiTransport(self.asgi), joining=self._messages.member(_DOOR).join)
 
     async def __aenter__(self) -> Self:
