@@ -294,3 +294,24 @@ async def test_while_an_issuers_keys_were_never_had_its_tokens_cannot_be_judged(
         await door.authentication.caller(_bearer(_token()))
     assert isinstance(refused.value, MeshError)
     await door.verifier.aclose()
+
+
+async def test_a_key_that_was_just_made_is_looked_for_before_it_is_refused(door: Door) -> None:
+    asked = 0
+
+    async def look_again() -> None:
+        nonlocal asked
+        asked += 1
+        if asked == 2:
+            door.keys[digest] = ApiKey(name="new", sha256=digest, created_at=door.now)
+
+    text = new_api_key("new")
+    digest = api_key_hash(text)
+    authentication = Authentication(
+        "public", lambda: door.spec, lambda: door.keys, door.verifier, look_again=look_again
+    )
+    with pytest.raises(Unauthenticated, match="not known"):
+        await authentication.caller(_bearer(text))
+    assert isinstance(await authentication.caller(_bearer(text)), Outsider)
+    await authentication.caller(_bearer(text))
+    assert asked == 2

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from urllib.parse import quote
 
 from weft.errors import InvalidRequest, Unauthenticated
@@ -39,9 +39,15 @@ class Authentication:
         keys: Callable[[], Mapping[str, ApiKey]],
         verifier: TokenVerifier,
         *,
+        look_again: Callable[[], Awaitable[None]] | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        """`gateway` is its name; `keys` gives the API keys that are good now, by their SHA-256."""
+        """`gateway` is its name; `keys` gives the API keys that are good now, by their SHA-256.
+
+        `look_again` is called for a key that is not among them, which may be new: it brings them up to date,
+        or decides that they are.
+        """
+        self._look_again = look_again
         self._gateway = gateway
         self._spec = spec
         self._keys = keys
@@ -64,7 +70,7 @@ class Authentication:
         if credential is None:
             return self._anonymous()
         if is_api_key(credential):
-            return self._by_key(credential)
+            return await self._by_key(credential)
         return await self._by_token(credential)
 
     def still_good(self, caller: Caller) -> bool:
@@ -83,11 +89,14 @@ class Authentication:
             )
         return Outsider(self._submitter(ANONYMOUS), spec.rate, anonymous=True)
 
-    def _by_key(self, text: str) -> Outsider:
+    async def _by_key(self, text: str) -> Outsider:
         # The key itself is compared with nothing: whoever measures how long it takes to find a hash learns
         # about the hash at most, for which no key is to be found.
         digest = api_key_hash(text)
         key = self._keys().get(digest)
+        if key is None and self._look_again is not None:
+            await self._look_again()
+            key = self._keys().get(digest)
         if key is None:
             raise Unauthenticated("the API key is not known: it is wrong, or was revoked")
         if key.expires_at is not None and self._clock() >= key.expires_at:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Annotated, cast
 
@@ -43,6 +43,8 @@ class GatewayParts:
     """None: nothing is published by this gateway."""
     ready: Callable[[], str] = lambda: ""
     """Why it cannot serve now; empty if it can."""
+    look_again: Callable[[], Awaitable[None]] | None = None
+    """Brings `keys` up to date, for a key that is not among them; asked as often as unknown ones come."""
     share: Callable[[], int] = lambda: 1
     """How many instances the gateway has, this one included: they share the limits of rates evenly."""
     draining: Draining = field(default_factory=Draining)
@@ -57,7 +59,9 @@ class Gateway:
 
     def __init__(self, parts: GatewayParts) -> None:
         self.parts = parts
-        self.authentication = Authentication(parts.name, parts.spec, parts.keys, parts.verifier)
+        self.authentication = Authentication(
+            parts.name, parts.spec, parts.keys, parts.verifier, look_again=parts.look_again
+        )
         self.limits = RateLimits(parts.share)
         self.rights = Rights(parts.spec, parts.allowed)
         self.places = Places()

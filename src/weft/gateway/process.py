@@ -43,6 +43,9 @@ HOST = "127.0.0.1"
 REFRESH_INTERVAL = 2.0
 """Seconds between two looks at what the gateway works by: a key that was deleted is good for so long."""
 
+LOOK_AGAIN_INTERVAL = 0.5
+"""Seconds between two looks because of unknown keys, and for one: made-up keys shall cost little."""
+
 START_TIMEOUT = 60.0
 """Seconds in which the control plane must have told the gateway what it works by."""
 
@@ -70,6 +73,7 @@ class Configuration:
         self._mesh = mesh
         self._ask = ask
         self._draining = draining
+        self._look_again_at = 0.0
 
     async def load(self) -> None:
         """Ask for everything once. Raises MeshError."""
@@ -85,6 +89,18 @@ class Configuration:
             ) from error
         self.keys = {each.sha256: each for each in keys}
         await self._look_around()
+
+    async def look_again(self) -> None:
+        """Ask again, for a key that nobody knows: unless somebody did a moment ago."""
+        now = asyncio.get_running_loop().time()
+        if now < self._look_again_at:
+            return
+        self._look_again_at = now + LOOK_AGAIN_INTERVAL
+        try:
+            async with asyncio.timeout(LOOK_AGAIN_INTERVAL):
+                await self.load()
+        except (MeshError, TimeoutError):
+            logger.info("an unknown API key could not be asked about")
 
     async def follow(self) -> None:
         """Ask again and again, for ever."""
@@ -127,6 +143,7 @@ async def run_gateway(environ: Mapping[str, str]) -> None:
             name=name,
             spec=lambda: configuration.spec,
             keys=lambda: configuration.keys,
+            look_again=configuration.look_again,
             tasks=membership.tasks,
             list_tasks=_Listing(name, ask),
             allowed=_Allowed(name, ask),

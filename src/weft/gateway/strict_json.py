@@ -50,9 +50,18 @@ class StrictRoute(APIRoute):
         handler = super().get_route_handler()
 
         async def handle(request: Request) -> Response:
+            _check_media_type(request)
             return await handler(_StrictRequest(request.scope, request.receive))
 
         return handle
+
+
+def _check_media_type(request: Request) -> None:
+    """Say what is wrong with a body that does not say that it is JSON, as curl's `-d` does not."""
+    given = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    has_body = request.headers.get("content-length", "0") != "0" or "transfer-encoding" in request.headers
+    if has_body and not (given == "application/json" or given.endswith("+json")):
+        raise HTTPException(415, "send the body with `Content-Type: application/json` (with curl: --json)")
 
 
 class _StrictRequest(Request):
