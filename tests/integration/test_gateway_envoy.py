@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import httpx
+import pytest
 import pytest_asyncio
 from tests.envoys import running_envoy
 from tests.gateways import HOST, INSIDER, LIMIT, QUEUE, GatewayScene, abandoned, gateway_scene
@@ -18,6 +19,7 @@ from tests.sds import write_secrets
 
 from weft.aio.ports import reserve_port
 from weft.controlplane.snapshots import Snapshots
+from weft.controlplane.translate import outside_listener
 from weft.gateway.draining import Draining
 from weft.messaging.brokers.memory import MemoryBroker
 from weft.model.gateway import GatewaySpec, Rate
@@ -44,8 +46,12 @@ class Outside(NamedTuple):
     draining: Draining
 
 
+REQUEST_TIMEOUT = 2.0
+"""Seconds that the Envoy of these tests gives a request to come."""
+
+
 @pytest_asyncio.fixture
-async def outside() -> AsyncIterator[Outside]:
+async def outside(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Outside]:
     store, broker, draining = MemoryStore(), MemoryBroker(), Draining()
     async with gateway_scene() as scene, AsyncExitStack() as stack:
         scene.spec = GatewaySpec(max_body_bytes=4096)
@@ -55,6 +61,7 @@ async def outside() -> AsyncIterator[Outside]:
         outbound, inbound, door = (Address(HOST, each.port) for each in ports)
         process = Address(HOST, behind.base_url.port or 0)
         node = Node("g-1", outbound, Inbound("public", inbound, process), outside=door)
+        monkeypatch.setattr(outside_listener, "REQUEST_TIMEOUT", REQUEST_TIMEOUT)
         snapshots = Snapshots([Address(HOST, 1)])
         snapshots.update([], parse_manifest(GATEWAY))
         pki = Pki()
@@ -112,6 +119,47 @@ async def test_direct_calls_go_into_the_mesh_for_whom_the_gateway_lets_through(o
     limited = await outside.client.post("/v1/agents/editor", json={}, headers=writer)
     assert (limited.status_code, limited.headers["x-weft-error"]) == (429, "rate-limited")
     assert int(limited.headers["retry-after"]) > 0
+
+
+async def test_nothing_of_a_body_is_waited_for_that_nobody_known_sends(outside: Outside) -> None:
+    answer = await _unfinished(outside, "/v1/tasks", {})
+    assert answer.startswith(b"HTTP/1.1 401 ")
+
+
+@pytest.mark.parametrize("path", ["/v1/tasks", "/v1/agents/editor"])
+async def test_a_body_that_does_not_come_ends_its_request(outside: Outside, path: str) -> None:
+    answer = await _unfinished(outside, path, outside.scene.key("alice"))
+    assert answer.startswith(b"HTTP/1.1 408 ")
+    assert b"x-weft-error: invalid-request" in answer
+
+
+async def test_a_body_that_turns_out_to_be_too_large_is_refused_by_the_process(outside: Outside) -> None:
+    async def pieces() -> AsyncIterator[bytes]:
+        for _ in range(8):
+            yield b"x" * 65536
+
+    headers = {**outside.scene.key("alice"), "content-type": "application/json"}
+    answer = await outside.client.post("/v1/tasks", content=pieces(), headers=headers)
+    assert (answer.status_code, answer.headers["x-weft-error"]) == (413, "invalid-request")
+
+
+async def _unfinished(outside: Outside, path: str, headers: Mapping[str, str]) -> bytes:
+    """The head of the answer to a request whose body does not come."""
+    url = outside.client.base_url
+    reader, writer = await asyncio.open_connection(url.host, url.port)
+    try:
+        sent = {"host": "x", "content-type": "application/json", "content-length": "100", **headers}
+        lines = [
+            f"POST {path} HTTP/1.1",
+            *(f"{name}: {value}" for name, value in sent.items()),
+            "",
+            '{"queue',
+        ]
+        writer.write("\r\n".join(lines).encode())
+        async with asyncio.timeout(LIMIT):
+            return await reader.readuntil(b"\r\n\r\n")
+    finally:
+        writer.transport.abort()
 
 
 async def test_a_client_that_goes_away_is_noticed_through_envoy(outside: Outside) -> None:

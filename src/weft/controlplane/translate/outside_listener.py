@@ -11,7 +11,7 @@ from envoy.config.core.v3.base_pb2 import TrafficDirection
 from envoy.config.listener.v3.listener_pb2 import Listener
 from envoy.config.route.v3.route_components_pb2 import Route, RouteAction, RouteMatch, VirtualHost
 from envoy.config.route.v3.route_pb2 import RouteConfiguration
-from envoy.extensions.filters.http.buffer.v3.buffer_pb2 import Buffer
+from envoy.extensions.filters.http.buffer.v3.buffer_pb2 import Buffer, BufferPerRoute
 from envoy.extensions.filters.http.ext_authz.v3.ext_authz_pb2 import ExtAuthz, ExtAuthzPerRoute
 from envoy.extensions.filters.http.router.v3.router_pb2 import Router
 from envoy.extensions.http.early_header_mutation.header_mutation.v3.header_mutation_pb2 import HeaderMutation
@@ -44,6 +44,9 @@ AUTHORIZE_PREFIX = "/authorize"
 AUTHORIZE_TIMEOUT = 5.0
 """Seconds in which it must answer; later the call is refused with 503."""
 
+REQUEST_TIMEOUT = 30.0
+"""Seconds in which a request must have come, body and all; then it is answered with 408."""
+
 SUBMITTER_HEADER = "x-weft-submitter"
 """On a call through a gateway: who called, as the gateway found out. Never trusted from outside."""
 
@@ -52,6 +55,7 @@ DOOR_HEADER = "x-weft-door"
 
 _MAX_LENGTH = 2**63 - 1
 _AUTHZ_FILTER = "envoy.filters.http.ext_authz"
+_BUFFER_FILTER = "envoy.filters.http.buffer"
 _CREDENTIALS = ("authorization", "x-api-key")
 _UNTRUSTED = (
     SUBMITTER_HEADER,
@@ -70,13 +74,14 @@ def outside_listener(address: Address, gateway: GatewaySpec) -> Listener:
     """Where `gateway` takes callers from outside the mesh."""
     manager = connection_manager(OUTSIDE_LISTENER)
     manager.local_reply_config.CopyFrom(outside_replies(gateway.max_body_bytes))
+    manager.request_timeout.CopyFrom(duration(REQUEST_TIMEOUT))
     manager.early_header_mutation_extensions.add(name="outside").typed_config.Pack(_not_from_inside())
     manager.route_config.CopyFrom(_routes(gateway.max_body_bytes))
     # Reads the whole request before passing it on, so that what is too large never begins. Behind the
     # question to the gateway it would get in one piece what came meanwhile, and not count it.
     limit = Buffer()
     limit.max_request_bytes.value = gateway.max_body_bytes
-    add_filter(manager, "envoy.filters.http.buffer", limit)
+    add_filter(manager, _BUFFER_FILTER, limit)
     add_filter(manager, _AUTHZ_FILTER, _authorization())
     add_filter(manager, "envoy.filters.http.router", Router(suppress_envoy_headers=True))
     listener = new_listener(OUTSIDE_LISTENER, TrafficDirection.INBOUND, address)
@@ -125,6 +130,8 @@ def _too_large(max_body_bytes: int) -> Route:
     route = Route(name="too large", match=match)
     route.direct_response.status = 413
     route.typed_per_filter_config[_AUTHZ_FILTER].Pack(ExtAuthzPerRoute(disabled=True))
+    # At once, and not when the body has come.
+    route.typed_per_filter_config[_BUFFER_FILTER].Pack(BufferPerRoute(disabled=True))
     return route
 
 
@@ -149,6 +156,8 @@ def _to_gateway(path: str) -> Route:
     action.retry_policy.retry_on = "reset-before-request"
     route = Route(name=path, match=match, route=action)
     route.typed_per_filter_config[_AUTHZ_FILTER].Pack(ExtAuthzPerRoute(disabled=True))
+    # Or anybody's bodies would be held here. The process first looks who sends them, and has limits.
+    route.typed_per_filter_config[_BUFFER_FILTER].Pack(BufferPerRoute(disabled=True))
     return route
 
 

@@ -127,6 +127,7 @@ def outside_replies(max_body_bytes: int) -> LocalReplyConfig:
     """What a gateway's Envoy answers callers from outside, where neither agent nor gateway did."""
     return LocalReplyConfig(
         mappers=[
+            _status_mapper(408, InvalidRequest, "the request did not come in time"),
             _status_mapper(413, InvalidRequest, f"the body is larger than {max_body_bytes} bytes"),
             _status_mapper(
                 404,
