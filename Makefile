@@ -7,7 +7,7 @@ export VIRTUAL_ENV := $(CURDIR)/.venv
 RUN := $(UV) run --no-project
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint lock format docs bench clean
+.PHONY: help setup demo test soak lint lock format docs bench clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' Makefile
@@ -28,6 +28,10 @@ demo: setup ## review Weft's own source with a crew of agents
 
 test: setup ## run every test this machine can run
 	@$(RUN) pytest --numprocesses 2 --dist loadgroup --no-loadscope-reorder
+
+soak: setup ## kill everything at random for a long time (WEFT_CHAOS_ROUNDS, WEFT_CHAOS_SEED)
+	@WEFT_CHAOS_TASKS=$${WEFT_CHAOS_TASKS:-10000} WEFT_CHAOS_DEEDS=$${WEFT_CHAOS_DEEDS:-60} \
+		WEFT_CHAOS_ROUNDS=$${WEFT_CHAOS_ROUNDS:-5} $(RUN) pytest -s tests/e2e/test_faults_messaging.py
 
 lint: setup ## ruff, strict types, import contracts
 	@$(RUN) ruff check .

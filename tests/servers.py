@@ -37,7 +37,7 @@ class NatsServer:
 
         Without, it keeps `max_store` bytes at most, if given.
         """
-        self._max_store = max_store
+        self.max_store = max_store
         self._directory = directory
         self._security = security
         self._guard = guard
@@ -102,10 +102,10 @@ class NatsServer:
     def _arguments(self) -> Sequence[str]:
         if self._security is None:
             addresses = ("--addr", _HOST, "--port", str(self.port))
-            if self._max_store is None:
+            if self.max_store is None:
                 return (*addresses, "--jetstream", "--store_dir", str(self.data))
             limited = self._directory / "limited.conf"
-            settings = {"store_dir": str(self.data), "max_file_store": self._max_store}
+            settings = {"store_dir": str(self.data), "max_file_store": self.max_store}
             limited.write_text(json.dumps({"jetstream": settings}))
             return (*addresses, "--config", str(limited))
         file = self._directory / "nats.conf"
