@@ -331,6 +331,18 @@ async def test_a_gateway_without_its_store_is_not_ready_and_says_why(front: Fron
     assert answer.json()["detail"] == "NATS cannot be reached"
 
 
+async def test_what_is_told_of_a_request_that_is_all_wrong_is_not_longer_than_it(
+    front: Front, alice: Mapping[str, str]
+) -> None:
+    wrong = {"queue": QUEUE, "payload": 1, **{f"{number}-{'x' * 500}": 1 for number in range(500)}}
+    answer = await front.client.post("/v1/tasks", json=wrong, headers=alice)
+    assert (answer.status_code, answer.headers["x-weft-error"]) == (422, "invalid-resource")
+    assert "468 more fields are wrong" in answer.json()["detail"]
+    lost = await front.client.get("/v1/" + "x" * 20_000, headers=alice)
+    assert lost.status_code == 404
+    assert max(len(answer.content), len(lost.content)) < 40_000
+
+
 async def test_events_are_published_in_every_form_with_their_publisher_named(
     front: Front, alice: Mapping[str, str]
 ) -> None:
@@ -338,9 +350,10 @@ async def test_events_are_published_in_every_form_with_their_publisher_named(
     await front.broker.declare_group(GroupSettings(TOPIC, "readers", start=ALL))
     event = {"specversion": "1.0", "id": "1", "source": "/shop", "type": "created", "data": {"n": 1}}
     binary = {"ce-specversion": "1.0", "ce-id": "2", "ce-source": "/shop", "ce-type": "created"}
+    posing = {"ce-weftsubmitter": "root", "ce-weftpublisher": "root", "ce-wefttopic": "orders"}
     posts: list[tuple[str, Any, dict[str, str]]] = [
         ("orders", json.dumps(event), {"content-type": "application/cloudevents+json"}),
-        ("orders.eu", '{"n":2}', {"content-type": "application/json", **binary, "ce-weftsubmitter": "root"}),
+        ("orders.eu", '{"n":2}', {"content-type": "application/json", **binary, **posing}),
         ("orders", json.dumps([event, event]), {"content-type": "application/cloudevents-batch+json"}),
         ("orders.created?type=made", '{"n":4}', {"content-type": "application/json"}),
     ]
@@ -352,6 +365,7 @@ async def test_events_are_published_in_every_form_with_their_publisher_named(
     seen = [(each.message.headers["ce-type"], each.subtopic) for each in deliveries]
     assert seen == [("created", ""), ("created", "eu"), ("created", ""), ("created", ""), ("made", "created")]
     assert {each.message.headers["ce-weftsubmitter"] for each in deliveries} == {"public/key:alice"}
+    assert not any({"ce-weftpublisher", "ce-wefttopic"} & each.message.headers.keys() for each in deliveries)
     await consumer.aclose()
     for path, content, headers, status in (
         ("nowhere", "{}", {"content-type": "application/json"}, 404),

@@ -29,6 +29,7 @@ BATCH_MEDIA_TYPE = "application/cloudevents-batch+json"
 SUBMITTER_EXTENSION = "weftsubmitter"
 """Extension of every event that comes by a gateway: who published it, as the gateway found out."""
 
+_OWN_EXTENSIONS = "weft"
 _BINARY = "ce-specversion"
 _JSON = {JSON_MEDIA_TYPE, ""}
 
@@ -153,4 +154,6 @@ def _batch(body: bytes) -> Sequence[CloudEvent]:
 
 
 def _marked(event: CloudEvent, caller: Caller) -> CloudEvent:
-    return replace(event, extensions={**event.extensions, SUBMITTER_EXTENSION: caller.submitter})
+    # What Weft itself tells of events (who published them, why they are dead letters) nobody outside tells.
+    own = {name: value for name, value in event.extensions.items() if not name.startswith(_OWN_EXTENSIONS)}
+    return replace(event, extensions={**own, SUBMITTER_EXTENSION: caller.submitter})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 from fastapi import FastAPI, Request
@@ -22,6 +23,12 @@ from weft.errors import (
     Unauthenticated,
     Unavailable,
 )
+
+MAX_PROBLEMS = 32
+"""Wrong fields that an answer names: a request can have more of them than an answer should be long."""
+
+MAX_TEXT = 256
+"""Characters of a caller's own, such as the name of a field, that an answer repeats."""
 
 _RETRY_UNAVAILABLE = 1  # seconds: a store that is elected anew, another replica, is there soon
 
@@ -58,22 +65,32 @@ async def _mesh_error(_request: Request, error: Exception) -> JSONResponse:
 
 async def _invalid_request(_request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, RequestValidationError)  # noqa: S101 -- what the handler is registered for
+    found = error.errors()
     problems = [
-        FieldProblem(each["msg"], field=".".join(str(part) for part in each["loc"]))
-        for each in error.errors()
+        FieldProblem(each["msg"][:MAX_TEXT], field=_field(each["loc"])) for each in found[:MAX_PROBLEMS]
     ]
+    if len(found) > MAX_PROBLEMS:
+        problems.append(FieldProblem(f"{len(found) - MAX_PROBLEMS} more fields are wrong"))
     return problem_response(InvalidResource(problems))
+
+
+def _field(location: Sequence[Any]) -> str:
+    return ".".join(str(part)[:MAX_TEXT] for part in location)[:MAX_TEXT]
 
 
 async def _http_error(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, HTTPException)  # noqa: S101 -- what the handler is registered for
     if error.status_code == 404:
-        return problem_response(NotFound(f"there is no {request.url.path}; see /docs for what there is"))
+        return problem_response(NotFound(f"there is no {_path(request)}; see /docs for what there is"))
     response = problem_response(
-        InvalidRequest(f"{request.method} {request.url.path}: {error.detail}"), error.status_code
+        InvalidRequest(f"{request.method} {_path(request)}: {error.detail}"), error.status_code
     )
     response.headers.update(error.headers or {})
     return response
+
+
+def _path(request: Request) -> str:
+    return request.url.path[:MAX_TEXT]
 
 
 async def _fault(_request: Request, _error: Exception) -> JSONResponse:
