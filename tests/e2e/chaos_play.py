@@ -52,10 +52,10 @@ class Play:
     broker: BrokerAdmin
     journal: Journal
 
-    async def perform(self, tasks: int, *, deeds: int, seed: int) -> dict[str, Any]:
+    async def perform(self, tasks: int, *, deeds: int, seed: int, limit: float) -> dict[str, Any]:
         """Submit so many tasks while havoc is wreaked, and see that each is brought to its one end.
 
-        Returns figures. There is no time limit.
+        Returns figures. `limit` is in seconds; then it says what has not ended, and fails.
         """
         havoc = Havoc(seed, self.workers, self.gateways, self.servers)
         customer = Customer(self.urls, {"x-api-key": self.key}, range(tasks))
@@ -63,7 +63,7 @@ class Play:
         watching = asyncio.create_task(witness.follow(self.records))
         began = time.monotonic()
         try:
-            async with manned([*self.workers, *self.gateways]):
+            async with manned([*self.workers, *self.gateways]), asyncio.timeout(limit):
                 async with asyncio.TaskGroup() as group:
                     group.create_task(customer.submit_all(_AT_ONCE))
                     group.create_task(havoc.wreak(deeds, tasks, lambda: len(witness.ended)))
@@ -71,6 +71,8 @@ class Play:
                 ended = time.monotonic()
                 async with asyncio.timeout(_SETTLING):
                     await until(self._is_empty)
+        except TimeoutError:
+            raise AssertionError(await self._standstill(customer, witness, havoc)) from None
         finally:
             watching.cancel()
         assert not witness.twice
@@ -85,6 +87,18 @@ class Play:
             "deeds": dict(havoc.done),
             "starts": [each.starts for each in (*self.workers, *self.gateways)],
         }
+
+    async def _standstill(self, customer: Customer, witness: Witness, havoc: Havoc) -> str:
+        """What there is to say of a play that does not end."""
+        left = {each for each in customer.promised.values() if each not in witness.ended}
+        stand = await ends(self.records, sorted(left)[:10])
+        lines = [
+            f"{len(customer.promised)} promised, {len(left)} not ended, {dict(havoc.done)}",
+            str(await self.broker.queue_stats(QUEUE)),
+            *map(str, stand.values()),
+            *(f"{each.name}: {each.log[-1500:]}" for each in (*self.workers, *self.gateways)),
+        ]
+        return "\n".join(lines)
 
     async def _is_empty(self) -> bool:
         stats = await self.broker.queue_stats(QUEUE)

@@ -74,6 +74,11 @@ class Post:
         self.starts = 0
 
     @property
+    def name(self) -> str:
+        """Of its log."""
+        return self._log.stem
+
+    @property
     def log(self) -> str:
         """What it has said so far."""
         return self._log.read_text(errors="replace")

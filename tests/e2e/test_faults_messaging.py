@@ -37,11 +37,14 @@ SEED = int(os.environ.get("WEFT_CHAOS_SEED", str(random.randrange(1_000_000))))
 DEEDS = int(os.environ.get("WEFT_CHAOS_DEEDS", "20"))
 """How often something is killed, frozen or lost in a round."""
 
+TASKS_LIMIT = 120 + TASKS / 10
+"""Seconds for a round."""
+
 DISK = {BrokerType.NATS: 16, BrokerType.REDIS: 16, BrokerType.RABBITMQ: 80}
 """Megabytes of the disk that gets full."""
 
 
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(TASKS_LIMIT + 60)
 @pytest.mark.parametrize("number", range(ROUNDS))
 @pytest.mark.parametrize("kind", BROKERS)
 async def test_every_promised_task_has_one_result_or_is_a_dead_letter_with_its_reason_whoever_is_killed(
@@ -50,7 +53,7 @@ async def test_every_promised_task_has_one_result_or_is_a_dead_letter_with_its_r
     seed = SEED + number
     print(f"{kind}: WEFT_CHAOS_SEED={seed} WEFT_CHAOS_TASKS={TASKS} WEFT_CHAOS_DEEDS={DEEDS}")
     async with play(kind, tmp_path) as scene:
-        figures = await scene.perform(TASKS, deeds=DEEDS, seed=seed)
+        figures = await scene.perform(TASKS, deeds=DEEDS, seed=seed, limit=TASKS_LIMIT)
     print(figures)
     for name, value in figures.items():
         record_property(name, value)
