@@ -423,8 +423,7 @@ _ROUTERS: tuple[APIRouter, ...] = (
 )
 
 _GATEWAY_ROUTERS: tuple[APIRouter, ...] = tuple(
-    module.router
-    for module in (gateway_tasks, gateway_topics, gateway_webhook_secret, gateway_health)
+    module.router for module in (gateway_tasks, gateway_topics, gateway_webhook_secret, gateway_health)
 )
 
 

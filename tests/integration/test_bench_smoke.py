@@ -32,7 +32,7 @@ def _kept(output: Path) -> Any:
 
 async def test_a_benchmark_prints_its_figures_beside_their_baselines_and_keeps_them(tmp_path: Path) -> None:
     with scope() as space:
-        bench = await _bench(space, tmp_path, "--only", "sdk,signing")
+        bench = await _bench(space, tmp_path, "--only", "sdk,signing,events")
         async with timeout(LIMIT):
             told, progress = (each.decode() for each in await bench.communicate())
         assert bench.returncode == 0, progress
@@ -49,6 +49,8 @@ async def test_a_benchmark_prints_its_figures_beside_their_baselines_and_keeps_t
             "p50, 32 in flight, SDK alone",
             "signed by the authority",
             "renewals over the API, 8 clients",
+            "published",
+            "delivered",
         ]
         await space.check_empty()
 

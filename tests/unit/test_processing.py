@@ -62,6 +62,33 @@ def working(test: Callable[[Work], Awaitable[None]]) -> None:
     run_in_fake_time(work())
 
 
+def test_nothing_is_pulled_during_a_pause_and_what_is_under_way_goes_on() -> None:
+    async def test(work: Work) -> None:
+        await work.send("a")
+        processor = work.processor(work.take_a_second)
+        running = asyncio.create_task(processor.run())
+        await asyncio.sleep(0.5)
+        processor.pause()
+        await work.send("b", "c")
+        await asyncio.sleep(10)
+        assert (work.begun, work.done) == (["a"], ["a"])
+        processor.resume()
+        await asyncio.sleep(2)
+        assert work.done == ["a", "b", "c"]
+        # A pull that is called off and wanted again at once is made anew.
+        processor.pause()
+        processor.resume()
+        await work.send("d")
+        await asyncio.sleep(2)
+        assert work.done == ["a", "b", "c", "d"]
+        processor.pause()
+        processor.drain()
+        await running
+        assert await work.left() == []
+
+    working(test)
+
+
 def test_as_many_messages_are_pulled_as_there_are_free_slots() -> None:
     async def test(work: Work) -> None:
         await work.send(*"abcdefgh")

@@ -123,6 +123,7 @@ class Subscriber:
         self._protection = protection or NoProtection()
         self._middleware = middleware
         self._processor: Processor | None = None
+        self._paused = False
         self._draining = asyncio.Event()
 
     async def run(self) -> None:
@@ -136,11 +137,25 @@ class Subscriber:
         try:
             name = f"events of {self._topic} for {self._group}"
             self._processor = Processor(consumer, self._stack(), concurrency=self._concurrency, name=name)
+            if self._paused:
+                self._processor.pause()
             if self._draining.is_set():
                 self._processor.drain()
             await self._processor.run()
         finally:
             await consumer.aclose()
+
+    def pause(self) -> None:
+        """Take no more events until `resume`; those under way go on."""
+        self._paused = True
+        if self._processor is not None:
+            self._processor.pause()
+
+    def resume(self) -> None:
+        """Take events again."""
+        self._paused = False
+        if self._processor is not None:
+            self._processor.resume()
 
     def drain(self) -> None:
         """Take no more events."""

@@ -65,7 +65,10 @@ class Processor:
         self._tasks: dict[asyncio.Task[None], Delivery] = {}
         self._freed = asyncio.Event()
         self._draining = asyncio.Event()
+        self._wanted = asyncio.Event()
+        self._wanted.set()
         self._pulling: asyncio.Task[Sequence[Delivery]] | None = None
+        self._called_off = False
 
     @property
     def in_flight(self) -> int:
@@ -88,12 +91,21 @@ class Processor:
         finally:
             await self._hand_back_all()
 
+    def pause(self) -> None:
+        """Pull no more until `resume`; what is under way goes on."""
+        self._wanted.clear()
+        self._call_off()
+
+    def resume(self) -> None:
+        """Pull again after a `pause`; else it does nothing."""
+        self._wanted.set()
+
     def drain(self) -> None:
         """Pull no more. `run` returns as soon as nothing is under way."""
         self._draining.set()
         self._freed.set()
-        if self._pulling is not None:
-            self._pulling.cancel()
+        self._wanted.set()
+        self._call_off()
 
     async def drained(self, timeout: float) -> None:
         """Drain; wait up to `timeout` seconds for what is under way; then cancel that and hand it back."""
@@ -107,6 +119,9 @@ class Processor:
         pauses: Iterator[float] | None = None
         loop = asyncio.get_running_loop()
         while not self._draining.is_set():
+            if not self._wanted.is_set():
+                await self._wanted.wait()
+                continue
             free = self._concurrency - len(self._tasks)
             if not free:
                 self._freed.clear()
@@ -126,13 +141,14 @@ class Processor:
             await self._begin(deliveries)
 
     async def _pull(self, limit: int) -> Sequence[Delivery]:
-        """Up to so many messages; none if drained meanwhile."""
-        # In a task, so that draining can end it without ending this.
+        """Up to so many messages; none if drained or paused meanwhile."""
+        # In a task, so that draining and pausing can end it without ending this.
+        self._called_off = False
         pulling = self._pulling = asyncio.create_task(self._consumer.pull(limit, wait=_PULL_WAIT))
         try:
             return await pulling
         except asyncio.CancelledError:
-            if pulling.cancelled() and self._draining.is_set() and not _cancelled():
+            if pulling.cancelled() and self._called_off and not _cancelled():
                 return ()
             if pulling.done() and not pulling.cancelled() and pulling.exception() is None:
                 await _hand_back_each(pulling.result())
@@ -170,6 +186,11 @@ class Processor:
             await asyncio.wait(left)
         # Also those that were cancelled before they began, of which no middleware knows.
         await _hand_back_each([delivery for task, delivery in left.items() if task.cancelled()])
+
+    def _call_off(self) -> None:
+        if self._pulling is not None:
+            self._called_off = True
+            self._pulling.cancel()
 
     async def _pause(self, seconds: float) -> None:
         with suppress(TimeoutError):

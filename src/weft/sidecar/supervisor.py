@@ -293,7 +293,17 @@ class Sidecar:
         self._health = health
         if health.status is Status.HEALTHY:
             self._first_healthy.set()
+        self._offer_work()
         self._report()
+
+    def _offer_work(self) -> None:
+        """Have tasks and events for an agent that is well, and none for one that is not."""
+        if self._work is None:
+            return
+        if self._health.status is Status.HEALTHY:
+            self._work.resume()
+        else:
+            self._work.pause()
 
     def _report(self) -> None:
         """Publish what callers must know: an agent behind a dead Envoy is of no use to them."""

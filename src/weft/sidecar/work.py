@@ -58,6 +58,14 @@ class SidecarWork:
             raise Unavailable(f"the sidecar cannot listen for its agent's leases: {error}") from error
         self._work.start()
 
+    def pause(self) -> None:
+        """Take nothing more until `resume`: the agent is not well."""
+        self._work.pause()
+
+    def resume(self) -> None:
+        """Take tasks and events again."""
+        self._work.resume()
+
     def drain(self) -> None:
         """Take nothing more."""
         self._work.drain()

@@ -164,6 +164,14 @@ class Worker:
             tasks.start(self._leases.listen(), name="hear of cancellations", endless=True)
             await self._processor.run()
 
+    def pause(self) -> None:
+        """Take no more tasks until `resume`; those in hand go on."""
+        self._processor.pause()
+
+    def resume(self) -> None:
+        """Take tasks again."""
+        self._processor.resume()
+
     def drain(self) -> None:
         """Take no more tasks."""
         self._processor.drain()

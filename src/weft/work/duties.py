@@ -47,6 +47,10 @@ class TaskDuty:
 class _Duty(Protocol):
     """Something that is under way: a Worker or a Subscriber."""
 
+    def pause(self) -> None: ...
+
+    def resume(self) -> None: ...
+
     def drain(self) -> None: ...
 
     async def drained(self, timeout: float) -> None: ...
@@ -71,11 +75,24 @@ class Work:
         self._owner = TaskOwner("work")
         self._under_way: list[_Duty] = []
         self._draining = asyncio.Event()
+        self._paused = False
 
     def start(self) -> None:
         """Begin, in the background. What cannot begin yet is tried again; needs a running event loop."""
         if self.tasks or self.events:
             self._owner.start(self._begin(), name="begin")
+
+    def pause(self) -> None:
+        """Take nothing more until `resume`; what is under way goes on."""
+        self._paused = True
+        for each in self._under_way:
+            each.pause()
+
+    def resume(self) -> None:
+        """Take tasks and events again."""
+        self._paused = False
+        for each in self._under_way:
+            each.resume()
 
     def drain(self) -> None:
         """Take nothing more; what is under way goes on."""
@@ -175,6 +192,8 @@ class Work:
         """Do it until it has drained."""
         self._under_way.append(duty)
         try:
+            if self._paused:
+                duty.pause()
             if self._draining.is_set():
                 duty.drain()
             await run
