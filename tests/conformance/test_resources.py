@@ -196,6 +196,7 @@ class _FailsAfter:
         self._left = creations
         self.get, self.put, self.update = bucket.get, bucket.put, bucket.update
         self.delete, self.entries, self.watch = bucket.delete, bucket.entries, bucket.watch
+        self.recent = bucket.recent
 
     async def create(self, key: str, value: AnyResource, *, ttl: float | None = None) -> int:
         if not self._left:
