@@ -3,33 +3,38 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+import pytest
 from tests.servers import nats_server
 
 from weft.aio.poll import until
 from weft.aio.tasks import TaskOwner
 from weft.controlplane.brokerage import Brokerage
-from weft.errors import MeshError
-from weft.messaging.broker import TopicSettings
+from weft.errors import MeshError, NotFound
+from weft.messaging.broker import TopicSettings, TopicStats
 from weft.messaging.brokers.nats import NatsBroker
 from weft.messaging.message import Message
 from weft.model.decision import Decision
 from weft.model.manifest import parse_documents
+from weft.model.spiffe import parse_spiffe_id
 from weft.resources.store import Resources
 from weft.resources.view import ResourceView
 from weft.store.nats import NatsStore
 
 LIMIT = 30.0
 
+SMALL = "{maxBytes: 1048576}"
+
 
 class Scene:
     """A brokerage at work."""
 
-    def __init__(self, resources: Resources, broker: NatsBroker) -> None:
+    def __init__(self, resources: Resources, brokerage: Brokerage, broker: NatsBroker) -> None:
         self.resources = resources
+        self.brokerage = brokerage
         self.broker = broker
 
     async def apply(self, *documents: tuple[str, str, str]) -> None:
@@ -52,17 +57,17 @@ class Scene:
         async with asyncio.timeout(LIMIT):
             await until(taken)
 
-    async def empty(self, topic: str) -> None:
-        """Wait until there is a topic of that name that holds nothing."""
+    async def stands(self, topic: str, holds: Callable[[TopicStats | None], bool]) -> None:
+        """Wait until that is true of a topic as it stands; None: there is none."""
 
-        async def is_empty() -> bool:
+        async def so() -> bool:
             try:
-                return (await self.broker.topic_stats(topic)).messages == 0
-            except MeshError:
-                return False
+                return holds(await self.broker.topic_stats(topic))
+            except NotFound:
+                return holds(None)
 
         async with asyncio.timeout(LIMIT):
-            await until(is_empty)
+            await until(so)
 
 
 @asynccontextmanager
@@ -81,29 +86,57 @@ async def scene(directory: Path) -> AsyncIterator[Scene]:
                 lambda _member, _request: Decision(allowed=True, policy="", reason=""),
             )
             tasks.start(brokerage.run(), name="brokerage", endless=True)
-            yield Scene(resources, broker)
+            yield Scene(resources, brokerage, broker)
             await tasks.close()
         await store.close()
 
 
 async def test_what_the_broker_refuses_keeps_nothing_else_from_being_declared(tmp_path: Path) -> None:
-    small = "{maxBytes: 1048576}"
     async with scene(tmp_path) as mesh:
         await mesh.apply(
-            ("Topic", "a-other", small),
+            ("Topic", "a-other", SMALL),
             *(("Topic", f"b-huge-{number}", "{maxBytes: 1099511627776}") for number in range(4)),
-            ("Topic", "z", small),
+            ("Topic", "z", SMALL),
         )
         await mesh.takes("z")
-        await mesh.apply(("Topic", "b-huge-2", small))
+        await mesh.apply(("Topic", "b-huge-2", SMALL))
         await mesh.takes("b-huge-2")
 
 
 async def test_a_topic_deleted_and_declared_anew_at_once_begins_anew(tmp_path: Path) -> None:
     async with scene(tmp_path) as mesh:
-        await mesh.apply(("Topic", "z", "{maxBytes: 1048576}"))
+        await mesh.apply(("Topic", "z", SMALL))
         await mesh.takes("z")
         await mesh.resources.delete("Topic", "z")
         await mesh.apply(("Topic", "z", "{maxBytes: 1048576, partitions: 4}"))
-        await mesh.empty("z")
+        await mesh.stands("z", lambda stats: stats is not None and stats.messages == 0)
         await mesh.takes("z", partition=3)
+
+
+async def test_who_subscribes_to_a_topic_hears_of_it_when_it_was_deleted_and_declared_anew(
+    tmp_path: Path,
+) -> None:
+    reader = parse_spiffe_id("spiffe://weft.local/agent/reader/r-1")
+    async with scene(tmp_path) as mesh:
+        await mesh.apply(("Topic", "z", SMALL))
+        await mesh.takes("z")
+        [subscription] = await mesh.brokerage.subscribe(reader, "z", every_instance=False)
+        await mesh.resources.delete("Topic", "z")
+        await mesh.stands("z", lambda stats: stats is None)
+        await mesh.apply(("Topic", "z", SMALL))
+        await mesh.stands("z", lambda stats: stats is not None and len(stats.groups) == 1)
+        await mesh.broker.publish("z", Message("m", b"1"))
+        consumer = await mesh.broker.group_consumer("z", subscription.group)
+        assert [each.message.body for each in await consumer.pull(1, wait=LIMIT)] == [b"1"]
+        await consumer.aclose()
+
+
+async def test_what_the_broker_has_lost_is_declared_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("weft.controlplane.brokerage.LOOK_INTERVAL", 0.2)
+    async with scene(tmp_path) as mesh:
+        await mesh.apply(("Topic", "z", SMALL))
+        await mesh.takes("z")
+        await mesh.broker.remove_topic("z")
+        await mesh.takes("z")

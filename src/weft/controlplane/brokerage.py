@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import math
 import re
 from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
 from dataclasses import asdict, replace
 from types import MappingProxyType
 from typing import TypeVar
@@ -42,6 +44,9 @@ SUBSCRIPTIONS_BUCKET = "subscriptions"
 
 REMEMBERED = 30 * 86400.0
 """Seconds for which a group is remembered once its members don't ask for it any more."""
+
+LOOK_INTERVAL = 300.0
+"""Seconds after which it is seen to that the broker has yet what it was told to have."""
 
 _LONGEST_PAUSE = 10.0
 _MOST_UNAVAILABLE = 3  # refusals without a reason of their own, after which the broker is taken for lost
@@ -90,6 +95,8 @@ class Brokerage:
         self._kept: dict[_Key, _Settings | None] = {}
         """What the broker has, as this replica has declared it; None: nobody knows how."""
         self._refused: frozenset[_Key] = frozenset()
+        self._looked = -math.inf
+        """When it was last seen to that the broker has everything, by the event loop's clock."""
 
     @classmethod
     async def open(
@@ -173,7 +180,9 @@ class Brokerage:
             while True:
                 generation = self._declared.generation
                 await self._follow()
-                await self._declared.changed_since(generation)
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(LOOK_INTERVAL):
+                        await self._declared.changed_since(generation)
         finally:
             await self._close()
 
@@ -206,6 +215,10 @@ class Brokerage:
 
     async def _declare(self) -> None:
         """Bring in line all that the broker takes. Raises the first refusal, if there was any."""
+        now = asyncio.get_running_loop().time()
+        everything = now - self._looked >= LOOK_INTERVAL  # it may have lost something
+        if everything:
+            self._looked = now
         wanted: dict[_Key, _Settings] = {
             **{("queue", name): queue_settings(name, spec) for name, spec in self.queues.items()},
             **{("topic", name): topic_settings(name, spec) for name, spec in self.topics.items()},
@@ -214,7 +227,7 @@ class Brokerage:
         try:
             # What was refused before comes last, and keeps nothing else waiting.
             for key in sorted(wanted, key=lambda each: each in self._refused):
-                if self._kept.get(key) != wanted[key]:
+                if everything or self._kept.get(key) != wanted[key]:
                     await _taken(self._have(key, wanted[key]), key, refusals)
             for key in self._kept.keys() - wanted.keys():
                 await _taken(self._remove(key), key, refusals)
@@ -233,7 +246,17 @@ class Brokerage:
                 await self.broker.remove_topic(settings.name)  # it was deleted, and declared anew
             self._kept[key] = None
             await self.broker.declare_topic(settings)
+            await self._have_groups(settings.name)
         self._kept[key] = settings
+
+    async def _have_groups(self, topic: str) -> None:
+        """Have the groups of the types that subscribe to a topic, should it have been made (anew) just now.
+
+        Else they would have to ask for them again, and miss what is published till then.
+        """
+        for entry in await self._subscriptions.entries(topic):
+            if entry.value.expires is None:
+                await self.broker.declare_group(replace(entry.value, start=NEW))
 
     async def _remove(self, key: _Key) -> None:
         kind, name = key
