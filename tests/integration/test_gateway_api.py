@@ -18,6 +18,7 @@ from weft.gateway.submission import TaskDocument
 from weft.messaging.broker import ALL, GroupSettings, QueueSettings, TopicSettings
 from weft.messaging.brokers.memory import MemoryBroker
 from weft.model.gateway import GatewaySpec, Rate
+from weft.model.topic import DEAD_LETTERS
 from weft.store.memory import MemoryStore
 from weft.tasks.attempt import TaskRun
 
@@ -378,6 +379,28 @@ async def test_events_are_published_in_every_form_with_their_publisher_named(
     confined = front.scene.key("confined", topics=("other",))
     answer = await front.client.post("/v1/topics/orders", json={}, headers=confined)
     assert answer.status_code == 403
+
+
+async def test_only_topics_that_the_gateway_offers_are_published_to(
+    front: Front, alice: Mapping[str, str]
+) -> None:
+    async def offered() -> list[str]:
+        """The topics that the gateway does not refuse; the mesh has but the first of them."""
+        found = []
+        for topic in (TOPIC, "other", DEAD_LETTERS):
+            answers = [
+                await front.client.post(f"/v1/topics/{topic}", json={}, headers=each) for each in ({}, alice)
+            ]
+            assert {each.status_code for each in answers} <= {202, 404}
+            if not any("at this gateway" in each.text for each in answers):
+                found.append(topic)
+        return found
+
+    await front.broker.declare_topic(TopicSettings(TOPIC))
+    front.scene.spec = GatewaySpec(anonymous=True)
+    assert await offered() == [TOPIC, "other"]
+    front.scene.spec = GatewaySpec(anonymous=True, topics=("other", DEAD_LETTERS))
+    assert await offered() == ["other", DEAD_LETTERS]
 
 
 async def test_a_client_that_goes_away_is_waited_for_no_more_but_its_task_goes_on(

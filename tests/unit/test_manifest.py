@@ -413,6 +413,16 @@ WRONG = {
         "m.yaml:10: spec.target: TrafficPolicy 'a' is for the mesh's default (it has no target) already: "
         "there can be one only, so merge them",
     ),
+    "an issuer of tokens twice": (
+        resource(
+            "Gateway",
+            "front",
+            "jwt:\n"
+            "- {issuer: x, audiences: [a], jwksUrl: 'http://x/'}\n"
+            "- {issuer: x, audiences: [b], jwksUrl: 'http://x/'}",
+        ),
+        "m.yaml:7: spec.jwt[1].issuer: stands here already: name all its audiences there",
+    ),
     "splits that go in a circle": (
         together(route("a", "x", "y"), route("b", "y", "z"), route("c", "z", "x")),
         "m.yaml:22: spec.rules: splits go in a circle: z → x → y → z",

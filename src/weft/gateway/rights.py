@@ -15,6 +15,7 @@ from weft.model.gateway import GatewaySpec
 from weft.model.message_subjects import WEBHOOK_QUEUE
 from weft.model.spiffe import SpiffeId
 from weft.model.task import Task
+from weft.model.topic import DEAD_LETTERS
 
 Allowed = Callable[[SpiffeId, Action, str], Awaitable[bool]]
 """Whether the policies let a member of the mesh submit to or consume from the queue of that name, or publish
@@ -40,7 +41,11 @@ class Rights:
             raise Denied(f"{caller.submitter} may not submit tasks to queue {queue!r}")
 
     async def check_publish(self, caller: Caller, topic: str) -> None:
-        """Raises Denied where `caller` may not publish to the topic of that name."""
+        """Raises NotFound for topics not offered here, Denied where `caller` may not publish to it."""
+        offered = self._spec().topics
+        # What is a dead letter its subscribers say, unless a gateway is declared to be for just that.
+        if not _within(topic, offered) or (offered is None and topic == DEAD_LETTERS):
+            raise NotFound(f"there is no topic {topic!r} at this gateway")
         if isinstance(caller, Insider):
             permitted = await self._allowed(caller.id, Action.PUBLISH, topic)
         else:

@@ -84,6 +84,8 @@ class GatewaySpec(Spec):
     """Queues that can be reached through it; by default all."""
     agents: Annotated[tuple[TypeName, ...], Field(max_length=MAX_ITEMS)] | None = None
     """Agent types that can be called through it; by default all."""
+    topics: Annotated[tuple[Name, ...], Field(max_length=MAX_ITEMS)] | None = None
+    """Topics that can be published to through it; by default all but dead-letters."""
     max_body_bytes: Annotated[int, Field(ge=1024, le=10 * 1024 * 1024)] = 960 * 1024
     """Larger requests are refused with 413."""
     rate: Rate = Rate()

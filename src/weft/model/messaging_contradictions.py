@@ -63,6 +63,8 @@ def of_gateway(resource: AnyResource) -> Iterator[tuple[Path, str]]:
     for index, issuer in enumerate(spec.jwt):
         if (issuer.jwks is None) == (issuer.jwks_url is None):
             yield ("spec", "jwt", index), "needs either jwksUrl or jwks"
+        if issuer.issuer in {each.issuer for each in spec.jwt[:index]}:
+            yield ("spec", "jwt", index, "issuer"), "stands here already: name all its audiences there"
 
 
 def _camel(field: str) -> str:
