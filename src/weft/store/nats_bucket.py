@@ -7,15 +7,17 @@ from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, aclosing
 from typing import Generic, TypeVar
 
+import nats.errors
 import nats.js.errors
 from nats.aio.msg import Msg
 from nats.js.api import RawStreamMsg
 
-from weft.errors import Conflict
+from weft.errors import Conflict, Unavailable
 from weft.store.bucket import Change, Codec, Entry, Snapshot
 from weft.store.keys import check_key, check_prefix, check_write, decoded
 from weft.store.nats_connection import NatsConnection, WrongRevision
 from weft.store.nats_deliveries import StartOver
+from weft.store.nats_latest import latest
 from weft.store.nats_read import last_message
 from weft.store.nats_recent import recent
 from weft.store.nats_watch import NatsWatch
@@ -100,13 +102,16 @@ class NatsBucket(Generic[T]):
         what = f"list bucket {self._name!r}"
         try:
             async with asyncio.timeout(self._connection.timeout):
-                return await recent(
+                found, place = await self._latest(limit, prefix, before, what)
+                if len(found) == limit:
+                    return found
+                return found + await recent(
                     self._connection,
                     stream_name(self._name),
                     filters(self._name, prefix),
                     self._delivered,
-                    limit=limit,
-                    before=before,
+                    limit=limit - len(found),
+                    before=place,
                     what=what,
                 )
         except (TimeoutError, StartOver, nats.js.errors.NotFoundError) as error:
@@ -116,6 +121,29 @@ class NatsBucket(Generic[T]):
         """Follow the keys that `entries(prefix)` would list."""
         check_prefix(self._name, prefix)
         return aclosing(NatsWatch(self._connection, self._name, self._codec, prefix).changes())
+
+    async def _latest(
+        self, limit: int, prefix: str, before: int | None, what: str
+    ) -> tuple[list[Entry[T]], int | None]:
+        """What is found near the end, and where to look further."""
+        if not self._direct:
+            return [], before
+        under = tuple(each.removesuffix(">") for each in filters(self._name, prefix))
+
+        def made(place: str, sequence: int, message: Msg) -> Entry[T] | None:
+            passes = place.startswith(under[-1]) or place == under[0]
+            if not passes or removal(message.headers):
+                return None
+            key = place[len(subject(self._name, "")) :]
+            return decoded(self._name, key, message.data, sequence, self._codec)
+
+        try:
+            return await latest(self._connection, self._name, made, limit=limit, before=before, what=what)
+        except Unavailable as error:
+            # A bucket may have been made so that its leader alone answers.
+            if isinstance(error.__cause__, nats.errors.NoRespondersError):
+                return [], before
+            raise
 
     def _delivered(self, message: Msg) -> Entry[T] | None:
         if removal(message.headers):
