@@ -86,9 +86,11 @@ async def _measure(names: Sequence[str], *, quick: bool) -> tuple[dict[str, Resu
     for name in names:
         try:
             results[name] = await BENCHMARKS[name](quick=quick)
-        except (RuntimeError, MeshError) as error:
+        except (RuntimeError, MeshError, TimeoutError) as error:
             notes = "\n".join(getattr(error, "__notes__", ()))
-            failed.append(f"{name} could not be measured: {error}\n{notes}".rstrip())
+            failed.append(
+                f"{name} could not be measured: {str(error) or 'it took too long'}\n{notes}".rstrip()
+            )
     return results, failed
 
 

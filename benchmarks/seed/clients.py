@@ -56,12 +56,15 @@ Send = Callable[[int], Awaitable[float | None]]
 
 
 async def open_loop(clock: Clock, times: Sequence[float], send: Send) -> list[Response]:
-    """Send a request at each of `times`."""
-    async with asyncio.TaskGroup() as group:
-        sending = []
-        for number, moment in enumerate(times):
-            await clock.at(moment)
-            sending.append(group.create_task(_sent(clock, send, number)))
+    """Send a request at each of `times`. Raises the first error of any."""
+    sending = []
+    try:
+        async with asyncio.TaskGroup() as group:
+            for number, moment in enumerate(times):
+                await clock.at(moment)
+                sending.append(group.create_task(_sent(clock, send, number)))
+    except ExceptionGroup as errors:
+        raise errors.exceptions[0] from None
     return [each.result() for each in sending]
 
 

@@ -147,7 +147,11 @@ async def test_a_prefix_covers_whole_tokens_only(bucket: Bucket[Any]) -> None:
     assert await bucket.entries("none") == []
 
 
-async def test_the_latest_entries_come_first_each_where_it_was_written_last(bucket: Bucket[Any]) -> None:
+@pytest.mark.parametrize("direct", [True, False])
+async def test_the_latest_entries_come_first_each_where_it_was_written_last(
+    store: Store, direct: bool
+) -> None:
+    bucket = await store.bucket("things", JsonCodec(), direct=direct)
     for key in ("q.a", "q.b", "other", "q.c", "q.gone"):
         await bucket.put(key, key)
     revision = await bucket.put("q.a", "again")
@@ -159,7 +163,11 @@ async def test_the_latest_entries_come_first_each_where_it_was_written_last(buck
     assert await bucket.recent(10, "none") == []
 
 
-async def test_the_latest_entries_can_be_paged_through_however_rare_they_are(bucket: Bucket[Any]) -> None:
+@pytest.mark.parametrize("direct", [True, False])
+async def test_the_latest_entries_can_be_paged_through_however_rare_they_are(
+    store: Store, direct: bool
+) -> None:
+    bucket = await store.bucket("things", JsonCodec(), direct=direct)
     for number in range(100):
         await bucket.put(f"q.{number}", number)
         await bucket.put("often", number)
