@@ -155,6 +155,18 @@ async def test_a_port_in_use_is_named_before_anything_starts(tmp_path: Path, con
             assert "started" not in running.log
 
 
+async def test_a_gateways_port_in_use_is_named_before_anything_starts(
+    tmp_path: Path, control: Control
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        options = ("--type", "front", "--outside", f"127.0.0.1:{port}")
+        async with sidecar(tmp_path, control, *options, command=script("echo started")) as running:
+            assert await running.exit_code() == ExitCode.UNAVAILABLE
+            assert f"port {port} at 127.0.0.1 cannot be used" in running.log
+            assert "started" not in running.log
+
+
 async def test_a_given_port_is_the_proxys(tmp_path: Path, control: Control) -> None:
     with reserve_port("127.0.0.1") as free:
         port = free.port

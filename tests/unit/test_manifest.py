@@ -413,6 +413,10 @@ WRONG = {
         "m.yaml:10: spec.target: TrafficPolicy 'a' is for the mesh's default (it has no target) already: "
         "there can be one only, so merge them",
     ),
+    "a gateway that listens at a name": (
+        resource("Gateway", "front", "host: localhost"),
+        "m.yaml:5: spec.host: must be an IP address, such as 0.0.0.0 for all of the machine's",
+    ),
     "an issuer of tokens twice": (
         resource(
             "Gateway",

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from weft.aio.ports import SHARES_HELD_PORTS, PortUnavailable, reserve_port
+from weft.aio.ports import SHARES_HELD_PORTS, PortUnavailable, reserve_port, share_port
 
 LOOPBACK = "127.0.0.1"
 EPHEMERAL = Path("/proc/sys/net/ipv4/ip_local_port_range")
@@ -100,3 +100,14 @@ def test_connections_of_a_former_server_that_still_close_do_not_hinder() -> None
 def test_an_address_of_another_machine_is_refused() -> None:
     with pytest.raises(PortUnavailable, match=r"192\.0\.2\.1"):
         reserve_port("192.0.2.1")
+
+
+def test_a_shared_port_is_held_by_several_but_not_where_somebody_else_listens() -> None:
+    with reserve_port(LOOPBACK) as chosen:
+        port = chosen.port
+    with share_port(LOOPBACK, port), share_port(LOOPBACK, port), pytest.raises(OSError, match="in use"):
+        bound(port, socket.SO_REUSEADDR)
+    with bound(port, socket.SO_REUSEADDR) as server:
+        server.listen()
+        with pytest.raises(PortUnavailable, match=f"port {port} at {LOOPBACK} cannot be used"):
+            share_port(LOOPBACK, port)

@@ -66,10 +66,35 @@ def reserve_port(host: str, port: int | None = None) -> ReservedPort:
     try:
         return ReservedPort(_hold(host, port, reuse_address=True))
     except OSError as error:
-        raise PortUnavailable(
-            f"port {port} at {host} cannot be used ({error.strerror or error}): stop the program that "
-            f"listens there, or choose another port"
-        ) from error
+        raise _taken(host, port, error) from error
+
+
+def share_port(host: str, port: int) -> ReservedPort:
+    """Hold `port` at the IP address `host` together with others of this user who share it, and only these.
+
+    Raises PortUnavailable if somebody else has the port, or it may not be bound.
+    """
+    held = _new_socket(host)
+    try:
+        held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, True)
+        held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, True)
+        held.bind((host, port))
+        held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, False)  # as `_hold` does
+    except OSError as error:
+        held.close()
+        raise _taken(host, port, error) from error
+    return ReservedPort(held)
+
+
+def _taken(host: str, port: int, error: OSError) -> PortUnavailable:
+    return PortUnavailable(
+        f"port {port} at {host} cannot be used ({error.strerror or error}): stop the program that "
+        f"listens there, or choose another port"
+    )
+
+
+def _new_socket(host: str) -> socket.socket:
+    return socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_STREAM)
 
 
 def _reserve_any(host: str) -> ReservedPort:
@@ -89,7 +114,7 @@ def _hold(host: str, port: int, *, reuse_address: bool) -> socket.socket:
     `reuse_address` passes over connections of a previous server that are still closing. It is taken back at
     once, since with it two sockets that don't listen could hold one port.
     """
-    held = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_STREAM)
+    held = _new_socket(host)
     try:
         held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, reuse_address)
         held.bind((host, port))

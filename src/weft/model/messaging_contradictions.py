@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 from collections.abc import Iterator
 
 from weft.errors import InvalidRequest
@@ -60,6 +61,10 @@ def of_gateway(resource: AnyResource) -> Iterator[tuple[Path, str]]:
         check_type(resource.metadata.name)
     except InvalidRequest as error:
         yield ("metadata", "name"), error.detail
+    try:
+        ipaddress.ip_address(spec.host)
+    except ValueError:
+        yield ("spec", "host"), "must be an IP address, such as 0.0.0.0 for all of the machine's"
     for index, issuer in enumerate(spec.jwt):
         if (issuer.jwks is None) == (issuer.jwks_url is None):
             yield ("spec", "jwt", index), "needs either jwksUrl or jwks"

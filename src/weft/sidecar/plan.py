@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from weft.aio.guard import Guard
-from weft.aio.ports import SHARES_HELD_PORTS, PortUnavailable, ReservedPort, reserve_port
+from weft.aio.ports import SHARES_HELD_PORTS, PortUnavailable, ReservedPort, reserve_port, share_port
 from weft.errors import Unavailable
 from weft.model.node import Address, Inbound, Node
 from weft.sidecar.settings import LOOPBACK, SidecarSettings
@@ -40,6 +40,7 @@ def make_plan(settings: SidecarSettings, guard: Guard, resources: ExitStack) -> 
     try:
         outbound = resources.enter_context(reserve_port(LOOPBACK, settings.outbound_port))
         inbound, agent_port, held = _inbound(settings, resources)
+        outside = _outside(settings, resources)
     except PortUnavailable as error:
         raise Unavailable(str(error)) from error
     return Plan(
@@ -48,7 +49,7 @@ def make_plan(settings: SidecarSettings, guard: Guard, resources: ExitStack) -> 
         ),
         directory=_runtime_directory(settings.runtime_parent, guard),
         agent_port=agent_port,
-        envoy_ports=(outbound, *held),
+        envoy_ports=(outbound, *held, *outside),
     )
 
 
@@ -73,6 +74,13 @@ def _inbound(
         settings.version,
     )
     return inbound, agent_port, (listen,)
+
+
+def _outside(settings: SidecarSettings, resources: ExitStack) -> tuple[ReservedPort, ...]:
+    """The port of a gateway, which its other instances on this machine share."""
+    if settings.outside is None:
+        return ()
+    return (resources.enter_context(share_port(settings.outside.host, settings.outside.port)),)
 
 
 def _runtime_directory(parent: Path | None, guard: Guard) -> Path:
