@@ -16,7 +16,7 @@ from weft.messaging.broker import Consumer, Delivery, GroupSettings, Priority, Q
 from weft.messaging.brokers.nats import NatsBroker
 from weft.messaging.message import Message
 from weft.model.access import AccessPolicySpec
-from weft.model.message_subjects import type_group
+from weft.model.message_subjects import lane_subject, type_group
 from weft.model.spiffe import SpiffeId, agent_id
 from weft.model.topic import TopicSpec
 
@@ -123,6 +123,17 @@ async def test_a_worker_takes_what_a_submitter_enqueues(mesh: Mesh) -> None:
     await late.ack()
     [letter] = await mesh.control.peek("work", limit=10, dead=True)
     assert (letter.message, letter.lane, letter.reason) == (_message("m1"), Priority.LOW, "it is broken")
+
+
+async def test_messages_without_anything_in_them_hold_up_nobody(mesh: Mesh) -> None:
+    client, worker = await mesh.member(CLIENT), await mesh.member(WORKER)
+    consumer = await worker.queue_consumer("work")
+    waiting = asyncio.create_task(_pull(consumer, 2))
+    for name in ("m1", "m2"):
+        await mesh.secured.control.connection.publish("tease", lane_subject("work", 0), b"")
+        await client.enqueue("work", _message(name), priority=Priority.HIGH)
+    # Pulls that get no answer fail.
+    assert {each.message.id for each in await waiting} == {"m1", "m2"}
 
 
 async def test_who_waits_across_accounts_takes_nothing(mesh: Mesh) -> None:

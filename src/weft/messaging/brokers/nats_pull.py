@@ -350,7 +350,8 @@ class NatsPuller(Generic[T]):
         if delivered is not None:
             take.got.append(delivered)
         take.missing[source] -= 1
-        if not take.missing[source]:
+        # Between accounts NATS takes a message without anything for the end of the answer: no more will come.
+        if not take.missing[source] or not (message.headers or message.data):
             take.ends(source)
 
     def _note_status(self, message: Msg) -> None:
