@@ -689,6 +689,25 @@ async def test_purging_a_queue_cancels_what_waits_in_it(tasks: TaskScene) -> Non
         assert (await client.get(each.task.id)).state is TaskState.CANCELLED
 
 
+async def test_tasks_of_a_queue_that_is_removed_are_cancelled_wherever_they_stand(tasks: TaskScene) -> None:
+    queue = await tasks.queue(concurrency=1)
+    client = await tasks.client()
+    done = await client.submit(queue, 1)
+    async with tasks.worker(queue):
+        await ended(client, done.task.id)
+    waiting = await client.submit(queue, 2)
+    async with tasks.doomed(queue) as delivery:
+        claims = Claims((await Ledger.open(tasks.store)).records, worker="gone.one", clock=time.time)
+        claimed = await claims.claim(
+            submission_in(delivery.message, queue), deliveries=1, limits=Limits(5, 30.0)
+        )
+        assert isinstance(claimed, Run)
+    await tasks.broker.remove_queue(queue)
+    await (await Purge.open(tasks.store, tasks.broker)).give_up(queue)
+    assert (await client.get(waiting.task.id)).state is TaskState.CANCELLED
+    assert (await client.get(done.task.id)).state is TaskState.SUCCEEDED
+
+
 async def test_payloads_of_an_encrypted_queue_are_sealed_on_their_way(tasks: TaskScene) -> None:
     queue = await tasks.queue(encrypted=True, max_deliveries=1)
     client = await tasks.client(protection=Mirror())

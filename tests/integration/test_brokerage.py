@@ -20,9 +20,11 @@ from weft.messaging.message import Message
 from weft.model.decision import Decision
 from weft.model.manifest import parse_documents
 from weft.model.spiffe import parse_spiffe_id
+from weft.model.task import TaskState
 from weft.resources.store import Resources
 from weft.resources.view import ResourceView
 from weft.store.nats import NatsStore
+from weft.tasks.client import TaskClient
 
 LIMIT = 30.0
 
@@ -32,7 +34,10 @@ SMALL = "{maxBytes: 1048576}"
 class Scene:
     """A brokerage at work."""
 
-    def __init__(self, resources: Resources, brokerage: Brokerage, broker: NatsBroker) -> None:
+    def __init__(
+        self, store: NatsStore, resources: Resources, brokerage: Brokerage, broker: NatsBroker
+    ) -> None:
+        self.store = store
         self.resources = resources
         self.brokerage = brokerage
         self.broker = broker
@@ -86,7 +91,7 @@ async def scene(directory: Path) -> AsyncIterator[Scene]:
                 lambda _member, _request: Decision(allowed=True, policy="", reason=""),
             )
             tasks.start(brokerage.run(), name="brokerage", endless=True)
-            yield Scene(resources, brokerage, broker)
+            yield Scene(store, resources, brokerage, broker)
             await tasks.close()
         await store.close()
 
@@ -140,3 +145,23 @@ async def test_what_the_broker_has_lost_is_declared_again(
         await mesh.takes("z")
         await mesh.broker.remove_topic("z")
         await mesh.takes("z")
+
+
+async def test_what_is_left_of_a_queue_that_is_deleted_are_cancelled_tasks(tmp_path: Path) -> None:
+    async with scene(tmp_path) as mesh:
+        await mesh.apply(("Queue", "work", "{}"))
+        client = await TaskClient.open(
+            mesh.store, mesh.broker, mesh.brokerage.queue, submitter="operator/test"
+        )
+
+        async def is_there() -> bool:
+            try:
+                return (await mesh.broker.queue_stats("work")).ready == 0
+            except NotFound:
+                return False
+
+        async with asyncio.timeout(LIMIT):
+            await until(is_there)
+            task = (await client.submit("work", 1)).task
+            await mesh.resources.delete("Queue", "work")
+            assert (await client.wait(task.id, LIMIT)).state is TaskState.CANCELLED

@@ -14,6 +14,7 @@ from types import MappingProxyType
 from typing import TypeVar
 
 from weft.aio.backoff import backoff
+from weft.aio.tasks import TaskOwner
 from weft.errors import Denied, InvalidRequest, MeshError, NotFound, Unavailable
 from weft.messaging.broker import NEW, BrokerAdmin, GroupSettings, QueueSettings, Start, TopicSettings
 from weft.messaging.control import Subscription
@@ -33,6 +34,7 @@ from weft.model.topic import DEAD_LETTERS, TopicSpec
 from weft.resources.view import ResourceView
 from weft.store.bucket import Bucket
 from weft.store.nats import NatsStore
+from weft.tasks.purge import Purge
 
 logger = logging.getLogger(__name__)
 
@@ -95,6 +97,7 @@ class Brokerage:
         self._kept: dict[_Key, _Settings | None] = {}
         """What the broker has, as this replica has declared it; None: nobody knows how."""
         self._refused: frozenset[_Key] = frozenset()
+        self._background = TaskOwner("brokerage")
         self._looked = -math.inf
         """When it was last seen to that the broker has everything, by the event loop's clock."""
 
@@ -184,6 +187,7 @@ class Brokerage:
                     async with asyncio.timeout(LOOK_INTERVAL):
                         await self._declared.changed_since(generation)
         finally:
+            await self._background.close()
             await self._close()
 
     async def _follow(self) -> None:
@@ -262,10 +266,17 @@ class Brokerage:
         kind, name = key
         if kind == "queue":
             await self.broker.remove_queue(name)
+            self._background.start(self._give_up_tasks(name), name=f"tasks of {name}")
         else:
             await self.broker.remove_topic(name)
         logger.info("%s %r was removed with all it held", kind, name)
         del self._kept[key]
+
+    async def _give_up_tasks(self, queue: str) -> None:
+        try:
+            await (await Purge.open(self._store, self.broker)).give_up(queue)
+        except MeshError as error:
+            logger.warning("tasks of queue %r, which was removed, still stand: %s", queue, error.detail)
 
     async def _close(self) -> None:
         broker, self._broker, self._access = self._broker, None, None

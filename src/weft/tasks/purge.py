@@ -17,6 +17,9 @@ from weft.tasks.ledger import Ledger
 _PAGE = 1000
 _AT_ONCE = 64
 
+_WAITING = frozenset({TaskState.QUEUED})
+_NOT_ENDED = frozenset({TaskState.QUEUED, TaskState.RUNNING})
+
 
 class Purge:
     """Empties queues. Open it with `open`."""
@@ -43,17 +46,23 @@ class Purge:
         """
         begun = self._clock()
         count = await self._broker.purge(queue)
+        await self._cancel_all(queue, _WAITING, begun)
+        return count
+
+    async def give_up(self, queue: str) -> None:
+        """Cancel all tasks of a queue that was just removed: nobody else would end them. Raises Unavailable."""
+        await self._cancel_all(queue, _NOT_ENDED, self._clock())
+
+    async def _cancel_all(self, queue: str, states: frozenset[TaskState], begun: float) -> None:
+        """Cancel the tasks that stand so, and were submitted before then."""
         place: int | None = None
         while entries := await self._ledger.records.recent(_PAGE, queue, before=place):
             place = entries[-1].revision
-            waiting = [
-                each.key
-                for each in entries
-                if each.value.state is TaskState.QUEUED and each.value.submitted_at < begun
+            meant = [
+                each.key for each in entries if each.value.state in states and each.value.submitted_at < begun
             ]
-            for first in range(0, len(waiting), _AT_ONCE):
-                await asyncio.gather(*map(self._cancel, waiting[first : first + _AT_ONCE]))
-        return count
+            for first in range(0, len(meant), _AT_ONCE):
+                await asyncio.gather(*map(self._cancel, meant[first : first + _AT_ONCE]))
 
     async def _cancel(self, task_id: str) -> None:
         with suppress(NotFound, Conflict):
