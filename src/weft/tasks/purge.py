@@ -50,7 +50,7 @@ class Purge:
         return count
 
     async def give_up(self, queue: str) -> None:
-        """Cancel all tasks of a queue that was just removed: nobody else would end them. Raises Unavailable."""
+        """Cancel all tasks of a queue that was just removed, which nobody else ends. Raises Unavailable."""
         await self._cancel_all(queue, _NOT_ENDED, self._clock())
 
     async def _cancel_all(self, queue: str, states: frozenset[TaskState], begun: float) -> None:
