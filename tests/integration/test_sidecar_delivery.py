@@ -142,10 +142,10 @@ async def test_answers_say_what_becomes_of_an_event(
         await deliver(Notebook(status, headers, "no such\tcustomer".replace("\t", " ")))
 
 
-@pytest.mark.parametrize(
-    "later", ["120", format_datetime(datetime.fromtimestamp(time.time() + 120, UTC), usegmt=True)]
-)
-async def test_retry_after_says_when_an_event_is_to_come_again(later: str) -> None:
+@pytest.mark.parametrize("dated", [False, True])
+async def test_retry_after_says_when_an_event_is_to_come_again(dated: bool) -> None:
+    moment = datetime.fromtimestamp(time.time() + 120, UTC)
+    later = format_datetime(moment, usegmt=True) if dated else "120"
     with pytest.raises(TooMany) as caught:
         await deliver(Notebook(503, {"retry-after": later}))
     assert 0 < caught.value.retry_after <= 120
