@@ -22,7 +22,16 @@ from tests.conformance.broker_scene import (
 )
 
 from weft.errors import Conflict, InvalidRequest, NotFound
-from weft.messaging.broker import ALL, Consumer, Delivery, GroupSettings, Start, TopicSettings
+from weft.messaging.broker import (
+    ALL,
+    MAX_SEQUENCE,
+    MAX_TIME,
+    Consumer,
+    Delivery,
+    GroupSettings,
+    Start,
+    TopicSettings,
+)
 from weft.messaging.message import Message
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
@@ -139,6 +148,24 @@ async def test_a_group_may_begin_at_a_sequence_or_at_a_time(stage: Scene) -> Non
     assert bodies(await pull(await stage.member(topic, "from"), 3)) == list("cde")
     await stage.group(topic, "since", start=Start(time=middle))
     assert bodies(await pull(await stage.member(topic, "since"), 2)) == list("de")
+
+
+async def test_every_place_that_can_be_named_can_be_begun_at(stage: Scene) -> None:
+    topic = await stage.topic()
+    for name, start in (
+        ("late", Start(sequence=MAX_SEQUENCE)),
+        ("later", Start(time=MAX_TIME)),
+        ("first", Start(time=0.0)),
+    ):
+        await stage.group(topic, name, start=start)
+    await stage.publish(topic, "a")
+    assert bodies(await pull(await stage.member(topic, "first"), 1)) == ["a"]
+    for sequence in (0, -1, MAX_SEQUENCE + 1):
+        with pytest.raises(InvalidRequest, match="sequence"):
+            Start(sequence=sequence)
+    for moment in (-1.0, 1e12, float("nan"), float("inf")):
+        with pytest.raises(InvalidRequest, match="seconds after 1970"):
+            Start(time=moment)
 
 
 async def test_what_a_member_does_not_finish_comes_again(stage: Scene) -> None:

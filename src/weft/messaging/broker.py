@@ -86,14 +86,30 @@ class TopicSettings:
             )
 
 
+MAX_SEQUENCE = 2**53 - 1
+"""No topic gets that far, and every broker can be asked for it."""
+
+MAX_TIME = 2**33
+"""Seconds since 1970: in the year 2242. Not every broker can be asked for much later times."""
+
+
 @dataclass(frozen=True, slots=True)
 class Start:
-    """Where a new group begins: with nothing given, at what is published from now on."""
+    """Where a new group begins: with nothing given, at what is published from now on.
+
+    Making one raises InvalidRequest for what is no place in a topic.
+    """
 
     sequence: int | None = None
     """With the message of that sequence; 1 is the first there ever was."""
     time: float | None = None
     """With what was published at that time (seconds since 1970) or later."""
+
+    def __post_init__(self) -> None:
+        if self.sequence is not None and not 1 <= self.sequence <= MAX_SEQUENCE:
+            raise InvalidRequest(f"a topic begins at sequence 1, and has none beyond {MAX_SEQUENCE}")
+        if self.time is not None and not 0 <= self.time <= MAX_TIME:
+            raise InvalidRequest(f"events are published from 0 to {MAX_TIME} seconds after 1970, not then")
 
 
 NEW = Start()
