@@ -180,3 +180,19 @@ async def _taken(broker: RabbitBroker, queue: str) -> bool:
     except QueueFull:
         return False
     return True
+
+
+async def test_what_a_queue_or_a_delay_that_was_just_made_has_confirmed_survives_the_servers_death(
+    server: RabbitServer, broker: RabbitBroker
+) -> None:
+    queue, after_delay = await _queue(broker), await _queue(broker)
+    await broker.enqueue(queue, _message())
+    await server.restart()
+    await broker.enqueue(after_delay, _message(), delay=3.0)
+    await server.restart()
+    for each in (queue, after_delay):
+        consumer = await broker.queue_consumer(each)
+        async with asyncio.timeout(LIMIT):
+            [delivery] = await consumer.pull(1, wait=LIMIT)
+        await delivery.ack()
+        await consumer.aclose()

@@ -6,7 +6,7 @@ import itertools
 import random
 
 from weft.messaging.broker import MAX_DELAY
-from weft.messaging.brokers.rabbitmq_delays import SHORT, SHORTEST, level
+from weft.messaging.brokers.rabbitmq_delays import SHORT, SHORTEST, level, working_level
 
 _DELAYS = [random.Random(7).uniform(0, 10**power) for power in range(-2, 7) for _ in range(500)]
 
@@ -29,3 +29,11 @@ def test_a_long_delay_is_waited_for_in_steps_that_never_go_beyond_it() -> None:
 
 def test_there_are_few_levels() -> None:
     assert len(set(map(level, itertools.chain(_DELAYS, [0.0, MAX_DELAY])))) <= 120
+
+
+def test_where_a_level_does_not_work_one_beside_it_is_taken() -> None:
+    for delay in _DELAYS:
+        broken = level(delay)
+        assert working_level(delay, lambda _: True) == broken
+        assert working_level(delay, broken.__ne__) >= broken
+        assert working_level(delay, lambda _: False) == broken

@@ -4,23 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import time
-from typing import Any
+from collections import defaultdict
 
 from aiormq.abc import AbstractChannel
 from aiormq.exceptions import ChannelInvalidStateError, DeliveryError, PublishError
 from pamqp.commands import Basic
 
 from weft.errors import MeshError, NotFound, Unavailable
-from weft.messaging.brokers.rabbitmq_delays import level
+from weft.messaging.brokers.rabbitmq_delays import working_level
 from weft.messaging.brokers.rabbitmq_link import Link
 from weft.messaging.brokers.rabbitmq_names import Line, Names
+from weft.messaging.brokers.rabbitmq_quorum import QUORUM, have_for_good
 from weft.messaging.brokers.rabbitmq_settings import Settings
 from weft.messaging.brokers.rabbitmq_wire import Parcel, properties
-
-QUORUM: dict[str, Any] = {"x-queue-type": "quorum"}
-
-# RabbitMQ 4 throws away what came back 20 times, unless it is told otherwise.
-NEVER_GIVEN_UP: dict[str, Any] = {**QUORUM, "x-delivery-limit": 1_000_000_000}
 
 _RENEWAL = 3600.0
 _LONGEST_KEPT = 2**32 - 1
@@ -36,6 +32,10 @@ class Unroutable(NotFound):
     """No queue is there for it."""
 
 
+class Unanswered(Unavailable):
+    """RabbitMQ took the message, or not: it did not say so in time."""
+
+
 class Publisher:
     """Publishes over a connection of its own: an alarm of RabbitMQ blocks those that publish, all of them."""
 
@@ -46,6 +46,9 @@ class Publisher:
         self._channel: AbstractChannel | None = None
         self._opening = asyncio.Lock()
         self._levels: dict[tuple[str, int], float] = {}
+        self._making: defaultdict[tuple[str, int], asyncio.Lock] = defaultdict(asyncio.Lock)
+        # A RabbitMQ that was killed while it made a queue has one afterwards that answers nobody.
+        self._broken: set[tuple[str, int]] = set()
 
     async def publish(
         self, exchange: str, key: str, body: bytes, headers: Basic.Properties, *, what: str
@@ -74,7 +77,10 @@ class Publisher:
                     raise Unavailable(
                         f"{what}: {self._link.place} takes no messages: it has little memory or disk left"
                     ) from None
-                raise
+                self._link.drop()
+                raise Unanswered(
+                    f"{what}: {self._link.place} did not answer within {self._link.timeout:g} s"
+                ) from None
 
     async def put(self, queue: str, parcel: Parcel, *, what: str) -> None:
         """Put a message into that queue of RabbitMQ. Raises Unroutable, Refused, Unavailable, Denied."""
@@ -86,7 +92,7 @@ class Publisher:
         It may get there early, with `due` in the future; whoever finds it there calls this again.
         """
         parcel = parcel.anew(deliveries=parcel.delivered, due=time.time() + delay, reason="")
-        milliseconds = level(delay)
+        milliseconds = working_level(delay, lambda level: (line.base, level) not in self._broken)
         key = line.delay_key(milliseconds, parcel.lane)
         for attempt in (1, 2):
             await self._have_level(line, milliseconds, what=what)
@@ -96,19 +102,26 @@ class Publisher:
                 )
             except Unroutable:
                 # It expired, or its queue was removed and is perhaps there again.
-                del self._levels[line.base, milliseconds]
+                self._levels.pop((line.base, milliseconds), None)
                 if attempt > 1:
                     raise NotFound(f"{what}: {line.what} is not there; declare it") from None
+            except Unanswered:
+                self._broken.add((line.base, milliseconds))
+                raise
             else:
                 return
 
     async def _have_level(self, line: Line, milliseconds: int, *, what: str) -> None:
         """Declare the queue for a delay, now and then again: it expires without."""
+        async with self._making[line.base, milliseconds]:
+            if self._levels.get((line.base, milliseconds), -_RENEWAL) + _RENEWAL <= time.monotonic():
+                await self._make_level(line, milliseconds, what=what)
+
+    async def _make_level(self, line: Line, milliseconds: int, *, what: str) -> None:
         now = time.monotonic()
-        if self._levels.get((line.base, milliseconds), -_RENEWAL) + _RENEWAL > now:
-            return
         await self._settings.note_level(line, milliseconds)
         queue = line.delay(milliseconds)
+        is_new = not await self._is_there(queue, what)
         async with self._link.errand(what) as channel:
             await channel.queue_declare(
                 queue,
@@ -123,7 +136,17 @@ class Publisher:
                 },
             )
             await channel.queue_bind(queue, self._names.delays, line.delay_key(milliseconds, "*"))
+            if is_new:
+                await have_for_good(channel, queue)
         self._levels[line.base, milliseconds] = now
+
+    async def _is_there(self, queue: str, what: str) -> bool:
+        try:
+            async with self._link.errand(what) as channel:
+                await channel.queue_declare(queue, passive=True)
+        except NotFound:
+            return False
+        return True
 
     async def _open(self) -> AbstractChannel:
         async with self._opening:

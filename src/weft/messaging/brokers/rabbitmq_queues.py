@@ -17,7 +17,8 @@ from weft.messaging.brokers.rabbitmq_batch import ready_in, tag_of, take_ready
 from weft.messaging.brokers.rabbitmq_link import Link
 from weft.messaging.brokers.rabbitmq_management import Management
 from weft.messaging.brokers.rabbitmq_names import Line, Names
-from weft.messaging.brokers.rabbitmq_publisher import NEVER_GIVEN_UP, Publisher, Refused, Unroutable
+from weft.messaging.brokers.rabbitmq_publisher import Publisher, Refused, Unroutable
+from weft.messaging.brokers.rabbitmq_quorum import NEVER_GIVEN_UP, have_for_good
 from weft.messaging.brokers.rabbitmq_settings import Document, Settings
 from weft.messaging.brokers.rabbitmq_wire import Parcel, parcel_of
 
@@ -195,6 +196,7 @@ class Queues:
             for number, lane in enumerate(line.lanes):
                 await channel.queue_declare(lane, durable=True, arguments={**NEVER_GIVEN_UP, **limit})
                 await channel.queue_bind(lane, self._names.due, line.delay_key("*", number))
+            await have_for_good(channel, line.lanes[-1])
 
     def _check_change(self, known: Document, wanted: QueueSettings, limited_by: str, line: Line) -> None:
         if known and known.get("max_length") != wanted.max_length:

@@ -19,6 +19,7 @@ from weft.aio.backoff import backoff
 from weft.errors import NotFound, Unavailable
 from weft.messaging.brokers.rabbitmq_link import Link, Locked
 from weft.messaging.brokers.rabbitmq_names import Line
+from weft.messaging.brokers.rabbitmq_quorum import have_for_good
 from weft.messaging.brokers.rabbitmq_wire import marker
 
 Document = dict[str, Any]
@@ -62,7 +63,9 @@ class Settings:
     async def write(self, name: str, document: Mapping[str, Any], what: str) -> None:
         """Have these settings of `what`. To be called in one's turn."""
         async with self._publishing.errand(f"writing the settings of {what}", confirms=True) as channel:
-            await channel.queue_declare(name, durable=True, arguments=_ARGUMENTS)
+            answer = await channel.queue_declare(name, durable=True, arguments=_ARGUMENTS)
+            if not answer.message_count:
+                await have_for_good(channel, name)
             body = json.dumps(document).encode()
             await channel.basic_publish(body, routing_key=name, properties=marker("settings"))
 

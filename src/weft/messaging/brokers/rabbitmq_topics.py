@@ -13,7 +13,7 @@ from weft.messaging.broker import NEW, GroupSettings, GroupStats, TopicSettings,
 from weft.messaging.brokers.rabbitmq_link import Link
 from weft.messaging.brokers.rabbitmq_management import Management
 from weft.messaging.brokers.rabbitmq_names import Line, Names, binding_key, replay_of
-from weft.messaging.brokers.rabbitmq_publisher import NEVER_GIVEN_UP, Publisher
+from weft.messaging.brokers.rabbitmq_publisher import Publisher
 from weft.messaging.brokers.rabbitmq_queues import (
     BY_ARGUMENTS,
     BY_POLICY,
@@ -22,6 +22,7 @@ from weft.messaging.brokers.rabbitmq_queues import (
     declare_delays,
     delays,
 )
+from weft.messaging.brokers.rabbitmq_quorum import NEVER_GIVEN_UP, have_for_good
 from weft.messaging.brokers.rabbitmq_replay import copy_past, first_of, mark_ends
 from weft.messaging.brokers.rabbitmq_settings import Document, Settings
 from weft.messaging.brokers.rabbitmq_wire import offset_of
@@ -182,6 +183,7 @@ class Topics:
                     lane, self._names.topic(wanted.topic), binding_key(wanted.pattern, number)
                 )
                 await channel.queue_bind(lane, self._names.due, line.delay_key("*", number))
+            await have_for_good(channel, line.lanes[-1])
         if wanted.start != NEW:
             await self._replay(line, wanted, known)
 
