@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
 
 from fastapi.responses import StreamingResponse
 
+from weft.aio.closing import close_behind
 from weft.gateway.draining import Draining
 
 HEARTBEAT_INTERVAL = 15.0
@@ -60,8 +60,4 @@ async def _sent(
                 yield HEARTBEAT
     finally:
         begun.cancel()
-        if upcoming is not None:
-            upcoming.cancel()
-            with contextlib.suppress(asyncio.CancelledError, StopAsyncIteration):
-                await upcoming
-        await events.aclose()
+        await close_behind(events, upcoming)

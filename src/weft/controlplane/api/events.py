@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
 
 from fastapi.responses import StreamingResponse
+
+from weft.aio.closing import close_behind
 
 HEARTBEAT_INTERVAL = 15.0
 """Seconds of silence after which a comment is sent, so that dead connections are noticed."""
@@ -45,8 +46,4 @@ async def _with_heartbeats(
                 return
             upcoming = None
     finally:
-        if upcoming is not None:
-            upcoming.cancel()
-            with contextlib.suppress(asyncio.CancelledError, StopAsyncIteration):
-                await upcoming
-        await events.aclose()
+        await close_behind(events, upcoming)
