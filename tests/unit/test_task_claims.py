@@ -120,7 +120,9 @@ async def test_attempts_that_were_handed_back_do_not_count(desk: Desk) -> None:
 
 
 async def test_a_redriven_task_has_all_its_attempts_again(desk: Desk) -> None:
-    await desk.write(redriven(failed(replace(RUNNING, attempts=2), ERROR, message_id=TASK.id, now=NOW)))
+    await desk.write(
+        redriven(failed(replace(RUNNING, attempts=2), ERROR, message_id=TASK.id, now=NOW), now=NOW)
+    )
     decision = await desk.claim()
     assert isinstance(decision, Run)
     assert (decision.task.attempts, decision.task.failures) == (3, 1)

@@ -84,9 +84,10 @@ class Redrive:
         now = self._clock()
         if entry is None:
             # It has expired since the task failed. What is in the message is as it was submitted.
-            await records.create(task_id, submission.task, ttl=lifetime(submission.task, now))
+            task = redriven(submission.task, now=now)
+            await records.create(task_id, task, ttl=lifetime(task, now))
         elif entry.value.state is TaskState.FAILED:
-            task = redriven(entry.value)
+            task = redriven(entry.value, now=now)
             await records.update(task_id, task, revision=entry.revision, ttl=lifetime(task, now))
             await self._ledger.news.send(task_id)
 

@@ -49,10 +49,19 @@ def cancelled(task: Task, *, now: float) -> Task:
     return replace(task, state=TaskState.CANCELLED, finished_at=now)
 
 
-def redriven(task: Task) -> Task:
-    """It failed, and is to be tried once more, with all its attempts."""
+def redriven(task: Task, *, now: float) -> Task:
+    """It failed, and is to be tried once more, with all its attempts, and as much time as it once had."""
+    deadline = task.deadline
+    if deadline is not None and deadline <= now:
+        deadline = now + (deadline - task.submitted_at)
     return replace(
-        task, state=TaskState.QUEUED, forgiven=task.attempts, finished_at=None, not_before=None, progress=None
+        task,
+        state=TaskState.QUEUED,
+        forgiven=task.attempts,
+        finished_at=None,
+        not_before=None,
+        progress=None,
+        deadline=deadline,
     )
 
 
