@@ -15,6 +15,7 @@ from weft.controlplane.brokerage import Brokerage
 from weft.errors import MeshError
 from weft.messaging.broker import QueueStats
 from weft.model.queue import QueueSpec
+from weft.model.task import Task, TaskState
 from weft.tasks.client import TaskClient
 from weft.tasks.scaling import desired_workers
 
@@ -137,17 +138,11 @@ class QueueFigures:
         standing = (stats.ready, stats.in_flight, stats.enqueued_total)
         begun = time.monotonic()
         # As long as nothing happens in a queue it stays as it is.
-        idle = standing == known.standing and stats.enqueued_total is not None
+        idle = standing == known.standing and stats.enqueued_total is not None and not stats.in_flight
         if idle or begun < known.due:
             return known
         page = await self._tasks.list(name, limit=SAMPLE)
-        times = [
-            each.finished_at - each.started_at
-            for each in page.tasks
-            if each.finished_at is not None and each.started_at is not None
-        ]
-        if times:
-            known.seconds = sum(times) / len(times)
+        known.seconds = sampled_service_time(page.tasks, time.time()) or known.seconds
         known.submitted = tuple(sorted(each.submitted_at for each in page.tasks))
         now = time.monotonic()
         known.standing, known.due = standing, now + (now - begun) / SAMPLE_SHARE
@@ -178,6 +173,28 @@ def sampled_rate(submitted: Sequence[float], now: float) -> float | None:
     return len(recent) / max(span, 1.0)
 
 
+def sampled_service_time(latest: Sequence[Task], now: float) -> float | None:
+    """Seconds that a worker has a task, by the records that changed last; None if these do not tell.
+
+    The time that workers spent on tasks over the number that they finished, both of late. What is under way
+    counts with the time that it has taken so far (as of times that are censored, in an exponential
+    distribution): so work that becomes slow shows before the first slow task is done.
+    """
+    finished = [
+        each.finished_at - each.started_at
+        for each in latest
+        if each.finished_at is not None and each.started_at is not None and each.finished_at > now - WINDOW
+    ]
+    under_way = [
+        max(0.0, now - each.started_at)
+        for each in latest
+        if each.state is TaskState.RUNNING and each.started_at is not None
+    ]
+    if not finished and not under_way:
+        return None
+    return (sum(finished) + sum(under_way)) / max(1, len(finished) or len(under_way))
+
+
 class _Metrics:
     """What Prometheus gets of all queues; the label `queue` is bounded by what is declared."""
 
@@ -202,7 +219,7 @@ class _Metrics:
         )
         self._service = Gauge(
             "weft_queue_service_seconds",
-            "How long a worker has a task, in the mean of those finished last.",
+            "How long a worker has a task, in the mean of late; what is under way counts so far.",
             ["queue"],
             registry=registry,
         )
