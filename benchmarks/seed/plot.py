@@ -88,7 +88,7 @@ def _drawn(panel: Panel, frame: _Frame, bursts: Sequence[tuple[float, float]], l
     told = f"{late:,} of {len(panel.responses):,} not answered" if late else "all answered"
     yield (
         f'<text class="title" x="{_LEFT}" y="{frame.top + 22:.1f}">{escape(panel.title)}'
-        f'<tspan class="note" font-weight="400">  {told}</tspan></text>'
+        f'<tspan class="note" dx="12" font-weight="400">{told}</tspan></text>'
     )
     bottom, ceiling = frame.y(0), frame.y(1)
     for start, end in bursts:
