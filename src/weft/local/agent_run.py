@@ -10,6 +10,7 @@ from pydantic import ValidationError
 
 from weft.errors import InvalidRequest
 from weft.model.agent_spec import AgentSpec, HealthCheck
+from weft.model.node import Address
 from weft.model.resource import Resource
 
 _STOP_TIMEOUT = 10.0
@@ -37,6 +38,8 @@ class AgentRun:
     """Seconds in which a replica stops in its own way."""
     url: str = ""
     """Where callers from outside the mesh reach it; only of gateways."""
+    door: Address | None = None
+    """Where its replicas listen for them, together."""
 
     def same_program(self, other: AgentRun) -> bool:
         """Whether a replica of the other one can go on as one of this."""

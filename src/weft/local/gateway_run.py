@@ -42,6 +42,7 @@ def gateway_run(document: Mapping[str, Any]) -> AgentRun:
         working_directory=".",
         stop_grace=DRAIN_TIMEOUT + _STOP_TIMEOUT + _SLACK,
         url=spec.url,
+        door=Address(spec.host, spec.port),
     )
 
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from weft.errors import InvalidRequest, MeshError, Unavailable
 from weft.local.agent_run import AgentRun, agent_run
 from weft.local.control import ControlApi
+from weft.local.doors import Doors
 from weft.local.gateway_run import gateway_run
 from weft.local.rollout import Replica, Start, next_step
 from weft.local.service import Service
@@ -21,6 +22,7 @@ from weft.sdk.sse import Event
 logger = logging.getLogger(__name__)
 
 _PAUSE = 0.5
+_DOOR_PAUSE = 2.0  # seconds until it is tried again to have a gateway's port
 
 Launch = Callable[[AgentRun, int], Service]
 """Makes the service of one replica, and has it running."""
@@ -44,6 +46,9 @@ class Reconciler:
         self._removed = removed
         self._declared: dict[str, AgentRun] | None = None
         self._replicas: dict[str, dict[int, _Running]] = {}
+        self._doors = Doors()
+        self._shut: dict[str, str] = {}
+        """Why gateways cannot have their ports, by name."""
         self._woken = asyncio.Event()
         self._settled = asyncio.Condition()
 
@@ -64,14 +69,17 @@ class Reconciler:
 
     async def run(self) -> None:
         """Follow the declaration until cancelled; the replicas are left as they are."""
-        async with asyncio.TaskGroup() as tasks:
-            tasks.create_task(self._follow(), name="watch of resources")
-            while True:
-                await self._woken.wait()
-                self._woken.clear()
-                self._converge(tasks)
-                async with self._settled:
-                    self._settled.notify_all()
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                tasks.create_task(self._follow(), name="watch of resources")
+                while True:
+                    await self._woken.wait()
+                    self._woken.clear()
+                    self._converge(tasks)
+                    async with self._settled:
+                        self._settled.notify_all()
+        finally:
+            self._doors.keep(())
 
     async def wait_settled(self) -> None:
         """Wait until exactly what is declared runs, and is healthy.
@@ -120,6 +128,9 @@ class Reconciler:
         for agent_type in sorted({*self._declared, *self._replicas}):
             while self._step(agent_type, self._declared.get(agent_type), tasks):
                 pass
+        runs = [each.run for replicas in self._replicas.values() for each in replicas.values()]
+        used = {each.door for each in (*runs, *self._declared.values()) if each.door is not None}
+        self._doors.keep(used)
 
     def _step(self, agent_type: str, run: AgentRun | None, tasks: asyncio.TaskGroup) -> bool:
         """Take the next step for an agent, if there is one to take now."""
@@ -138,11 +149,25 @@ class Reconciler:
             return False
         if isinstance(step, Start):
             assert run is not None, "nothing is started for what is not declared"  # noqa: S101
+            if not self._has_door(run):
+                return False
             replicas[step.index] = _Running(self._launch(run, step.index), run)
         else:
             replicas[step.index].service.ask_to_stop()
             tasks.create_task(self._remove(agent_type, step.index), name=f"stop of {agent_type}-{step.index}")
         return True
+
+    def _has_door(self, run: AgentRun) -> bool:
+        """Whether its replicas can have the port that they share; else it is tried again."""
+        why = "" if run.door is None else self._doors.hold(run.door)
+        if why and self._shut.get(run.type) != why:
+            logger.warning("gateway %r waits: %s", run.type, why)
+        if why:
+            self._shut[run.type] = why
+            asyncio.get_running_loop().call_later(_DOOR_PAUSE, self.wake)
+        else:
+            self._shut.pop(run.type, None)
+        return not why
 
     async def _remove(self, agent_type: str, index: int) -> None:
         await self._replicas[agent_type][index].service.stop()
@@ -167,7 +192,12 @@ class Reconciler:
         return all(run is not None and each.run.same_program(run) for each in replicas)
 
     def _failing(self) -> list[str]:
-        return [failure for each in self.services if (failure := each.failure)]
+        shut = [
+            f"gateway {name} does not start: {why}"
+            for name, why in self._shut.items()
+            if name in (self._declared or ())
+        ]
+        return shut + [failure for each in self.services if (failure := each.failure)]
 
 
 def _concerns_agents(event: Event) -> bool:
