@@ -31,7 +31,9 @@ test: setup ## run every test this machine can run
 
 soak: setup ## kill everything at random for a long time (WEFT_CHAOS_ROUNDS, WEFT_CHAOS_SEED)
 	@WEFT_CHAOS_TASKS=$${WEFT_CHAOS_TASKS:-10000} WEFT_CHAOS_DEEDS=$${WEFT_CHAOS_DEEDS:-60} \
-		WEFT_CHAOS_ROUNDS=$${WEFT_CHAOS_ROUNDS:-5} $(RUN) pytest -s tests/e2e/test_faults_messaging.py
+		WEFT_CHAOS_ROUNDS=$${WEFT_CHAOS_ROUNDS:-5} WEFT_CHAOS_MESH_TASKS=2000 WEFT_CHAOS_EVENTS=400 \
+		$(RUN) pytest -s tests/e2e/test_faults_messaging.py \
+		tests/e2e/test_faults_events.py tests/e2e/test_faults_mesh_tasks.py
 
 lint: setup ## ruff, strict types, import contracts
 	@$(RUN) ruff check .

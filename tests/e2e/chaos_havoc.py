@@ -33,7 +33,7 @@ class Havoc:
         """How often each thing was done."""
 
     async def wreak(self, times: int, total: int, progress: Callable[[], int]) -> None:
-        """Do something so many times, spread over the progress up to `total`; each server goes twice."""
+        """Do something so many times, spread over the progress up to `total`; servers go at least twice."""
         deeds = self._deeds(times)
         moments = sorted(self._random.sample(range(total), len(deeds)))
         async with asyncio.TaskGroup() as thawing:
@@ -52,7 +52,7 @@ class Havoc:
     def _deeds(self, times: int) -> list[tuple[str, Callable[[], Awaitable[None]]]]:
         deeds: list[tuple[str, Callable[[], Awaitable[None]]]] = []
         for server in self._servers:
-            deeds += [(f"{type(server).__name__} killed", self._outage(server))] * 2
+            deeds += [(f"{type(server).__name__} killed", self._outage(server))] * max(2, times // 15)
         kinds: list[tuple[str, Callable[[], Awaitable[None]]]] = [
             ("worker killed", self._kill_worker),
             ("worker frozen", self._freeze_worker),

@@ -34,7 +34,7 @@ SEED = int(os.environ.get("WEFT_CHAOS_SEED", str(random.randrange(1_000_000))))
 
 SUBSCRIBERS = 3
 KILLINGS = 8
-LIMIT = 150.0
+LIMIT = 150.0 + 2 * EVENTS
 
 Event = tuple[int, int]
 """Key and number."""

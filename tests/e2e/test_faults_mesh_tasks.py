@@ -27,7 +27,7 @@ QUEUE = "research"
 TASKS = int(os.environ.get("WEFT_CHAOS_MESH_TASKS", "300"))
 KILLINGS = 10
 SEED = int(os.environ.get("WEFT_CHAOS_SEED", str(random.randrange(1_000_000))))
-LIMIT = 240.0
+LIMIT = 200.0 + TASKS
 
 WORKERS = ("scribe-1", "scribe-2", "porter-1", "porter-2")
 GATEWAYS = ("public-1", "public-2")
