@@ -21,7 +21,8 @@ MAX_PAYLOAD_BYTES = 1024 * 1024 + 64 * 1024
 """The largest value of the store, and its headers."""
 
 MAX_MEMORY_BYTES = 256 * 1024 * 1024
-MAX_STORE_BYTES = 4 * 1024 * 1024 * 1024
+MAX_STORE_BYTES = 64 * 1024 * 1024 * 1024
+"""NATS reserves what each topic may grow to (`maxBytes`), so this bounds the number of topics, too."""
 MAX_CONNECTIONS = 4096
 
 _PROGRAM = "nats-server"
