@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import signal
-import ssl
 from collections.abc import Mapping
 from contextlib import AsyncExitStack
 from urllib.parse import urlencode
@@ -21,7 +20,7 @@ from weft.gateway.listing import TaskQuery
 from weft.gateway.parts import GatewayParts
 from weft.gateway.tokens import TokenVerifier
 from weft.gateway.webhook_delivery import WebhookDelivery
-from weft.gateway.webhook_request import WebhookClient
+from weft.gateway.webhook_request import WebhookClient, webhook_trust
 from weft.gateway.webhook_signature import WebhookSigner
 from weft.messaging.control import Ask
 from weft.model.access import Action
@@ -160,7 +159,7 @@ async def run_gateway(environ: Mapping[str, str]) -> None:
             name,
             lambda: configuration.spec.webhooks,
             signer,
-            WebhookClient(ssl.create_default_context()),
+            WebhookClient(webhook_trust()),
         )
         owner.start(_keep_delivering(delivery), name="webhooks")
         await _serve(parts, port_from(environ))
