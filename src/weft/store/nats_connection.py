@@ -380,12 +380,14 @@ class NatsConnection:
             await self._down.wait()
             logger.warning("lost the connection to NATS at %s; connecting again", self._where)
             await self._reconnect()
+            _heed_cancellation()
             logger.info("connected to NATS at %s again", self._where)
 
     async def _reconnect(self) -> None:
         clock = asyncio.get_running_loop().time
         reminder = Reminder(clock())
         for pause in backoff(longest=_LONGEST_PAUSE):
+            _heed_cancellation()
             await asyncio.sleep(pause)
             try:
                 async with self._connecting:
@@ -515,6 +517,13 @@ async def unsubscribe(subscriptions: Iterable[Subscription]) -> None:
     with suppress(*_FAILURES):
         for each in subscriptions:
             await each.unsubscribe()
+
+
+def _heed_cancellation() -> None:
+    """End the task if it was cancelled: nats-py keeps some cancellations to itself, as while it hangs up."""
+    task = asyncio.current_task()
+    if task is not None and task.cancelling():
+        raise asyncio.CancelledError
 
 
 async def _give_up(client: Client) -> None:
