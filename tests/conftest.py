@@ -15,6 +15,7 @@ WHOLE_MESHES = "e2e"
 """The directory of the tests that run whole meshes: one after another, while the others run beside."""
 
 
+@pytest.hookimpl(tryfirst=True)  # before pytest-xdist looks at the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Have the tests of a file, and all of whole meshes, run in one process; these begin, as they last."""
     directories = {each: each.path.relative_to(Path(__file__).parent).parts for each in items}
