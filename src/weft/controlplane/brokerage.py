@@ -194,13 +194,7 @@ class Brokerage:
         """Bring the broker in line; tries on until it is, or something else is declared."""
         generation = self._declared.generation
         for pause in backoff(longest=_LONGEST_PAUSE):
-            try:
-                await self._connect()
-                await self._declare()
-            except MeshError as error:
-                self._reason = error.detail
-                logger.warning("topics and queues are not as declared, trying on: %s", error.detail)
-            else:
+            if await self._is_in_line():
                 return
             try:
                 async with asyncio.timeout(pause):
@@ -208,6 +202,21 @@ class Brokerage:
                     return
             except TimeoutError:
                 continue
+
+    async def _is_in_line(self) -> bool:
+        """Bring the broker in line, and tell whether it is."""
+        try:
+            await self._connect()
+            await self._declare()
+        except MeshError as error:
+            self._reason = error.detail
+            logger.warning("topics and queues are not as declared, trying on: %s", error.detail)
+            return False
+        finally:
+            task = asyncio.current_task()
+            if task is not None and task.cancelling():
+                raise asyncio.CancelledError  # nats-py keeps some cancellations to itself
+        return True
 
     async def _connect(self) -> None:
         access = self.access
