@@ -62,16 +62,20 @@ class Gateways:
         keys = await store.bucket(KEYS_BUCKET, ApiKeyCodec())
         return cls(keys, await store.bucket(SECRETS_BUCKET, _Bytes()), sealer)
 
-    async def keys(self, gateway: str) -> list[ApiKey]:
-        """All keys of a gateway, by name; some may have expired."""
-        return [each.value for each in await self._keys.entries(check_name(gateway, "gateway"))]
+    async def keys(self, gateway: str, *, since: float) -> list[ApiKey]:
+        """All keys of a gateway that was declared at `since` (seconds since 1970), by name.
 
-    async def create(self, gateway: str, wanted: KeyRequest) -> tuple[str, ApiKey]:
-        """A new key, which is told here and nowhere again, and its record.
+        Some may have expired. Those of another gateway, which had its name before, are none of its.
+        """
+        entries = await self._keys.entries(check_name(gateway, "gateway"))
+        return [each.value for each in entries if each.value.created_at >= since]
+
+    async def create(self, gateway: str, wanted: KeyRequest, *, since: float) -> tuple[str, ApiKey]:
+        """A new key, which is told here and nowhere again, and its record; `since` is as for `keys`.
 
         Raises Conflict if the name is taken or there are too many, InvalidRequest for names that are none.
         """
-        if len(await self.keys(gateway)) >= MAX_KEYS:
+        if len(await self.keys(gateway, since=since)) >= MAX_KEYS:
             raise Conflict(f"gateway {gateway!r} has {MAX_KEYS} keys already: delete some")
         key = new_api_key(wanted.name)
         now = time.time()
@@ -88,7 +92,11 @@ class Gateways:
                 "expires_at": None if wanted.expires_in is None else now + wanted.expires_in,
             }
         )
-        await self._keys.create(f"{gateway}.{wanted.name}", record)
+        place = f"{gateway}.{wanted.name}"
+        left = await self._keys.get(place)
+        if left is not None and left.value.created_at < since:
+            await self._keys.delete(place, revision=left.revision)
+        await self._keys.create(place, record)
         return key, record
 
     async def delete(self, gateway: str, name: str) -> None:

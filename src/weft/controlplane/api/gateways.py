@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Path, Query, Response
@@ -122,8 +123,8 @@ class AllowedOut(Body):
 @router.get("/{name}/keys", dependencies=_ADMINS)
 async def list_keys(context: Context, messaging: CurrentMessaging, name: GatewayName) -> KeyList:
     """The API keys of a gateway's callers."""
-    _spec(context, name)
-    return KeyList(items=[_out(each) for each in await messaging.gateways.keys(name)])
+    since = _declared_at(context, name)
+    return KeyList(items=[_out(each) for each in await messaging.gateways.keys(name, since=since)])
 
 
 @router.post("/{name}/keys", status_code=201, dependencies=_ADMINS)
@@ -136,8 +137,8 @@ async def make_key(
     body: KeyIn,
 ) -> NewKey:
     """A new API key."""
-    _spec(context, name)
-    key, record = await messaging.gateways.create(name, KeyRequest(**dict(body)))
+    since = _declared_at(context, name)
+    key, record = await messaging.gateways.create(name, KeyRequest(**dict(body)), since=since)
     changes.note("create api-key", f"gateway/{name}/{record.name}")
     response.headers["cache-control"] = "no-store"
     return NewKey(**_out(record).model_dump(), key=key)
@@ -163,10 +164,11 @@ async def configuration(
     """What a gateway's process works by; for that gateway only."""
     _own(caller, name)
     secret = await messaging.gateways.webhook_secret()
+    keys = await messaging.gateways.keys(name, since=_declared_at(context, name))
     response.headers["cache-control"] = "no-store"
     return GatewayConfiguration(
         spec=_spec(context, name).model_dump(mode="json", by_alias=True),
-        keys=[each.model_dump(mode="json", by_alias=True) for each in await messaging.gateways.keys(name)],
+        keys=[each.model_dump(mode="json", by_alias=True) for each in keys],
         webhook_secret=secret.value.hex(),
     )
 
@@ -225,6 +227,13 @@ def _spec(context: Context, name: str) -> GatewaySpec:
     if resource is None or not isinstance(resource.spec, GatewaySpec):
         raise NotFound(f"there is no Gateway {name[:100]!r}; see `weft get gateways`")
     return resource.spec
+
+
+def _declared_at(context: Context, name: str) -> float:
+    """When a Gateway was declared, in seconds since 1970. Raises NotFound."""
+    _spec(context, name)
+    created = context.declared.resources[f"gateway.{name}"].metadata.creation_timestamp
+    return datetime.fromisoformat(created).timestamp() if created else 0.0
 
 
 def _out(record: ApiKey) -> KeyOut:
