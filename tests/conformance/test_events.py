@@ -132,7 +132,9 @@ async def test_an_event_reaches_every_group_with_its_attributes_trace_and_conver
         assert event.extensions == {"region": "eu", "urgent": "true", "traceparent": trace}
         assert received.name == f"{topic}.created"
         assert received.headers == {"traceparent": trace, "x-weft-context": "chat-1"}
-        assert (received.deliveries, received.sequence or sequence) == (1, sequence)
+        assert received.deliveries == 1
+        # Not all brokers tell it, and RabbitMQ only to who reads again.
+        assert not (sequence and received.sequence) or received.sequence == sequence
 
 
 async def test_a_structured_message_of_somebody_else_is_an_event(shop: Shop) -> None:
@@ -178,7 +180,8 @@ async def test_a_failing_event_is_tried_again_and_then_a_dead_letter_with_its_re
     await shop.publisher.publish(topic, id="good")
     async with shop.subscribed(topic, fail, "billing"), asyncio.timeout(LIMIT):
         await others.wait()
-        [dead] = await shop.gathered(graveyard, 1)
+        # What is published while a group is made that begins before it may come to that group twice.
+        dead = (await shop.gathered(graveyard, 1))[0]
     assert seen == [1, 2, 3]
     assert dead.subtopic == f"{topic}.billing"
     letter = dead.event
@@ -202,7 +205,8 @@ async def test_what_is_no_event_is_a_dead_letter_at_once(shop: Shop) -> None:
     await shop.stage.broker.publish(topic, Message("garbage-1", b"\x00garbage", headers))
 
     async with shop.subscribed(topic, _never):
-        [dead] = await shop.gathered(graveyard, 1)
+        # What is published while a group is made that begins before it may come to that group twice.
+        dead = (await shop.gathered(graveyard, 1))[0]
     assert (dead.event.id, dead.event.type, dead.event.data) == ("garbage-1", NO_EVENT_TYPE, b"\x00garbage")
     assert dead.event.extensions["weftreason"].startswith("invalid-request: ")
     assert dead.event.extensions["weftdeliveries"] == "1"
@@ -222,7 +226,8 @@ async def test_an_event_waits_for_a_dead_letter_topic_that_cannot_take_it(shop: 
         graveyard = await shop.topic()
         shop.specs[topic] = shop.specs[topic].model_copy(update={"dead_letter": graveyard})
     async with shop.subscribed(topic, fail):
-        [dead] = await shop.gathered(graveyard, 1)
+        # What is published while a group is made that begins before it may come to that group twice.
+        dead = (await shop.gathered(graveyard, 1))[0]
     assert dead.event.id == "bad"
 
 
@@ -236,7 +241,8 @@ async def test_a_large_event_leaves_behind_what_does_not_fit_into_its_dead_lette
         raise InvalidRequest("€" * 500)
 
     async with shop.subscribed(topic, fail):
-        [dead] = await shop.gathered(graveyard, 1)
+        # What is published while a group is made that begins before it may come to that group twice.
+        dead = (await shop.gathered(graveyard, 1))[0]
     assert dead.event.id == "large"
     assert len(dead.event.data or b"") == 900 * 1024
     assert dead.event.extensions["wefttopic"] == topic
@@ -331,7 +337,8 @@ async def test_encrypted_events_show_nothing_to_the_broker_and_nothing_to_open_d
         raise InvalidRequest("confidential, too")
 
     async with shop.subscribed(topic, fail, "billing"):
-        [dead] = await shop.gathered(graveyard, 1)
+        # What is published while a group is made that begins before it may come to that group twice.
+        dead = (await shop.gathered(graveyard, 1))[0]
     assert (dead.event.type, dead.event.data) == (SEALED_TYPE, None)
     assert "confidential" not in repr(dead.event)
     assert dead.event.extensions["weftreason"] == "invalid-request"
