@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import signal
 from typing import Any
 
@@ -13,15 +14,18 @@ from xdist.scheduler import LoadScopeScheduling
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 WHOLE_MESHES = "tests/e2e/"
-"""Tests that run whole meshes: one after another, in one process, while the others run beside in another."""
+"""Tests that run whole meshes. Most of them run one after another, in one process, while others run beside."""
+
+_APART = re.compile(r"messaging|gateway|events|tasks")
+"""In the names of those files of them that any process may run: they wait more than they compute."""
 
 
 class _ByFile(LoadScopeScheduling):  # type: ignore[misc]  # it ships without types
-    """Gives whole files to the processes of a run, and all whole meshes to the same."""
+    """Gives whole files to the processes of a run, and most whole meshes to the same."""
 
     def _split_scope(self, nodeid: str) -> str:
         file = nodeid.partition("::")[0]
-        return WHOLE_MESHES if file.startswith(WHOLE_MESHES) else file
+        return WHOLE_MESHES if file.startswith(WHOLE_MESHES) and not _APART.search(file) else file
 
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> LoadScopeScheduling:
@@ -31,4 +35,10 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> LoadScopeSch
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Have whole meshes begin: they last longest."""
-    items.sort(key=lambda each: not each.nodeid.startswith(WHOLE_MESHES))
+    items.sort(key=_turn)
+
+
+def _turn(item: pytest.Item) -> int:
+    if not item.nodeid.startswith(WHOLE_MESHES):
+        return 2
+    return 0 if _APART.search(item.nodeid.partition("::")[0]) else 1
