@@ -14,7 +14,7 @@ from xdist.scheduler import LoadScopeScheduling
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 WHOLE_MESHES = "tests/e2e/"
-"""Tests that run whole meshes. Most of them run one after another, in one process, while others run beside."""
+"""Tests that run whole meshes. Most run one after another, in one process, while others run beside."""
 
 _APART = re.compile(r"messaging|gateway|events|tasks")
 """In the names of those files of them that any process may run: they wait more than they compute."""
