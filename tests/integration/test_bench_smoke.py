@@ -9,9 +9,13 @@ from asyncio import create_subprocess_exec, subprocess, timeout
 from pathlib import Path
 from typing import Any
 
+import pytest
 from tests.e2e.leftovers import Scope, scope
 
-LIMIT = 90.0
+LIMIT = 220.0
+
+# Other tests run beside, and what a benchmark measures takes as long as it takes.
+pytestmark = pytest.mark.timeout(240)
 
 
 async def _bench(space: Scope, output: Path, *arguments: str) -> subprocess.Process:
