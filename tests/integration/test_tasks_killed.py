@@ -34,7 +34,7 @@ from weft.tasks.client import TaskClient
 QUEUE = "killed"
 TASKS = 1500
 WORKERS = 3
-LIMIT = 100.0
+LIMIT = 200.0
 SCRIPT = Path(__file__).with_name("task_worker.py")
 
 
@@ -170,6 +170,7 @@ async def ended(client: TaskClient, task_id: str) -> Task:
                 return task
 
 
+@pytest.mark.timeout(300)
 @pytest.mark.parametrize("hosting", [no_other, on_redis, on_rabbitmq], ids=["nats", "redis", "rabbitmq"])
 async def test_every_confirmed_task_has_one_result_though_workers_and_servers_are_killed(
     hosting: Callable[[Path], AbstractAsyncContextManager[tuple[BrokerAccess, Server | None]]],
