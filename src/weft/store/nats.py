@@ -12,8 +12,9 @@ from weft.store.journal import DEFAULT_LIMITS, Journal, JournalLimits
 from weft.store.keys import check_bucket
 from weft.store.nats_bucket import NatsBucket
 from weft.store.nats_callout import Callout
-from weft.store.nats_connection import DEFAULT_INBOX_PREFIX, NatsConnection, NatsLogin
+from weft.store.nats_connection import NatsConnection
 from weft.store.nats_journal import NatsJournal, journal_config
+from weft.store.nats_login import DEFAULT_INBOX_PREFIX, NatsLogin
 from weft.store.nats_signals import NatsSignals
 from weft.store.nats_wire import stream_config
 from weft.store.signals import Signals

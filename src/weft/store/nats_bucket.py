@@ -15,8 +15,9 @@ from nats.js.api import RawStreamMsg
 from weft.errors import Conflict, Unavailable
 from weft.store.bucket import Change, Codec, Entry, Snapshot
 from weft.store.keys import check_key, check_prefix, check_write, decoded
-from weft.store.nats_connection import NatsConnection, WrongRevision
+from weft.store.nats_connection import NatsConnection
 from weft.store.nats_deliveries import StartOver
+from weft.store.nats_failures import WrongRevision
 from weft.store.nats_latest import latest
 from weft.store.nats_read import last_message
 from weft.store.nats_recent import recent

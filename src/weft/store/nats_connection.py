@@ -9,17 +9,10 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-import re
-import ssl
-from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterator, Sequence
 from contextlib import AsyncExitStack, contextmanager, suppress
-from dataclasses import dataclass
-from ipaddress import ip_address
-from pathlib import Path
-from typing import Any, TypeVar
-from urllib.parse import urlsplit
+from typing import TypeVar
 
-import nats.errors
 import nats.js.errors
 from nats.aio.client import Client
 from nats.aio.msg import Msg
@@ -32,9 +25,15 @@ from weft.aio.backoff import backoff
 from weft.aio.poll import until
 from weft.aio.reminder import Reminder
 from weft.aio.tasks import TaskOwner
-from weft.errors import Conflict, Denied, InvalidRequest, MeshError, Unavailable
-from weft.store.nats_accounts import API, MEMBER_API
+from weft.errors import MeshError, Unavailable
+from weft.store.nats_accounts import MEMBER_API
+from weft.store.nats_address import check_servers, without_credentials
+from weft.store.nats_client import FAILURES, TellingClient, give_up, heed_cancellation, unsubscribe
+from weft.store.nats_failures import HUNG_UP, Failures
+from weft.store.nats_login import NatsLogin
+from weft.store.nats_operations import Operation, Operations
 from weft.store.nats_requests import NotPermitted, Requests
+from weft.store.nats_streams import have
 
 logger = logging.getLogger(__name__)
 
@@ -46,77 +45,7 @@ _PING_INTERVAL = 2
 _LONGEST_PAUSE = 1.0
 """Seconds, at most, between two attempts to connect: well under a lease, so that a restart costs none."""
 
-_ADMISSION_LIMIT = 4
-"""Seconds for the handshake and for the server to ask the control plane, for which it takes up to three."""
-
-_GOODBYE_LIMIT = 0.5
-"""Seconds for the closing of a connection that was never made."""
-
-_WRONG_LAST_SEQUENCE = frozenset({10071, 10164})
-_OTHER_CONFIGURATION = 10058
-
-_FAILURES = (nats.errors.Error, OSError, EOFError, ValueError, TimeoutError)
-"""What nats-py raises when a server is away, breaks off, answers garbage, or has a URL that is none."""
-
-
-DEFAULT_INBOX_PREFIX = "_INBOX"
-
-_REFUSED = "this identity is refused, or the control plane, which is asked about each connection, is away"
-
-_NO_ROOM = re.compile("insufficient (storage )?resources|resource limits exceeded", re.IGNORECASE)
-_MAKE_ROOM = "its disk, or its share of it, is full: make room, or raise JetStream's limits"
-
-# A stream whose disk was full answers nobody any more, until its server is started again.
-_SEE = "see that nats-server runs there with JetStream on, and that its disk is not full"
-
 _LOST = "the connection was lost"
-_HUNG_UP = "it hung up in place of a welcome"
-_REFUSAL = re.compile(f"authorization|authentication|{_HUNG_UP}", re.IGNORECASE)
-
-_VIOLATION = re.compile(r'permissions violation for \w+ to "([^"\s]+)"', re.IGNORECASE)
-"""How the server says that a subject is closed to this connection."""
-
-
-@dataclass(frozen=True, slots=True)
-class NatsLogin:
-    """How a connection proves who it is, and where answers to it go."""
-
-    tls: Callable[[], ssl.SSLContext] | None = None
-    """Asked for a context at every connection, so that new certificates are used. It must verify servers."""
-    credentials: Path | None = None
-    """A file with the seed of a user nkey, read at every connection; None if the certificate says it all."""
-    inbox_prefix: str = DEFAULT_INBOX_PREFIX
-    """The subjects under which answers come in: those that the server permits this identity."""
-
-    @property
-    def api(self) -> str:
-        """Where JetStream takes this client's questions: a certificate alone makes it a member."""
-        return API if self.tls is None or self.credentials is not None else MEMBER_API
-
-
-class WrongRevision(Conflict):
-    """The key does not stand at the revision that was expected."""
-
-
-@dataclass(eq=False, slots=True)
-class _Operation:
-    """Something that waits for the server."""
-
-    subjects: set[str]
-    """What it publishes to, in lower case, as nats-py hands errors on."""
-    limit: asyncio.Timeout
-    denied: str = ""
-    """The subject that is closed to this identity."""
-
-
-class _Client(Client):
-    """nats-py's, that always tells when its connection broke."""
-
-    async def _process_op_err(self, e: Exception) -> None:
-        # It would try to write what still waits to be written, fail, and end without a word to anybody.
-        self._pending.clear()
-        self._pending_data_size = 0
-        await super()._process_op_err(e)
 
 
 class NatsConnection:
@@ -127,15 +56,15 @@ class NatsConnection:
         self._login = login
         self._name = name
         self._timeout = timeout
-        self._where = ", ".join(_without_credentials(server) for server in servers)
-        self._reason = ""
+        self._where = ", ".join(without_credentials(server) for server in servers)
+        self._failures = Failures(self._where, name, timeout=timeout, encrypted=login.tls is not None)
         self._client: Client | None = None
         self._requests: Requests | None = None
         self._up = asyncio.Event()
         self._down = asyncio.Event()
         self._connecting = asyncio.Lock()
         self._streams: dict[str | None, StreamConfig] = {}
-        self._in_flight: set[_Operation] = set()
+        self._operations = Operations()
         self._loss_listeners: set[Callable[[], None]] = set()
         self._tasks = TaskOwner("nats")
 
@@ -177,18 +106,18 @@ class NatsConnection:
         Raises Unavailable, saying that Weft cannot `what`; Denied if the server does not permit it to this
         identity; WrongRevision; or nats-py's NotFoundError.
         """
-        pending = _Operation({each.lower() for each in subjects}, asyncio.timeout(self._timeout))
+        pending = Operation({each.lower() for each in subjects}, asyncio.timeout(self._timeout))
         try:
             async with pending.limit:
                 client = await self.client()
-                with self._in_flight_until(pending):
+                with self._operations.until_done(pending):
                     return await operation(self.jetstream(client))
         except nats.js.errors.NotFoundError:
             raise
         except nats.js.errors.APIError as error:
-            raise self._refusal(what, error) from error
-        except _FAILURES as error:
-            raise self._failure(what, error, pending.denied) from error
+            raise self._failures.refusal(what, error) from error
+        except FAILURES as error:
+            raise self._failures.failure(what, error, pending.denied) from error
 
     async def request(
         self, what: str, subject: str, data: bytes = b"", headers: dict[str, str] | None = None
@@ -202,9 +131,9 @@ class NatsConnection:
             requests = self._requests or await self._next_requests()
             return await requests.ask(subject, data, headers, self._timeout)
         except NotPermitted as error:
-            raise self._failure(what, error, error.subject) from error
-        except _FAILURES as error:
-            raise self._failure(what, error) from error
+            raise self._failures.failure(what, error, error.subject) from error
+        except FAILURES as error:
+            raise self._failures.failure(what, error) from error
 
     async def publish(
         self, what: str, subject: str, data: bytes, headers: dict[str, str] | None = None
@@ -220,7 +149,7 @@ class NatsConnection:
                 nats.js.errors.APIError.from_error(content["error"])
             return int(content["seq"])
         except nats.js.errors.APIError as error:
-            raise self._refusal(what, error) from error
+            raise self._failures.refusal(what, error) from error
         except (ValueError, KeyError, TypeError) as error:
             raise self.unavailable(what, ValueError("the answer is none of JetStream's")) from error
 
@@ -241,9 +170,9 @@ class NatsConnection:
                         made += [await requests.client.subscribe(each, cb=receive)]
                     await requests.settle(subjects, self._timeout)
             except NotPermitted as error:
-                raise self._failure(what, error, error.subject) from error
-            except _FAILURES as error:
-                raise self._failure(what, error) from error
+                raise self._failures.failure(what, error, error.subject) from error
+            except FAILURES as error:
+                raise self._failures.failure(what, error) from error
             stack.pop_all()
         return made
 
@@ -276,7 +205,7 @@ class NatsConnection:
         """Have a stream: now, and again should the server come back without it. Raises Unavailable."""
         await self.call(
             f"open stream {config.name}",
-            lambda jetstream: _have(jetstream, config),
+            lambda jetstream: have(jetstream, config),
             subjects=[f"{self.api}.STREAM.{each}.{config.name}" for each in ("INFO", "CREATE")],
         )
         self._streams[config.name] = config
@@ -292,15 +221,7 @@ class NatsConnection:
 
     def unavailable(self, what: str, error: BaseException | None = None) -> Unavailable:
         """The error that tells that Weft could not do `what`."""
-        reason = str(error or "") or self._reason or f"no answer within {self._timeout:g} s"
-        advice = _SEE
-        if _NO_ROOM.search(reason):
-            advice = _MAKE_ROOM
-        elif self._login.tls is not None and _REFUSAL.search(reason):
-            advice = _REFUSED
-        return Unavailable(
-            f"cannot {what}: NATS at {self._where} cannot be reached or cannot do it ({reason}); {advice}"
-        )
+        return self._failures.unavailable(what, error)
 
     async def reconnect(self) -> None:
         """Connect anew, by what proves the identity now, and only then let go of the connection there is.
@@ -314,17 +235,17 @@ class NatsConnection:
             if former is None:
                 return
             await self._connect()
-            under_way = set(self._in_flight)
+            under_way = self._operations.now()
 
         async def settled() -> bool:
-            return under_way.isdisjoint(self._in_flight) and not (requests and requests.under_way)
+            return under_way.isdisjoint(self._operations.now()) and not (requests and requests.under_way)
 
         with suppress(TimeoutError):
             async with asyncio.timeout(self._timeout):
                 await until(settled)
         for act in tuple(self._loss_listeners):
             act()
-        await _give_up(former)
+        await give_up(former)
 
     async def close(self) -> None:
         """Close the connection. A second time it does nothing."""
@@ -332,21 +253,21 @@ class NatsConnection:
         client = self._client
         self._note_loss()
         if client is not None:
-            await _give_up(client)
+            await give_up(client)
 
     async def _connect(self) -> None:
         """Connect to any server and see that all streams are there. Raises Unavailable."""
-        client = _Client()
+        client = TellingClient()
         requests = Requests(client)
-        self._reason = ""
+        self._failures.reason = ""
 
         async def lost() -> None:
-            requests.lose(self._reason or _LOST)
+            requests.lose(self._failures.reason or _LOST)
             if self._client is client:
                 self._note_loss()
 
         async with AsyncExitStack() as stack:
-            stack.push_async_callback(_give_up, client)
+            stack.push_async_callback(give_up, client)
             try:
                 async with asyncio.timeout(self._timeout):
                     await client.connect(
@@ -358,20 +279,20 @@ class NatsConnection:
                         ping_interval=_PING_INTERVAL,
                         error_cb=self._note_error,
                         closed_cb=lost,
-                        **self._login_options(),
+                        **self._login.options(),
                     )
                     await requests.open()
                     for config in self._streams.values():
-                        await _have(self.jetstream(client), config)
-            except _FAILURES as error:
-                raise self.unavailable("connect", None if self._reason else error) from error
+                        await have(self.jetstream(client), config)
+            except FAILURES as error:
+                raise self.unavailable("connect", None if self._failures.reason else error) from error
             # nats-py takes a server that hangs up in place of a welcome for one that welcomes.
             if not client.is_connected:
-                raise self.unavailable("connect", None if self._reason else ConnectionError(_HUNG_UP))
+                raise self.unavailable("connect", None if self._failures.reason else ConnectionError(HUNG_UP))
             stack.pop_all()
         self._client = client
         self._requests = requests
-        self._reason = ""
+        self._failures.reason = ""
         self._down.clear()
         self._up.set()
 
@@ -380,14 +301,14 @@ class NatsConnection:
             await self._down.wait()
             logger.warning("lost the connection to NATS at %s; connecting again", self._where)
             await self._reconnect()
-            _heed_cancellation()
+            heed_cancellation()
             logger.info("connected to NATS at %s again", self._where)
 
     async def _reconnect(self) -> None:
         clock = asyncio.get_running_loop().time
         reminder = Reminder(clock())
         for pause in backoff(longest=_LONGEST_PAUSE):
-            _heed_cancellation()
+            heed_cancellation()
             await asyncio.sleep(pause)
             try:
                 async with self._connecting:
@@ -402,47 +323,21 @@ class NatsConnection:
     def _note_loss(self) -> None:
         requests, self._client, self._requests = self._requests, None, None
         if requests is not None:
-            requests.lose(self._reason or _LOST)
+            requests.lose(self._failures.reason or _LOST)
         self._up.clear()
         self._down.set()
-        now = asyncio.get_running_loop().time()
-        # Nobody will answer what is on its way: let it fail now rather than at its time limit.
-        for each in self._in_flight:
-            each.limit.reschedule(now)
+        self._operations.lose()
         for act in tuple(self._loss_listeners):
             act()
 
     async def _note_error(self, error: Exception) -> None:
-        self._reason = str(error) or type(error).__name__
-        logger.debug("NATS at %s: %s", self._where, self._reason)
-        violation = _VIOLATION.search(self._reason)
-        if violation is not None:
-            self._deny(violation[1].lower())
-
-    def _deny(self, subject: str) -> None:
-        """Let fail at once what will have no answer: the server drops what it does not permit."""
-        now = asyncio.get_running_loop().time()
-        for each in self._in_flight:
-            if subject in each.subjects:
-                each.denied = subject
-                each.limit.reschedule(now)
-        if self._requests is not None:
-            self._requests.deny(subject)
-
-    def _refusal(self, what: str, error: nats.js.errors.APIError) -> MeshError:
-        """The error that tells what JetStream said to `what`."""
-        if error.err_code in _WRONG_LAST_SEQUENCE:
-            return WrongRevision(f"cannot {what}: it was written by somebody else meanwhile")
-        return self.unavailable(what, error)
-
-    def _failure(self, what: str, error: BaseException, denied: str = "") -> MeshError:
-        """The error that tells why Weft could not `what`; `denied` is the subject that is closed to it."""
+        denied = self._failures.note(error)
+        logger.debug("NATS at %s: %s", self._where, self._failures.reason)
+        # What the server does not permit it drops: there will be no answer.
         if denied:
-            return Denied(
-                f"cannot {what}: NATS at {self._where} does not permit {denied} to the identity "
-                f"that {self._name!r} has"
-            )
-        return self.unavailable(what, error)
+            self._operations.deny(denied)
+            if self._requests is not None:
+                self._requests.deny(denied)
 
     async def _next_requests(self) -> Requests:
         """Waits for a connection. Raises TimeoutError."""
@@ -450,106 +345,3 @@ class NatsConnection:
             while self._requests is None:
                 await self._up.wait()
             return self._requests
-
-    def _login_options(self) -> dict[str, Any]:
-        options: dict[str, Any] = {"inbox_prefix": self._login.inbox_prefix}
-        if self._login.tls is not None:
-            # The handshake comes first: a client that waits to be told that TLS is required can be told
-            # otherwise by whoever sits in between.
-            options |= {
-                "tls": self._login.tls(),
-                "tls_handshake_first": True,
-                "connect_timeout": _ADMISSION_LIMIT,
-            }
-        if self._login.credentials is not None:
-            options["nkeys_seed"] = str(self._login.credentials)
-        return options
-
-    @contextmanager
-    def _in_flight_until(self, operation: _Operation) -> Iterator[None]:
-        self._in_flight.add(operation)
-        try:
-            yield
-        finally:
-            self._in_flight.discard(operation)
-
-
-def _is_news(record: logging.LogRecord) -> bool:
-    return not record.getMessage().startswith("returning true from eof_received()")
-
-
-# nats-py does not tell asyncio's streams that they are over TLS, of which asyncio then warns at every end.
-logging.getLogger("asyncio").addFilter(_is_news)
-
-
-def check_servers(servers: Sequence[str], *, encrypted: bool) -> None:
-    """Raise InvalidRequest unless what is said to `servers` is encrypted, or stays on this machine."""
-    for each in servers:
-        scheme, separator, _ = each.partition("://")
-        address = each if separator else f"nats://{each}"
-        where = _without_credentials(address)
-        if separator and scheme not in {"nats", "tls"}:
-            raise InvalidRequest(
-                f"{where} is no NATS server: write tls://host:port, or nats:// on this machine"
-            )
-        if encrypted != address.startswith("tls://"):
-            way_out = (
-                "write tls://" if encrypted else "give it a certificate, or write nats:// on this machine"
-            )
-            raise InvalidRequest(f"NATS at {where}: the URL and whether there is TLS do not agree; {way_out}")
-        if not encrypted and not _is_loopback(address):
-            raise InvalidRequest(
-                f"NATS at {where} would be spoken to in plain text over a network: write tls://, "
-                f"and give this process an identity of the mesh"
-            )
-
-
-def _is_loopback(address: str) -> bool:
-    try:
-        host = urlsplit(address).hostname or ""
-        return host == "localhost" or ip_address(host).is_loopback
-    except ValueError:
-        return False
-
-
-async def unsubscribe(subscriptions: Iterable[Subscription]) -> None:
-    """End subscriptions, if their connection is still there."""
-    with suppress(*_FAILURES):
-        for each in subscriptions:
-            await each.unsubscribe()
-
-
-def _heed_cancellation() -> None:
-    """End the task if it was cancelled: nats-py keeps some cancellations to itself, as while it hangs up."""
-    task = asyncio.current_task()
-    if task is not None and task.cancelling():
-        raise asyncio.CancelledError
-
-
-async def _give_up(client: Client) -> None:
-    # Where the TLS handshake failed, or the server hung up, nobody tells nats-py that the connection is gone,
-    # and it waits for ever.
-    with suppress(*_FAILURES):
-        async with asyncio.timeout(_GOODBYE_LIMIT):
-            await client.close()
-
-
-async def _have(jetstream: JetStreamContext, config: StreamConfig) -> None:
-    # Asked first: an agent's identity may use a stream, and may not make one.
-    try:
-        await jetstream.stream_info(config.name or "")
-    except nats.js.errors.NotFoundError:
-        await _make(jetstream, config)
-
-
-async def _make(jetstream: JetStreamContext, config: StreamConfig) -> None:
-    try:
-        await jetstream.add_stream(config)
-    except nats.js.errors.BadRequestError as error:
-        # An operator may have changed it, to have more replicas, say: it is taken as it is.
-        if error.err_code != _OTHER_CONFIGURATION:
-            raise
-
-
-def _without_credentials(server: str) -> str:
-    return urlsplit(server).netloc.rpartition("@")[2] or server.rpartition("@")[2]

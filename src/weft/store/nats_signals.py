@@ -17,7 +17,8 @@ from nats.aio.subscription import Subscription
 from weft.errors import Denied, MeshError
 from weft.store.keys import check_key
 from weft.store.nats_accounts import CONTROL_SIGNALS, MEMBER_SIGNALS, SIGNALS
-from weft.store.nats_connection import NatsConnection, unsubscribe
+from weft.store.nats_client import unsubscribe
+from weft.store.nats_connection import NatsConnection
 from weft.store.signal_buffer import SignalBuffer
 
 _MAX_UNSENT_BYTES = 256 * 1024

@@ -13,7 +13,8 @@ from nats.aio.msg import Msg
 
 from weft.errors import MeshError, NotFound, QueueFull, Unavailable
 from weft.messaging.brokers.nats_wire import NO_RESPONDERS, STATUS
-from weft.store.nats_connection import NatsConnection, unsubscribe
+from weft.store.nats_client import unsubscribe
+from weft.store.nats_connection import NatsConnection
 
 STREAM_NOT_FOUND = 10059
 CONSUMER_NOT_FOUND = 10014

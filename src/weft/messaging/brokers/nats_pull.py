@@ -26,7 +26,8 @@ from nats.aio.subscription import Subscription
 from weft.errors import Unavailable
 from weft.messaging.brokers.nats_api import pauses, unanswered
 from weft.messaging.brokers.nats_wire import DESCRIPTION, NO_RESPONDERS, STATUS, TERMINATE, Place, parse_reply
-from weft.store.nats_connection import NatsConnection, unsubscribe
+from weft.store.nats_client import unsubscribe
+from weft.store.nats_connection import NatsConnection
 
 logger = logging.getLogger(__name__)
 
