@@ -76,7 +76,8 @@ def public(kind: type) -> set[str]:
 
 
 def test_the_names_of_the_package_are_those_that_were_promised() -> None:
-    assert set(weft.__all__) == NAMES
+    assert weft.__all__ == sorted(NAMES)
+    assert [name for name in NAMES if getattr(weft, name).__name__ != name] == []
     assert set(weft.testing.__all__) == {"InMemoryMesh", "QueueSpec", "TopicSpec"}
 
 
@@ -86,3 +87,10 @@ def test_what_the_most_used_names_have_is_what_was_promised() -> None:
 
 def test_the_mesh_in_memory_has_what_was_promised() -> None:
     assert public(weft.testing.InMemoryMesh) == IN_MEMORY
+
+
+def test_the_public_errors_are_one_tree() -> None:
+    errors = [each for name in NAMES if isinstance(each := getattr(weft, name), type)]
+    outside = {each.__name__ for each in errors if issubclass(each, Exception)} - {"AgentError"}
+    assert all(issubclass(getattr(weft, name), weft.MeshError) for name in outside)
+    assert len(outside) > 8
