@@ -4,20 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import os
-import signal
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 
 import aiohttp
 
+from tests.server_process import HOST, ServerProcess
 from weft.aio.children import Child, spawn
 from weft.aio.guard import Guard
-from weft.aio.poll import until
 from weft.aio.ports import reserve_port
-
-_HOST = "127.0.0.1"
-_START_LIMIT = 60.0
 
 # Not the wrapper in /usr/sbin, which insists on its own user.
 _SERVER = Path("/usr/lib/rabbitmq/bin/rabbitmq-server")
@@ -33,58 +29,32 @@ MISSING = (
 """Why it cannot be started here; None if it can."""
 
 
-class RabbitServer:
+class RabbitServer(ServerProcess):
     """A rabbitmq-server that can be killed and brought back at the same ports with the same data."""
+
+    program = "rabbitmq-server"
+    start_limit = 60.0
 
     def __init__(self, directory: Path, guard: Guard) -> None:
         """`guard` ends it, and its epmd, if the test runner is killed."""
-        self._directory = directory
-        self._guard = guard
-        self._process: Child | None = None
+        super().__init__(directory, guard)
         self._epmd: Child | None = None
         self.port, self.management_port, self._distribution, self._epmd_port = _free_ports(4)
 
     @property
     def url(self) -> str:
         """Where clients connect, without user and password."""
-        return f"amqp://{_HOST}:{self.port}"
+        return f"amqp://{HOST}:{self.port}"
 
     @property
     def management_url(self) -> str:
         """Where the management plugin listens."""
-        return f"http://{_HOST}:{self.management_port}"
+        return f"http://{HOST}:{self.management_port}"
 
     @property
     def username(self) -> str:
         """Who may do everything; the password is the same."""
         return "guest"
-
-    async def start(self) -> None:
-        """Start it and wait until it takes clients. Raises AssertionError, with its log, if it does not."""
-        self._configure()
-        if self._epmd is None:
-            # A node that finds none would start one of its own, which outlives it.
-            self._epmd = await self._spawn([str(_EPMD), "-port", str(self._epmd_port), "-address", _HOST])
-        self._process = await self._spawn([str(_SERVER)])
-        try:
-            async with asyncio.timeout(_START_LIMIT):
-                await until(self._is_ready)
-        except TimeoutError:
-            await self.kill()
-            raise AssertionError(f"rabbitmq-server did not start:\n{self._log_text()}") from None
-
-    async def kill(self) -> None:
-        """SIGKILL it and wait for its end. Does nothing if it does not run."""
-        process, self._process = self._process, None
-        if process is not None:
-            if process.running:
-                process.send(signal.SIGKILL)
-            await process.wait()
-
-    async def restart(self) -> None:
-        """Kill it if it runs, and start it again: same ports, same data."""
-        await self.kill()
-        await self.start()
 
     async def stop(self) -> None:
         """Kill it and its epmd."""
@@ -92,16 +62,6 @@ class RabbitServer:
         epmd, self._epmd = self._epmd, None
         if epmd is not None:
             await epmd.stop(grace=1.0)
-
-    def freeze(self) -> None:
-        """SIGSTOP it: connections stay open, nobody answers."""
-        assert self._process is not None
-        self._process.send(signal.SIGSTOP)
-
-    def thaw(self) -> None:
-        """SIGCONT it."""
-        assert self._process is not None
-        self._process.send(signal.SIGCONT)
 
     async def settle(self) -> None:
         """Have it write down which queues it has, as it does by itself some seconds after they were declared.
@@ -118,6 +78,13 @@ class RabbitServer:
         """Take that back."""
         await self._evaluate("rabbit_alarm:clear_alarm({resource_limit, disk, node()}).")
 
+    async def _launch(self) -> Child:
+        self._configure()
+        if self._epmd is None:
+            # A node that finds none would start one of its own, which outlives it.
+            self._epmd = await self._spawn([str(_EPMD), "-port", str(self._epmd_port), "-address", HOST])
+        return await self._spawn([str(_SERVER)])
+
     async def _evaluate(self, expression: str) -> None:
         control = await self._spawn(
             [str(_SERVER.with_name("rabbitmqctl")), "--longnames", "-n", self._node, "eval", expression]
@@ -128,8 +95,8 @@ class RabbitServer:
         self._directory.mkdir(parents=True, exist_ok=True)
         (self._directory / "plugins").write_text("[rabbitmq_management].\n")
         (self._directory / "rabbitmq.conf").write_text(
-            f"listeners.tcp.1 = {_HOST}:{self.port}\n"
-            f"management.tcp.ip = {_HOST}\n"
+            f"listeners.tcp.1 = {HOST}:{self.port}\n"
+            f"management.tcp.ip = {HOST}\n"
             f"management.tcp.port = {self.management_port}\n"
             "collect_statistics_interval = 500\n"
             "disk_free_limit.absolute = 10MB\n"
@@ -138,7 +105,7 @@ class RabbitServer:
 
     @property
     def _node(self) -> str:
-        return f"weft{self.port}@{_HOST}"
+        return f"weft{self.port}@{HOST}"
 
     @property
     def _environ(self) -> Mapping[str, str]:
@@ -162,7 +129,7 @@ class RabbitServer:
                 "-kernel inet_dist_use_interface {127,0,0,1} +S 2:2 +sbwt none +sbwtdcpu none +sbwtdio none"
             ),
             "ERL_EPMD_PORT": str(self._epmd_port),
-            "ERL_EPMD_ADDRESS": _HOST,
+            "ERL_EPMD_ADDRESS": HOST,
             "ERL_CRASH_DUMP_SECONDS": "0",
         }
 
@@ -187,15 +154,13 @@ class RabbitServer:
         logs = [self._log, *sorted((self._directory / "log").glob("*.log"))]
         return "\n".join(each.read_text(errors="replace")[-4000:] for each in logs if each.exists())
 
-    async def _is_ready(self) -> bool:
-        assert self._process is not None
-        assert self._process.running, f"rabbitmq-server ended:\n{self._log_text()}"
+    async def _takes_clients(self) -> bool:
         return await self._greets() and await self._manages()
 
     async def _greets(self) -> bool:
         """Whether it answers the protocol's header: its port is open before it can."""
         try:
-            reader, writer = await asyncio.open_connection(_HOST, self.port)
+            reader, writer = await asyncio.open_connection(HOST, self.port)
         except OSError:
             return False
         try:
@@ -219,7 +184,7 @@ class RabbitServer:
 
 
 def _free_ports(count: int) -> list[int]:
-    held = [reserve_port(_HOST) for _ in range(count)]
+    held = [reserve_port(HOST) for _ in range(count)]
     for each in held:
         each.release()
     return [each.port for each in held]
