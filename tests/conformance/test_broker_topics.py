@@ -228,6 +228,25 @@ async def test_a_partition_goes_on_when_its_message_is_done_with(stage: Scene) -
     assert list(await member.pull(5, wait=QUIET)) == []
 
 
+async def test_a_partition_goes_on_at_whichever_moment_of_a_pull_its_message_is_done_with(
+    stage: Scene,
+) -> None:
+    topic = await stage.topic(partitions=2)
+    member = await stage.listener(topic)
+    texts = [str(number) for number in range(40)]
+    await stage.publish(topic, *texts, partition=0)
+    got = [await pull_one(member)]
+    async with asyncio.timeout(LIMIT):
+        for turns in range(len(texts) - 1):
+            pulling = asyncio.create_task(member.pull(1, wait=2 * LIMIT))
+            for _ in range(turns):
+                await asyncio.sleep(0)
+            await got[-1].ack()
+            got += await pulling
+    assert bodies(got) == texts
+    await got[-1].ack()
+
+
 async def test_a_nack_holds_up_its_own_partition_only(stage: Scene) -> None:
     topic = await stage.topic(partitions=2)
     member = await stage.listener(topic)

@@ -249,8 +249,11 @@ class PartitionConsumer(Puller):
                     await self._inbox.more()
 
     async def _listen_for_some(self, idle: Sequence[Partition], wait: float) -> None:
-        """Be woken by the first that comes, or that is handed on to us."""
+        """Be woken by the first that comes, that is handed on to us, or that we are done with."""
         self._inbox.empty()
+        # What woke nobody until now: a message that was done with since we looked what is idle.
+        if any(not each.taken and each not in idle for each in self._partitions):
+            return
         async with asyncio.timeout(self._source.link.timeout):
             for each in idle:
                 await each.listen()
