@@ -12,7 +12,15 @@ from cyclopts import App, Parameter
 
 from weft.cli.api import control_api
 from weft.cli.joining import addresses, can_join, join_token
-from weft.cli.options import ControlPlane, Output, OutputOption
+from weft.cli.options import (
+    ControlPlane,
+    InstanceOption,
+    LogLevelOption,
+    NatsOption,
+    Output,
+    OutputOption,
+    XdsOption,
+)
 from weft.cli.processes import become
 from weft.cli.resources import read_resource
 from weft.cli.show import age, duration, print_json, print_table
@@ -115,14 +123,10 @@ def run(
     *,
     host: Annotated[str | None, Parameter(help="Address where it listens (default: as declared).")] = None,
     port: Annotated[int | None, Parameter(help="Port where it listens (default: as declared).")] = None,
-    id_: Annotated[str | None, Parameter(name="--id", help="Name of the instance (default: drawn).")] = None,
-    nats: Annotated[
-        str | None, Parameter(help="NATS servers, URL,... (default: $WEFT_NATS, or the mesh's here).")
-    ] = None,
-    xds: Annotated[
-        str | None, Parameter(help="Control planes, HOST:PORT,... (default: $WEFT_XDS, or the mesh's here).")
-    ] = None,
-    log_level: Annotated[str | None, Parameter(help="debug, info, warning or error.")] = None,
+    id_: InstanceOption = None,
+    nats: NatsOption = None,
+    xds: XdsOption = None,
+    log_level: LogLevelOption = None,
     where: ControlPlane = _HERE,
 ) -> NoReturn:
     """Run an instance of a declared Gateway, with its sidecar, until Ctrl-C.

@@ -24,6 +24,18 @@ MeshOption = Annotated[
     Parameter(name="--mesh", help="Which mesh on this machine (default: $WEFT_MESH, or `default`)."),
 ]
 
+InstanceOption = Annotated[str | None, Parameter(name="--id", help="Name of the instance (default: drawn).")]
+
+NatsOption = Annotated[
+    str | None, Parameter(help="NATS servers, URL,... (default: $WEFT_NATS, or the mesh's here).")
+]
+
+XdsOption = Annotated[
+    str | None, Parameter(help="Control planes, HOST:PORT,... (default: $WEFT_XDS, or the mesh's here).")
+]
+
+LogLevelOption = Annotated[str | None, Parameter(help="debug, info, warning or error.")]
+
 FileOption = Annotated[
     tuple[str, ...],
     Parameter(

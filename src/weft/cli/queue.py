@@ -16,7 +16,7 @@ from weft.cli.api import control_api
 from weft.cli.describe import describe as describe_resource
 from weft.cli.options import ControlPlane, Output, OutputOption
 from weft.cli.queue_table import queue_table
-from weft.cli.show import age, console, print_json, print_table, shortened
+from weft.cli.show import age, console, print_found, print_json, print_table, shortened
 from weft.errors import InvalidRequest
 from weft.local.messaging_control import BULK, MessagingApi
 
@@ -52,12 +52,7 @@ async def list_all(
             await _watch(queues, output)
             return
         found = await queues.queues()
-    if output is Output.JSON:
-        print_json(found)
-    elif found:
-        console().print(queue_table(found))
-    else:
-        console(stderr=True).print("no queues are declared")
+    print_found(found, queue_table, output=output, none="no queues are declared")
 
 
 @app.command

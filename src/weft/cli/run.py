@@ -9,7 +9,7 @@ from typing import Annotated, NoReturn
 from cyclopts import Parameter
 
 from weft.cli.joining import addresses, can_join, join_token
-from weft.cli.options import ControlPlane
+from weft.cli.options import ControlPlane, InstanceOption, LogLevelOption, NatsOption, XdsOption
 from weft.cli.processes import become
 from weft.model.event_format import EventFormat
 from weft.sidecar.arguments import JOIN_TOKEN_VARIABLE, parse_label
@@ -28,7 +28,7 @@ def run(
         str | None,
         Parameter(name="--type", help="What kind of agent it is; without it, it only calls others."),
     ] = None,
-    id_: Annotated[str | None, Parameter(name="--id", help="Name of the instance (default: drawn).")] = None,
+    id_: InstanceOption = None,
     capability: Annotated[_Repeated, Parameter(help="What it can do; may be repeated.")] = (),
     version: Annotated[str | None, Parameter(help="Its version.")] = None,
     label: Annotated[_Repeated, Parameter(help="NAME=VALUE; may be repeated.")] = (),
@@ -65,13 +65,9 @@ def run(
     ] = None,
     region: Annotated[str | None, Parameter(help="Where it runs.")] = None,
     zone: Annotated[str | None, Parameter(help="Where in the region.")] = None,
-    nats: Annotated[
-        str | None, Parameter(help="NATS servers, URL,... (default: $WEFT_NATS, or the mesh's here).")
-    ] = None,
-    xds: Annotated[
-        str | None, Parameter(help="Control planes, HOST:PORT,... (default: $WEFT_XDS, or the mesh's here).")
-    ] = None,
-    log_level: Annotated[str | None, Parameter(help="debug, info, warning or error.")] = None,
+    nats: NatsOption = None,
+    xds: XdsOption = None,
+    log_level: LogLevelOption = None,
     where: ControlPlane = _HERE,
 ) -> NoReturn:
     """Run a program as an agent, with a sidecar beside it, and return its exit code.

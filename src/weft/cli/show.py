@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import sys
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
+
+from weft.cli.options import Output
 
 STATUS_STYLES = {
     "healthy": "green",
@@ -55,6 +57,18 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[str | Text]], *,
     shown = table(columns, rows)
     if shown.row_count:
         console().print(shown)
+    else:
+        console(stderr=True).print(none)
+
+
+def print_found(
+    found: Sequence[Any], made: Callable[[Sequence[Any]], Table], *, output: Output, none: str
+) -> None:
+    """Print what was found, as JSON or in the table `made` of it; where there is nothing, `none` as above."""
+    if output is Output.JSON:
+        print_json(found)
+    elif found:
+        console().print(made(found))
     else:
         console(stderr=True).print(none)
 

@@ -13,7 +13,7 @@ from weft.cli.describe import describe as describe_resource
 from weft.cli.options import ControlPlane, Output, OutputOption
 from weft.cli.payload import PayloadFile, payload
 from weft.cli.reading_along import ReadingStart, read_along
-from weft.cli.show import console, print_json
+from weft.cli.show import console, print_found, print_json
 from weft.cli.times import moment
 from weft.cli.topic_table import event_line, topic_table
 from weft.errors import InvalidRequest
@@ -39,12 +39,7 @@ async def list_all(*, output: OutputOption = Output.TABLE, where: ControlPlane =
     """List the topics: how many events each holds, and how far behind the slowest of its groups is."""
     async with control_api(where) as api:
         found = await MessagingApi(api).topics()
-    if output is Output.JSON:
-        print_json(found)
-    elif found:
-        console().print(topic_table(found))
-    else:
-        console(stderr=True).print("no topics are declared")
+    print_found(found, topic_table, output=output, none="no topics are declared")
 
 
 @app.command
