@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import socket
 import struct
+from contextlib import suppress
 
 from weft.aio.poll import until
+from weft.aio.ports import reserve_port
 from weft.store.nats_connection import NatsConnection
 
 PATIENCE = 30.0
@@ -47,3 +49,37 @@ async def test_a_reset_while_much_is_to_be_written_is_noticed() -> None:
         await connection.close()
         for each in peers:
             each.close()
+
+
+async def test_who_connects_can_be_cancelled_at_any_moment() -> None:
+    """nats-py by itself goes on after every tenth of these cancellations."""
+    peers: list[asyncio.StreamWriter] = []
+
+    async def greet(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        peers.append(writer)
+        writer.write(_INFO)
+        with suppress(ConnectionError):
+            while line := await reader.readline():
+                if line.startswith(b"PING"):
+                    writer.write(b"PONG\r\n")
+        writer.close()
+
+    async with await asyncio.start_server(greet, "127.0.0.1", 0) as server:
+        with reserve_port("127.0.0.1") as nobody:
+            for port in (server.sockets[0].getsockname()[1], nobody.port):
+                for turns in range(30):
+                    await _cancelled_after(turns, f"nats://127.0.0.1:{port}")
+        async with asyncio.timeout(PATIENCE):
+            await asyncio.gather(*(each.wait_closed() for each in peers), return_exceptions=True)
+
+
+async def _cancelled_after(turns: int, url: str) -> None:
+    """Cancel a connecting after so many turns of the event loop: it ends as cancelled."""
+    task = asyncio.create_task(NatsConnection.open([url], name="test", timeout=PATIENCE))
+    for _ in range(turns):
+        await asyncio.sleep(0)
+    if task.cancel():
+        await asyncio.wait([task])
+        assert task.cancelled()
+    elif task.exception() is None:
+        await task.result().close()

@@ -8,6 +8,8 @@ from collections.abc import Coroutine
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
+from weft.aio.cancellation import end
+
 T = TypeVar("T")
 
 logger = logging.getLogger(__name__)
@@ -41,16 +43,13 @@ class TaskOwner:
         return task
 
     async def close(self) -> None:
-        """Cancel what still runs and wait for its end. A second time it does nothing.
+        """Cancel what still runs and wait for its end, as `end` does. A second time it does nothing.
 
         A task that calls this itself is left to run to its end.
         """
         self._closed = True
         tasks = self._tasks - {asyncio.current_task()}
-        for task in tasks:
-            task.cancel()
-        if tasks:
-            await asyncio.wait(tasks)
+        await end(tasks)
 
     def _note_end(self, task: asyncio.Task[Any], *, endless: bool) -> None:
         self._tasks.discard(task)

@@ -12,6 +12,7 @@ import uvicorn
 from fastapi import FastAPI
 from prometheus_client import CollectorRegistry
 
+from weft.aio.cancellation import end
 from weft.aio.ports import PortUnavailable
 from weft.controlplane.api.access import Access, control_access
 from weft.controlplane.api.app import create_api
@@ -129,8 +130,7 @@ async def run_control_plane(settings: ControlPlaneSettings) -> None:
         async with asyncio.TaskGroup() as tasks:
             background = [tasks.create_task(_run(each), name=name) for name, each in work.items()]
             await _serve(create_api(context, metrics), tls, listening)
-            for task in background:
-                task.cancel()
+            await end(background)
 
 
 async def _run(work: Awaitable[None]) -> None:

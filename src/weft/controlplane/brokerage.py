@@ -14,6 +14,7 @@ from types import MappingProxyType
 from typing import TypeVar
 
 from weft.aio.backoff import backoff
+from weft.aio.cancellation import cancellation_kept
 from weft.aio.tasks import TaskOwner
 from weft.errors import Denied, InvalidRequest, MeshError, NotFound, Unavailable
 from weft.messaging.broker import NEW, BrokerAdmin, GroupSettings, QueueSettings, Start, TopicSettings
@@ -206,16 +207,13 @@ class Brokerage:
     async def _is_in_line(self) -> bool:
         """Bring the broker in line, and tell whether it is."""
         try:
-            await self._connect()
-            await self._declare()
+            with cancellation_kept():  # the brokers' libraries lose some
+                await self._connect()
+                await self._declare()
         except MeshError as error:
             self._reason = error.detail
             logger.warning("topics and queues are not as declared, trying on: %s", error.detail)
             return False
-        finally:
-            task = asyncio.current_task()
-            if task is not None and task.cancelling():
-                raise asyncio.CancelledError  # nats-py keeps some cancellations to itself
         return True
 
     async def _connect(self) -> None:

@@ -181,7 +181,8 @@ class Subscriber:
             except Unavailable as error:
                 logger.warning("cannot take events of topic %r yet: %s", self._topic, error.detail)
             try:
-                await asyncio.wait_for(self._draining.wait(), pause)
+                async with asyncio.timeout(pause):
+                    await self._draining.wait()
             except TimeoutError:
                 continue
             break

@@ -12,6 +12,7 @@ from contextlib import AsyncExitStack, ExitStack
 from dataclasses import replace
 from functools import partial
 
+from weft.aio.cancellation import end
 from weft.aio.children import Child
 from weft.aio.guard import Guard
 from weft.errors import MeshError
@@ -83,6 +84,7 @@ class Sidecar:
         self._identity = self._new_identity()
         self._denials = _denials(plan.node, self._identity)
         self._store: NatsStore | None = None
+        self._one_connects = asyncio.Lock()
         self._renewed = asyncio.Event()
         self._envoy = self._new_envoy()
         self._envoy_ready = False
@@ -210,15 +212,16 @@ class Sidecar:
 
     async def _connect(self) -> NatsStore:
         """This sidecar's connection to NATS, made when it is first needed."""
-        if self._store is None:
-            self._store = await NatsStore.connect(
-                self._settings.nats_servers,
-                name=f"sidecar {self._plan.node.key}",
-                timeout=min(DEFAULT_TIMEOUT, self._settings.start_timeout),
-                tls=self._identity.nats_tls if self._identity.nats_secured else None,
-                inbox_prefix=inbox_prefix(self._identity.id),
-            )
-        return self._store
+        async with self._one_connects:
+            if self._store is None:
+                self._store = await NatsStore.connect(
+                    self._settings.nats_servers,
+                    name=f"sidecar {self._plan.node.key}",
+                    timeout=min(DEFAULT_TIMEOUT, self._settings.start_timeout),
+                    tls=self._identity.nats_tls if self._identity.nats_secured else None,
+                    inbox_prefix=inbox_prefix(self._identity.id),
+                )
+            return self._store
 
     async def _follow_identity(self) -> None:
         """Connect to NATS anew with every renewal. A task of its own: renewals must not wait for NATS."""
@@ -348,8 +351,8 @@ class Sidecar:
 
     async def _end(self) -> None:
         """Leave the registry before anything else, so that no more calls come."""
-        for task in self._background:
-            task.cancel()
+        ending = asyncio.create_task(end(self._background), name="end")
+        await asyncio.sleep(0)  # by then they are cancelled
         if self._work is not None:
             await self._work.aclose()
         if self._registration is not None:
@@ -357,6 +360,7 @@ class Sidecar:
         if self._program is not None:
             await self._program.stop(self._settings.stop_timeout)
         await self._envoy.stop()
+        await ending
 
 
 def _log_status(name: str, health: Health) -> None:

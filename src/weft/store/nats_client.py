@@ -6,10 +6,14 @@ import asyncio
 import logging
 from collections.abc import Iterable
 from contextlib import suppress
+from typing import Any
 
 import nats.errors
 from nats.aio.client import Client
+from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
+
+from weft.aio.cancellation import cancellation_kept
 
 FAILURES = (nats.errors.Error, OSError, EOFError, ValueError, TimeoutError)
 """What nats-py raises when a server is away, breaks off, answers garbage, or has a URL that is none."""
@@ -19,7 +23,35 @@ _GOODBYE_LIMIT = 0.5
 
 
 class TellingClient(Client):
-    """nats-py's, that always tells when its connection broke."""
+    """nats-py's, that always tells when its connection broke, and whose callers can be cancelled.
+
+    Its own methods keep some cancellations to themselves: what waits for the server by asyncio.wait_for, and
+    what catches CancelledError, as flushing and hanging up do.
+    """
+
+    async def connect(self, *arguments: Any, **options: Any) -> None:
+        """As nats-py's."""
+        with cancellation_kept():
+            await super().connect(*arguments, **options)
+
+    async def close(self) -> None:
+        """As nats-py's."""
+        with cancellation_kept():
+            await super().close()
+
+    async def request(self, *arguments: Any, **options: Any) -> Msg:
+        """As nats-py's, and JetStream's is by this."""
+        with cancellation_kept():
+            return await super().request(*arguments, **options)
+
+    async def flush(self, *arguments: Any, **options: Any) -> None:
+        """As nats-py's."""
+        with cancellation_kept():
+            await super().flush(*arguments, **options)
+
+    async def _flush_pending(self, force_flush: bool = False) -> Any:
+        with cancellation_kept():
+            return await super()._flush_pending(force_flush)
 
     async def _process_op_err(self, e: Exception) -> None:
         # It would try to write what still waits to be written, fail, and end without a word to anybody.
@@ -42,13 +74,6 @@ async def give_up(client: Client) -> None:
     with suppress(*FAILURES):
         async with asyncio.timeout(_GOODBYE_LIMIT):
             await client.close()
-
-
-def heed_cancellation() -> None:
-    """End the task if it was cancelled: nats-py keeps some cancellations to itself, as while it hangs up."""
-    task = asyncio.current_task()
-    if task is not None and task.cancelling():
-        raise asyncio.CancelledError
 
 
 def _is_news(record: logging.LogRecord) -> bool:

@@ -28,7 +28,7 @@ from weft.aio.tasks import TaskOwner
 from weft.errors import MeshError, Unavailable
 from weft.store.nats_accounts import MEMBER_API
 from weft.store.nats_address import check_servers, without_credentials
-from weft.store.nats_client import FAILURES, TellingClient, give_up, heed_cancellation, unsubscribe
+from weft.store.nats_client import FAILURES, TellingClient, give_up, unsubscribe
 from weft.store.nats_failures import HUNG_UP, Failures
 from weft.store.nats_login import NatsLogin
 from weft.store.nats_operations import Operation, Operations
@@ -301,14 +301,12 @@ class NatsConnection:
             await self._down.wait()
             logger.warning("lost the connection to NATS at %s; connecting again", self._where)
             await self._reconnect()
-            heed_cancellation()
             logger.info("connected to NATS at %s again", self._where)
 
     async def _reconnect(self) -> None:
         clock = asyncio.get_running_loop().time
         reminder = Reminder(clock())
         for pause in backoff(longest=_LONGEST_PAUSE):
-            heed_cancellation()
             await asyncio.sleep(pause)
             try:
                 async with self._connecting:
