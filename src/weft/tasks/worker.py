@@ -191,7 +191,7 @@ class Worker:
         except MeshError as error:
             logger.warning("queue %r: message %s waits: %s", self._queue, delivery.message.id, error.detail)
             await self._later(delivery)
-        except Exception:
+        except Exception:  # whatever is wrong with one message, the others are to be seen to
             logger.exception("queue %r: message %s could not be seen to", self._queue, delivery.message.id)
             await self._later(delivery)
 
@@ -256,7 +256,7 @@ class Worker:
             return handed_back(attempt.task, not_before=self._clock() + REFUSAL_PAUSE)
         except MeshError as error:
             return self._failed(attempt, _error_of(error))
-        except Exception as error:
+        except Exception as error:  # a handler is the user's own code, and may raise anything
             logger.exception("the handler of task %r failed", attempt.task.id)
             kind = type(error).__name__
             return self._failed(
