@@ -12,11 +12,11 @@ from weft.controlplane.gateways import Gateways
 from weft.controlplane.message_custody import MessageCustody
 from weft.controlplane.queue_figures import QueueFigures
 from weft.controlplane.sealing import Sealer
-from weft.errors import Denied
 from weft.events.publisher import EventPublisher
 from weft.messaging.broker import Broker, Consumer, Priority
 from weft.messaging.channel import Channel
 from weft.messaging.message import Message
+from weft.messaging.protection import NoProtection
 from weft.messaging.sealing import Binding, seal
 from weft.resources.view import ResourceView
 from weft.store.bucket import Store
@@ -109,10 +109,11 @@ class _CurrentBroker:
         """The brokerage closes it."""
 
 
-class _Sealing:
+class _Sealing(NoProtection):
     """Seals what operators send. It opens nothing: who operates the mesh need not read its messages."""
 
     def __init__(self, custody: MessageCustody) -> None:
+        super().__init__("is encrypted for its consumers: the control plane does not open its messages")
         self._custody = custody
 
     async def seal(
@@ -122,18 +123,3 @@ class _Sealing:
             return body
         key = await self._custody.keys.publishing_key(channel)
         return seal(body, key, Binding(channel, message_id, content_type))
-
-    async def open(
-        self,
-        channel: Channel,
-        message_id: str,  # noqa: ARG002 -- the protocol's
-        content_type: str,  # noqa: ARG002
-        body: bytes,
-        *,
-        encrypted: bool,
-    ) -> bytes:
-        if not encrypted:
-            return body
-        raise Denied(
-            f"{channel} is encrypted for its consumers: the control plane does not open its messages"
-        )

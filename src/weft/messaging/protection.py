@@ -7,6 +7,8 @@ from typing import Protocol
 from weft.errors import Denied
 from weft.messaging.channel import Channel
 
+_NO_KEYS = "is encrypted, and this process has no keys: have it run within the mesh"
+
 
 class Protection(Protocol):
     """Seals and opens the bodies of messages with the keys of their topics and queues."""
@@ -31,6 +33,10 @@ class Protection(Protocol):
 class NoProtection:
     """The Protection of who has no keys: what is not encrypted goes through, what is raises Denied."""
 
+    def __init__(self, refusal: str = _NO_KEYS) -> None:
+        """`refusal` is said of a channel that is encrypted."""
+        self._refusal = refusal
+
     async def seal(
         self,
         channel: Channel,
@@ -41,7 +47,7 @@ class NoProtection:
         encrypted: bool,
     ) -> bytes:
         """`body` as it is. Raises Denied if it had to be sealed."""
-        return _plain(channel, body, encrypted=encrypted)
+        return self._plain(channel, body, encrypted=encrypted)
 
     async def open(
         self,
@@ -53,10 +59,9 @@ class NoProtection:
         encrypted: bool,
     ) -> bytes:
         """`body` as it is. Raises Denied if it had to be opened."""
-        return _plain(channel, body, encrypted=encrypted)
+        return self._plain(channel, body, encrypted=encrypted)
 
-
-def _plain(channel: Channel, body: bytes, *, encrypted: bool) -> bytes:
-    if encrypted:
-        raise Denied(f"{channel} is encrypted, and this process has no keys: have it run within the mesh")
-    return body
+    def _plain(self, channel: Channel, body: bytes, *, encrypted: bool) -> bytes:
+        if encrypted:
+            raise Denied(f"{channel} {self._refusal}")
+        return body

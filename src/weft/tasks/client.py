@@ -15,7 +15,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, suppress
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, TypedDict, Unpack
 
 from weft.errors import Conflict, InvalidRequest, MeshError, NotFound, Unavailable
 from weft.messaging.broker import MAX_DELAY, Broker, Priority
@@ -61,6 +61,17 @@ class Submitted:
     """False if it had been submitted before, with the same idempotency key."""
 
 
+class TaskClientOptions(TypedDict, total=False):
+    """What a client of tasks may be told beyond what it needs."""
+
+    protection: Protection | None
+    """Without it tasks can't be submitted to encrypted queues."""
+    metrics: SubmissionMetrics | None
+    """Where it counts."""
+    clock: Callable[[], float]
+    """Tells the seconds since 1970."""
+
+
 class TaskClient:
     """Submits tasks, and tells how they stand. Open it with `open`."""
 
@@ -75,7 +86,7 @@ class TaskClient:
         metrics: SubmissionMetrics | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        """As `open` says."""
+        """As `open` and TaskClientOptions say."""
         self._ledger = ledger
         self._broker = broker
         self._queues = queues
@@ -92,25 +103,13 @@ class TaskClient:
         queues: Queues,
         *,
         submitter: str,
-        protection: Protection | None = None,
-        metrics: SubmissionMetrics | None = None,
-        clock: Callable[[], float] = time.time,
+        **options: Unpack[TaskClientOptions],
     ) -> TaskClient:
         """A client over `store` and `broker`, which stay the caller's to close.
 
-        `submitter` is who submits, unless a submission says otherwise. Without `protection` tasks can't be
-        submitted to encrypted queues. `clock` tells the seconds since 1970. Raises Unavailable and Denied.
+        `submitter` is who submits, unless a submission says otherwise. Raises Unavailable and Denied.
         """
-        ledger = await Ledger.open(store)
-        return cls(
-            ledger,
-            broker,
-            queues,
-            submitter=submitter,
-            protection=protection,
-            metrics=metrics,
-            clock=clock,
-        )
+        return cls(await Ledger.open(store), broker, queues, submitter=submitter, **options)
 
     async def submit(
         self,

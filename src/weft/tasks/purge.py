@@ -6,6 +6,7 @@ import asyncio
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import dataclass
 
 from weft.errors import Conflict, NotFound
 from weft.messaging.broker import BrokerAdmin
@@ -21,16 +22,14 @@ _WAITING = frozenset({TaskState.QUEUED})
 _NOT_ENDED = frozenset({TaskState.QUEUED, TaskState.RUNNING})
 
 
+@dataclass(frozen=True, slots=True)
 class Purge:
     """Empties queues. Open it with `open`."""
 
-    def __init__(
-        self, ledger: Ledger, broker: BrokerAdmin, *, clock: Callable[[], float] = time.time
-    ) -> None:
-        """As `open` says."""
-        self._ledger = ledger
-        self._broker = broker
-        self._clock = clock
+    ledger: Ledger
+    broker: BrokerAdmin
+    clock: Callable[[], float] = time.time
+    """Tells the seconds since 1970."""
 
     @classmethod
     async def open(cls, store: Store, broker: BrokerAdmin) -> Purge:
@@ -44,19 +43,19 @@ class Purge:
         of which is written and its webhook told, take a second for some thousands: a purge that dies midway
         is to be repeated. Raises NotFound for a queue that is not declared; Unavailable.
         """
-        begun = self._clock()
-        count = await self._broker.purge(queue)
+        begun = self.clock()
+        count = await self.broker.purge(queue)
         await self._cancel_all(queue, _WAITING, begun)
         return count
 
     async def give_up(self, queue: str) -> None:
         """Cancel all tasks of a queue that was just removed, which nobody else ends. Raises Unavailable."""
-        await self._cancel_all(queue, _NOT_ENDED, self._clock())
+        await self._cancel_all(queue, _NOT_ENDED, self.clock())
 
     async def _cancel_all(self, queue: str, states: frozenset[TaskState], begun: float) -> None:
         """Cancel the tasks that stand so, and were submitted before then."""
         place: int | None = None
-        while entries := await self._ledger.records.recent(_PAGE, queue, before=place):
+        while entries := await self.ledger.records.recent(_PAGE, queue, before=place):
             place = entries[-1].revision
             meant = [
                 each.key for each in entries if each.value.state in states and each.value.submitted_at < begun
@@ -66,4 +65,4 @@ class Purge:
 
     async def _cancel(self, task_id: str) -> None:
         with suppress(NotFound, Conflict):
-            await cancel_task(self._ledger, self._broker, task_id, clock=self._clock)
+            await cancel_task(self.ledger, self.broker, task_id, clock=self.clock)

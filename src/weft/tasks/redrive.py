@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass
 
 from weft.errors import Conflict, InvalidRequest
 from weft.messaging.broker import BrokerAdmin, StoredMessage
@@ -22,16 +23,14 @@ _MOST_TRIES = 10
 _CONTENTION_PAUSE = 0.05
 
 
+@dataclass(frozen=True, slots=True)
 class Redrive:
     """Puts dead letters of tasks back into their queues, with all their attempts. Open it with `open`."""
 
-    def __init__(
-        self, ledger: Ledger, broker: BrokerAdmin, *, clock: Callable[[], float] = time.time
-    ) -> None:
-        """As `open` says."""
-        self._ledger = ledger
-        self._broker = broker
-        self._clock = clock
+    ledger: Ledger
+    broker: BrokerAdmin
+    clock: Callable[[], float] = time.time
+    """Tells the seconds since 1970."""
 
     @classmethod
     async def open(cls, store: Store, broker: BrokerAdmin) -> Redrive:
@@ -49,7 +48,7 @@ class Redrive:
         done = 0
         seen: set[str] = set()
         while True:
-            dead = await self._broker.peek(queue, limit=_PAGE, dead=True)
+            dead = await self.broker.peek(queue, limit=_PAGE, dead=True)
             new = [each for each in dead if each.message.id not in seen]
             if not new:
                 return done
@@ -59,7 +58,7 @@ class Redrive:
     async def _put_back(self, queue: str, dead: Sequence[StoredMessage], ids: Collection[str] | None) -> int:
         """Let the records say that they wait, and only then put the messages back: who gets them looks."""
         ready = [each.message.id for each in dead if await self._is_ready(queue, each, asked=ids is not None)]
-        return await self._broker.redrive(queue, ready) if ready else 0
+        return await self.broker.redrive(queue, ready) if ready else 0
 
     async def _is_ready(self, queue: str, dead: StoredMessage, *, asked: bool) -> bool:
         """Whether the message may be put back."""
@@ -78,10 +77,10 @@ class Redrive:
 
     async def _reset(self, submission: Submission) -> None:
         """Have the task's record say that it waits. Raises Conflict if it is written meanwhile."""
-        records = self._ledger.records
+        records = self.ledger.records
         task_id = submission.task.id
         entry = await records.get(task_id)
-        now = self._clock()
+        now = self.clock()
         if entry is None:
             # It has expired since the task failed. What is in the message is as it was submitted.
             task = redriven(submission.task, now=now)
@@ -89,7 +88,7 @@ class Redrive:
         elif entry.value.state is TaskState.FAILED:
             task = redriven(entry.value, now=now)
             await records.update(task_id, task, revision=entry.revision, ttl=lifetime(task, now))
-            await self._ledger.news.send(task_id)
+            await self.ledger.news.send(task_id)
 
 
 def _is_meant(dead: StoredMessage, ids: Collection[str] | None) -> bool:

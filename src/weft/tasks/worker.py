@@ -32,6 +32,7 @@ import logging
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from typing import TypedDict, Unpack
 
 from weft.aio.tasks import TaskOwner
 from weft.errors import InvalidRequest, MeshError, Refused, TimedOut
@@ -68,6 +69,21 @@ MAX_DETAIL = 2048
 """Characters of an error that are kept."""
 
 
+class WorkerOptions(TypedDict, total=False):
+    """What a worker may be told beyond what it needs."""
+
+    concurrency: int | None
+    """How many tasks it runs at once (default: as many as the queue says)."""
+    protection: Protection | None
+    """Without it tasks of encrypted queues fail."""
+    metrics: WorkerMetrics | None
+    """Where it counts."""
+    patience: float
+    """Seconds for which a store that is away is waited for with a result in hand (default: 60)."""
+    clock: Callable[[], float]
+    """Tells the seconds since 1970."""
+
+
 class Worker:
     """Works on the tasks of one queue, some at a time. Open it with `open`, then `run` it.
 
@@ -90,7 +106,7 @@ class Worker:
         patience: float = PATIENCE,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        """As `open` says."""
+        """As `open` and WorkerOptions say."""
         self._ledger = ledger
         self._consumer = consumer
         self._queue = queue
@@ -117,36 +133,15 @@ class Worker:
         run: Runner,
         *,
         name: str,
-        concurrency: int | None = None,
-        protection: Protection | None = None,
-        metrics: WorkerMetrics | None = None,
-        patience: float = PATIENCE,
-        clock: Callable[[], float] = time.time,
+        **options: Unpack[WorkerOptions],
     ) -> Worker:
         """A worker over `store` and `broker`, which stay the caller's to close.
 
-        `name` is `<type>.<instance>`. It runs as many tasks at once as the queue says, or `concurrency`.
-        Without `protection` tasks of encrypted queues fail. `patience` is for how many seconds a store that
-        is away is waited for with a result in hand. `clock` tells the seconds since 1970.
-
-        Raises NotFound if the queue was not declared; Denied; Unavailable.
+        `name` is `<type>.<instance>`. Raises NotFound if the queue was not declared; Denied; Unavailable.
         """
         ledger = await Ledger.open(store)
         consumer = await broker.queue_consumer(queue)
-        return cls(
-            ledger,
-            broker,
-            consumer,
-            queue,
-            spec,
-            run,
-            name=name,
-            concurrency=concurrency,
-            protection=protection,
-            metrics=metrics,
-            patience=patience,
-            clock=clock,
-        )
+        return cls(ledger, broker, consumer, queue, spec, run, name=name, **options)
 
     @property
     def in_flight(self) -> int:
