@@ -13,7 +13,7 @@ from pathlib import Path
 import httpx
 import pytest
 import pytest_asyncio
-from tests.e2e.meshes import RunningMesh, eventually, running_mesh
+from tests.e2e.meshes import RunningMesh, eventually, gone, running_mesh
 from tests.e2e.messaging_mesh import Caller, Journal, api_key, calling, document, manifest
 from tests.e2e.messaging_scenario import QUEUE, a_day_at_the_broker, broker, password_is_nowhere, stage
 from tests.rabbitmq_server import MISSING, RabbitServer, rabbitmq_server
@@ -130,8 +130,10 @@ async def test_a_task_whose_program_or_sidecar_is_killed_is_done_by_another(hall
     for number, victim in ((101, hall.mesh.program), (102, hall.mesh.process)):
         await hall.ready()
         task, first, gate = await hall.at_a_porter(number)
+        program = hall.mesh.program(first)
         victim(first).kill()
         await hall.mesh.notices(first)
+        await gone(program)  # which has a moment to end what it has, without its sidecar too
         await hall.begun(number, 2)
         gate.touch()
         done = await hall.caller.ended(task)
