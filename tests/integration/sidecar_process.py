@@ -17,7 +17,7 @@ from tests.processes import agent_type
 
 from weft.aio.poll import until
 
-LIMIT = 20.0
+LIMIT = 60.0
 """Seconds within which anything a test waits for has happened, or it fails."""
 
 
