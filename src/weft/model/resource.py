@@ -9,9 +9,11 @@ from pydantic import Field
 
 from weft.model.access import AccessPolicySpec
 from weft.model.agent_spec import AgentSpec, Labels
+from weft.model.budget import BudgetSpec
 from weft.model.egress import EgressSpec
 from weft.model.gateway import GatewaySpec
 from weft.model.message_broker import BrokerSpec
+from weft.model.model_pool import ModelPoolSpec
 from weft.model.queue import QueueSpec
 from weft.model.route import RouteSpec
 from weft.model.secret import STORED, SecretSpec
@@ -30,6 +32,8 @@ KINDS: Final[Mapping[str, type[Spec]]] = {
     "Queue": QueueSpec,
     "Broker": BrokerSpec,
     "Gateway": GatewaySpec,
+    "ModelPool": ModelPoolSpec,
+    "Budget": BudgetSpec,
 }
 """The spec of each kind of resource."""
 

@@ -162,6 +162,9 @@ def _certificates(value: str) -> str:
     return value
 
 
+Certificates = Annotated[str, StringConstraints(max_length=MAX_CERTIFICATES), AfterValidator(_certificates)]
+"""Certificates in PEM."""
+
 Prefix = Annotated[str, StringConstraints(max_length=256, pattern=r"^[\x20-\x7e]*$")]
 
 
@@ -177,9 +180,7 @@ class Injection(Spec):
     """Where the host listens."""
     tls: bool = True
     """Whether the host is spoken to by TLS; without it the value can be read on the way."""
-    ca: (
-        Annotated[str, StringConstraints(max_length=MAX_CERTIFICATES), AfterValidator(_certificates)] | None
-    ) = None
+    ca: Certificates | None = None
     """Who vouches for the host: certificates in PEM; by default whom the sidecar's machine trusts."""
     address: OutsideName | None = None
     """Where to connect to, if that is not what the host's name resolves to."""

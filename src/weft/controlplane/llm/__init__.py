@@ -1,0 +1,1 @@
+"""Scheduling of calls to models: who may start now, and where."""
