@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from aiormq.abc import AbstractChannel, DeliveredMessage
@@ -32,32 +33,25 @@ _ALL = 0
 """What stands for all messages of a channel. Those given back together keep their order."""
 
 
+@dataclass(frozen=True, slots=True)
 class Queues:
     """What the control plane does with queues."""
 
-    def __init__(
-        self,
-        link: Link,
-        names: Names,
-        settings: Settings,
-        publisher: Publisher,
-        management: Management | None,
-    ) -> None:
-        self._link = link
-        self._names = names
-        self._settings = settings
-        self._publisher = publisher
-        self._management = management
+    link: Link
+    names: Names
+    settings: Settings
+    publisher: Publisher
+    management: Management | None
 
     async def declare(self, wanted: QueueSettings) -> None:
         """Have a queue, or change it. Raises Conflict where RabbitMQ cannot."""
-        line = self._names.queue(wanted.name)
-        async with self._settings.turn(line.settings, line.what) as known:
-            limited_by = known.get("limited_by", BY_ARGUMENTS if self._management is None else BY_POLICY)
+        line = self.names.queue(wanted.name)
+        async with self.settings.turn(line.settings, line.what) as known:
+            limited_by = known.get("limited_by", BY_ARGUMENTS if self.management is None else BY_POLICY)
             self._check_change(known, wanted, limited_by, line)
             await self._declare(line, wanted, limited_by)
-            if limited_by == BY_POLICY and self._management is not None:
-                await self._management.put_policy(
+            if limited_by == BY_POLICY and self.management is not None:
+                await self.management.put_policy(
                     line.base, f"^{_quoted(line.base)}\\.[0-9]$", _limit_policy(wanted)
                 )
             changed = {
@@ -67,26 +61,26 @@ class Queues:
                 "limited_by": limited_by,
             }
             if changed != known:
-                await self._settings.write(line.settings, changed, line.what)
+                await self.settings.write(line.settings, changed, line.what)
 
     async def remove(self, name: str) -> None:
         """Remove a queue with all it holds."""
-        line = self._names.queue(name)
-        async with self._settings.turn(line.settings, line.what) as known:
-            async with self._link.errand(f"removing {line.what}") as channel:
-                for each in (*line.lanes, self._names.dead(name), *delays(line, known)):
+        line = self.names.queue(name)
+        async with self.settings.turn(line.settings, line.what) as known:
+            async with self.link.errand(f"removing {line.what}") as channel:
+                for each in (*line.lanes, self.names.dead(name), *delays(line, known)):
                     await channel.queue_delete(each)
-            if self._management is not None:
-                await self._management.remove_policy(line.base)
-            await self._settings.remove(line.settings, line.what)
+            if self.management is not None:
+                await self.management.remove_policy(line.base)
+            await self.settings.remove(line.settings, line.what)
 
     async def stats(self, name: str) -> QueueStats:
         """How a queue stands."""
-        line = self._names.queue(name)
-        known = await self._settings.read(line.settings, line.what)
+        line = self.names.queue(name)
+        known = await self.settings.read(line.settings, line.what)
         lanes = await self.ready(line.lanes, line.what)
         delayed = await self.ready(delays(line, known), line.what)
-        dead = await self.ready([self._names.dead(name)], line.what)
+        dead = await self.ready([self.names.dead(name)], line.what)
         waiting = [lane for lane, ready in lanes.items() if ready]
         sent = [each.sent_at for lane in waiting for each in await self._look_at(lane, line, 1)]
         return QueueStats(
@@ -104,7 +98,7 @@ class Queues:
         left = list(queues)
         while left:
             try:
-                async with self._link.errand(f"counting what waits in {what}", timed=False) as channel:
+                async with self.link.errand(f"counting what waits in {what}", timed=False) as channel:
                     while left:
                         queue = left.pop()
                         found[queue] = await ready_in(channel, queue)
@@ -114,16 +108,16 @@ class Queues:
 
     async def under_way(self, queues: Collection[str]) -> int:
         """How many of their messages consumers have, as of some seconds ago; 0 without the plugin."""
-        if self._management is None:
+        if self.management is None:
             return 0
-        return sum([await self._management.under_way(each) for each in queues])
+        return sum([await self.management.under_way(each) for each in queues])
 
     async def peek(self, name: str, limit: int, *, dead: bool) -> Sequence[StoredMessage]:
         """Look at the oldest."""
-        line = self._names.queue(name)
-        await self._settings.read(line.settings, line.what)
+        line = self.names.queue(name)
+        await self.settings.read(line.settings, line.what)
         seen: list[StoredMessage] = []
-        for each in [self._names.dead(name)] if dead else line.lanes:
+        for each in [self.names.dead(name)] if dead else line.lanes:
             if len(seen) < limit:
                 parcels = await self._look_at(each, line, limit - len(seen))
                 seen += [
@@ -134,13 +128,13 @@ class Queues:
 
     async def purge(self, name: str, *, dead: bool) -> int:
         """Throw away what waits."""
-        line = self._names.queue(name)
-        known = await self._settings.read(line.settings, line.what)
-        queues = [self._names.dead(name)] if dead else [*line.lanes, *delays(line, known)]
+        line = self.names.queue(name)
+        known = await self.settings.read(line.settings, line.what)
+        queues = [self.names.dead(name)] if dead else [*line.lanes, *delays(line, known)]
         purged = 0
         for each in queues:
             try:
-                async with self._link.errand(f"purging {line.what}") as channel:
+                async with self.link.errand(f"purging {line.what}") as channel:
                     purged += (await channel.queue_purge(each)).message_count or 0
             except NotFound:
                 continue  # nobody was delayed for so long for some time
@@ -148,14 +142,14 @@ class Queues:
 
     async def redrive(self, name: str, ids: Collection[str]) -> int:
         """Put dead letters of these ids back."""
-        line = self._names.queue(name)
-        await self._settings.read(line.settings, line.what)
+        line = self.names.queue(name)
+        await self.settings.read(line.settings, line.what)
         wanted = set(ids)
         redriven = 0
-        async with self._link.errand(f"redriving {line.what}", timed=False) as channel:
+        async with self.link.errand(f"redriving {line.what}", timed=False) as channel:
             # What is not wanted is held until the end: so each is seen once.
-            while wanted and (ready := await ready_in(channel, self._names.dead(name))):
-                for message in await take_ready(channel, self._names.dead(name), min(ready, _BATCH)):
+            while wanted and (ready := await ready_in(channel, self.names.dead(name))):
+                for message in await take_ready(channel, self.names.dead(name), min(ready, _BATCH)):
                     parcel = parcel_of(message)
                     if parcel.message.id in wanted:
                         await self._put_back(line, parcel)
@@ -169,15 +163,15 @@ class Queues:
         what = f"redriving message {parcel.message.id} of {line.what}"
         anew = parcel.anew(deliveries=0)
         try:
-            await self._publisher.put(line.lanes[parcel.lane], anew, what=what)
+            await self.publisher.put(line.lanes[parcel.lane], anew, what=what)
         except Refused:
             # It is full: those that wait for their time get in as soon as there is room.
-            await self._publisher.put_later(line, anew, _SOON, what=what)
+            await self.publisher.put_later(line, anew, _SOON, what=what)
         except Unroutable:
             raise NotFound(f"{what}: it is not there (any more); declare it") from None
 
     async def _look_at(self, queue: str, line: Line, limit: int) -> Sequence[Parcel]:
-        async with self._link.errand(f"looking into {line.what}", timed=False) as channel:
+        async with self.link.errand(f"looking into {line.what}", timed=False) as channel:
             messages: list[DeliveredMessage] = []
             while len(messages) < limit and (ready := await ready_in(channel, queue)):
                 messages += await take_ready(channel, queue, min(ready, _BATCH, limit - len(messages)))
@@ -188,19 +182,19 @@ class Queues:
         limit: dict[str, Any] = {}
         if limited_by == BY_ARGUMENTS:
             limit = {f"x-{name}": value for name, value in _limit_policy(wanted).items()}
-        async with self._link.errand(f"declaring {line.what}") as channel:
-            await declare_delays(channel, self._names)
+        async with self.link.errand(f"declaring {line.what}") as channel:
+            await declare_delays(channel, self.names)
             await channel.queue_declare(
-                self._names.dead(wanted.name), durable=True, arguments={**NEVER_GIVEN_UP}
+                self.names.dead(wanted.name), durable=True, arguments={**NEVER_GIVEN_UP}
             )
             for number, lane in enumerate(line.lanes):
                 await channel.queue_declare(lane, durable=True, arguments={**NEVER_GIVEN_UP, **limit})
-                await channel.queue_bind(lane, self._names.due, line.delay_key("*", number))
+                await channel.queue_bind(lane, self.names.due, line.delay_key("*", number))
             await have_for_good(channel, line.lanes[-1])
 
     def _check_change(self, known: Document, wanted: QueueSettings, limited_by: str, line: Line) -> None:
         if known and known.get("max_length") != wanted.max_length:
-            check_changeable(self._management, limited_by, line.what)
+            check_changeable(self.management, limited_by, line.what)
 
 
 def check_changeable(management: Management | None, limited_by: str, what: str) -> None:

@@ -6,6 +6,7 @@ bound to the exchange by its pattern.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 from weft.errors import Conflict, NotFound
@@ -33,38 +34,30 @@ _SEGMENTS = 64
 """A stream forgets whole segments."""
 
 
+@dataclass(frozen=True, slots=True)
 class Topics:
     """What the control plane does with topics."""
 
-    def __init__(
-        self,
-        link: Link,
-        names: Names,
-        settings: Settings,
-        publisher: Publisher,
-        queues: Queues,
-        management: Management | None,
-    ) -> None:
-        self._link = link
-        self._names = names
-        self._settings = settings
-        self._publisher = publisher
-        self._queues = queues
-        self._management = management
+    link: Link
+    names: Names
+    settings: Settings
+    publisher: Publisher
+    queues: Queues
+    management: Management | None
 
     async def declare(self, wanted: TopicSettings) -> None:
         """Have a topic, or change it. Raises Conflict where RabbitMQ cannot, and for other partitions."""
         what = f"topic {wanted.name!r}"
-        async with self._settings.turn(self._names.topic_settings(wanted.name), what) as known:
+        async with self.settings.turn(self.names.topic_settings(wanted.name), what) as known:
             limits = {"max_age": wanted.max_age, "max_bytes": wanted.max_bytes}
-            limited_by = known.get("limited_by", BY_ARGUMENTS if self._management is None else BY_POLICY)
+            limited_by = known.get("limited_by", BY_ARGUMENTS if self.management is None else BY_POLICY)
             if known and known["partitions"] != wanted.partitions:
                 raise Conflict(
                     f"{what} has {known['partitions']} partitions and cannot have {wanted.partitions} "
                     "instead: use another topic"
                 )
             if known and any(known[name] != value for name, value in limits.items()):
-                check_changeable(self._management, limited_by, what)
+                check_changeable(self.management, limited_by, what)
             segment = known.get("segment") or _segment(wanted.max_bytes)
             await self._declare(wanted, segment, limited_by)
             changed = {
@@ -75,28 +68,28 @@ class Topics:
                 "limited_by": limited_by,
             }
             if changed != known:
-                await self._settings.write(self._names.topic_settings(wanted.name), changed, what)
+                await self.settings.write(self.names.topic_settings(wanted.name), changed, what)
 
     async def remove(self, name: str) -> None:
         """Remove a topic with all it holds and its groups."""
         what = f"topic {name!r}"
-        async with self._settings.turn(self._names.topic_settings(name), what) as known:
+        async with self.settings.turn(self.names.topic_settings(name), what) as known:
             for group in known.get("groups", {}):
-                await self._remove_group(self._names.group(name, group, known["partitions"]), known)
-            async with self._link.errand(f"removing {what}") as channel:
-                await channel.exchange_delete(self._names.topic(name))
-                await channel.queue_delete(self._names.log(name))
-            if self._management is not None:
-                await self._management.remove_policy(self._names.log(name))
-            await self._settings.remove(self._names.topic_settings(name), what)
+                await self._remove_group(self.names.group(name, group, known["partitions"]), known)
+            async with self.link.errand(f"removing {what}") as channel:
+                await channel.exchange_delete(self.names.topic(name))
+                await channel.queue_delete(self.names.log(name))
+            if self.management is not None:
+                await self.management.remove_policy(self.names.log(name))
+            await self.settings.remove(self.names.topic_settings(name), what)
 
     async def declare_group(self, wanted: GroupSettings) -> None:
         """Have a group, or change it. Raises NotFound without its topic, Conflict for another expiry."""
         what = f"group {wanted.name!r} of topic {wanted.topic!r}"
-        async with self._settings.turn(self._names.topic_settings(wanted.topic), what) as known:
+        async with self.settings.turn(self.names.topic_settings(wanted.topic), what) as known:
             if not known:
                 raise NotFound(f"there is no topic {wanted.topic!r}: declare it")
-            line = self._names.group(wanted.topic, wanted.name, known["partitions"])
+            line = self.names.group(wanted.topic, wanted.name, known["partitions"])
             groups = known.setdefault("groups", {})
             group = groups.get(wanted.name)
             changed = {
@@ -104,32 +97,32 @@ class Topics:
                 "visibility": wanted.visibility_timeout,
                 "expires": wanted.expires,
             }
-            if group is None or not await self._queues.ready(line.lanes[:1], what):
+            if group is None or not await self.queues.ready(line.lanes[:1], what):
                 await self._make_group(line, wanted, known)
             elif group != changed:
                 await self._change_group(line, wanted, group)
             else:
                 return
             groups[wanted.name] = changed
-            await self._settings.write(line.settings, known, what)
+            await self.settings.write(line.settings, known, what)
 
     async def remove_group(self, topic: str, name: str) -> None:
         """Remove a group."""
         what = f"group {name!r} of topic {topic!r}"
-        async with self._settings.turn(self._names.topic_settings(topic), what) as known:
+        async with self.settings.turn(self.names.topic_settings(topic), what) as known:
             if known.get("groups", {}).pop(name, None) is not None:
-                line = self._names.group(topic, name, known["partitions"])
+                line = self.names.group(topic, name, known["partitions"])
                 await self._remove_group(line, known)
                 known.get("delays", {}).pop(line.key, None)
-                await self._settings.write(line.settings, known, what)
+                await self.settings.write(line.settings, known, what)
 
     async def stats(self, name: str) -> TopicStats:
         """How a topic and its groups stand."""
         what = f"topic {name!r}"
-        known = await self._settings.read(self._names.topic_settings(name), what)
-        log = self._names.log(name)
-        messages = (await self._queues.ready([log], what)).get(log, 0)
-        oldest = await first_of(self._link, log, what=f"looking into {what}") if messages else None
+        known = await self.settings.read(self.names.topic_settings(name), what)
+        log = self.names.log(name)
+        messages = (await self.queues.ready([log], what)).get(log, 0)
+        oldest = await first_of(self.link, log, what=f"looking into {what}") if messages else None
         first = 0 if oldest is None else offset_of(oldest) + 1
         groups: list[GroupStats] = []
         for group in known.get("groups", {}):
@@ -148,16 +141,16 @@ class Topics:
         )
 
     async def _group_stats(self, topic: str, name: str, known: Document) -> GroupStats | None:
-        line = self._names.group(topic, name, known["partitions"])
+        line = self.names.group(topic, name, known["partitions"])
         waiting = [*line.lanes, *map(replay_of, line.lanes), *delays(line, known)]
-        ready = await self._queues.ready(waiting, line.what)
+        ready = await self.queues.ready(waiting, line.what)
         if line.lanes[0] not in ready:
             return None
         there = [each for each in waiting if each in ready]
-        return GroupStats(topic, name, sum(ready.values()), await self._queues.under_way(there))
+        return GroupStats(topic, name, sum(ready.values()), await self.queues.under_way(there))
 
     async def _declare(self, wanted: TopicSettings, segment: int, limited_by: str) -> None:
-        exchange, log = self._names.topic(wanted.name), self._names.log(wanted.name)
+        exchange, log = self.names.topic(wanted.name), self.names.log(wanted.name)
         limits = {"max-age": f"{max(1, int(wanted.max_age))}s", "max-length-bytes": wanted.max_bytes}
         arguments: dict[str, Any] = {
             "x-queue-type": "stream",
@@ -165,24 +158,24 @@ class Topics:
         }
         if limited_by == BY_ARGUMENTS:
             arguments |= {f"x-{name}": value for name, value in limits.items()}
-        async with self._link.errand(f"declaring topic {wanted.name!r}") as channel:
+        async with self.link.errand(f"declaring topic {wanted.name!r}") as channel:
             await channel.exchange_declare(exchange, exchange_type="topic", durable=True)
             await channel.queue_declare(log, durable=True, arguments=arguments)
             await channel.queue_bind(log, exchange, "#")
-        if limited_by == BY_POLICY and self._management is not None:
-            await self._management.put_policy(log, f"^{log}$".replace(".", "\\."), limits)
+        if limited_by == BY_POLICY and self.management is not None:
+            await self.management.put_policy(log, f"^{log}$".replace(".", "\\."), limits)
 
     async def _make_group(self, line: Line, wanted: GroupSettings, known: Document) -> None:
         await self._remove_group(line, known)
         arguments = _arguments(wanted, known)
-        async with self._link.errand(f"declaring {line.what}") as channel:
-            await declare_delays(channel, self._names)
+        async with self.link.errand(f"declaring {line.what}") as channel:
+            await declare_delays(channel, self.names)
             for number, lane in enumerate(line.lanes):
                 await channel.queue_declare(lane, durable=True, arguments=arguments)
                 await channel.queue_bind(
-                    lane, self._names.topic(wanted.topic), binding_key(wanted.pattern, number)
+                    lane, self.names.topic(wanted.topic), binding_key(wanted.pattern, number)
                 )
-                await channel.queue_bind(lane, self._names.due, line.delay_key("*", number))
+                await channel.queue_bind(lane, self.names.due, line.delay_key("*", number))
             await have_for_good(channel, line.lanes[-1])
         if wanted.start != NEW:
             await self._replay(line, wanted, known)
@@ -192,36 +185,36 @@ class Topics:
         lanes = line.lanes
         if known["partitions"]:
             lanes = tuple(map(replay_of, lanes))
-            async with self._link.errand(what) as channel:
+            async with self.link.errand(what) as channel:
                 for each in lanes:
                     await channel.queue_declare(each, durable=True, arguments=_arguments(wanted, known))
         await copy_past(
-            self._link,
-            self._publisher,
-            self._names.log(wanted.topic),
+            self.link,
+            self.publisher,
+            self.names.log(wanted.topic),
             start=wanted.start,
             pattern=wanted.pattern,
             lanes=lanes,
             what=what,
         )
         if known["partitions"]:
-            await mark_ends(self._publisher, lanes, what=what)
+            await mark_ends(self.publisher, lanes, what=what)
 
     async def _change_group(self, line: Line, wanted: GroupSettings, group: Document) -> None:
         if group["expires"] != wanted.expires:
             raise Conflict(
                 f"{line.what}: RabbitMQ cannot change when it expires: remove it and declare it again"
             )
-        exchange = self._names.topic(wanted.topic)
+        exchange = self.names.topic(wanted.topic)
         if group["pattern"] == wanted.pattern:
             return
-        async with self._link.errand(f"changing {line.what}") as channel:
+        async with self.link.errand(f"changing {line.what}") as channel:
             for number, lane in enumerate(line.lanes):
                 await channel.queue_bind(lane, exchange, binding_key(wanted.pattern, number))
                 await channel.queue_unbind(lane, exchange, binding_key(group["pattern"], number))
 
     async def _remove_group(self, line: Line, known: Document) -> None:
-        async with self._link.errand(f"removing {line.what}") as channel:
+        async with self.link.errand(f"removing {line.what}") as channel:
             for each in (*line.lanes, *map(replay_of, line.lanes), *delays(line, known)):
                 await channel.queue_delete(each)
 
