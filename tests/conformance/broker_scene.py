@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import secrets
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import replace
@@ -57,6 +58,20 @@ async def pull_one(consumer: Consumer) -> Delivery:
     """The next message."""
     [delivery] = await pull(consumer, 1)
     return delivery
+
+
+async def back_after_a_nack(consumer: Consumer) -> Delivery:
+    """The first of two messages that wait, `later` and `next`: nacked for two seconds, and the other not."""
+    delivery = await pull_one(consumer)
+    before = time.monotonic()
+    await delivery.nack(2.0)
+    following = await pull_one(consumer)
+    assert bodies([following]) == ["next"]
+    await following.ack()
+    again = await pull_one(consumer)
+    assert time.monotonic() - before > 1.9
+    assert (again.message, again.deliveries) == (delivery.message, 2)
+    return again
 
 
 async def eventually(condition: Callable[[], Awaitable[bool]], limit: float = LIMIT) -> None:
