@@ -64,7 +64,7 @@ DEADLINE_HEADER: Final = "x-weft-deadline"
 """In requests: when the answer is of no use any more, milliseconds since 1970."""
 
 BUDGET_HEADER: Final = "x-weft-budget"
-"""In requests: what the whole call tree (a trace of `traceparent`) may still spend: `5000 tokens`, `0.25 usd`."""
+"""In requests: what the call tree (a trace of `traceparent`) may still spend: `5000 tokens`, `0.25 usd`."""
 
 MESH_HEADERS: Final = (
     MODEL_HEADER,
@@ -83,10 +83,13 @@ MESH_HEADERS: Final = (
 """Taken from what agents send, and from what goes to providers."""
 
 METADATA: Final = "weft.llm"
-"""Namespace of the dynamic metadata that access logs carry. Text: `call` (set by the scheduler; absent from
-calls on a lease), `model`, `pool`, `endpoint`, `tenant` (the value of the pool's tenantHeader), `context`,
-`key`. Numbers: `stream` (0 or 1), `prompt` (bytes), `output` (tokens), `tokens` (the estimate), and from the answer
-`prompt_tokens`, `completion_tokens`, `total_tokens`, `cached_tokens`."""
+"""Namespace of the dynamic metadata that access logs carry.
+
+Text: `call` (set by the scheduler; absent from calls on a lease), `model`, `pool`, `endpoint`, `tenant` (the
+value of the pool's tenantHeader), `context`, `key`. Numbers: `stream` (0 or 1), `prompt` (bytes), `output`
+(tokens), `tokens` (the estimate); and from the answer `prompt_tokens`, `completion_tokens`, `total_tokens`,
+`cached_tokens`.
+"""
 
 ACCESS_LOG: Final = "llm"
 """Name of the access log that tells the scheduler how calls ended, one entry a call."""

@@ -177,7 +177,7 @@ class Budgets(Protocol):
     """What admission asks before a call starts."""
 
     def reserve(self, call: Call, tokens: int, usd: float, now: float) -> Refusal | None:
-        """Set aside what `call` may use at most. If there is not enough: nothing, and what refuses the call."""
+        """Set aside what `call` may use at most. If that is too much: nothing, and a refusal."""
         ...
 
     def settle(self, call_id: str, tokens: int, usd: float, now: float) -> None:
