@@ -7,7 +7,7 @@ export VIRTUAL_ENV := $(CURDIR)/.venv
 RUN := $(UV) run --no-project
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test soak lint lock format docs bench clean
+.PHONY: help setup demo test soak lint lock format docs bench peers clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' Makefile
@@ -45,6 +45,9 @@ lock: $(UV) ## resolve pyproject.toml anew into requirements.lock
 	@$(UV) pip compile --quiet --universal --generate-hashes --upgrade --all-extras --group dev \
 		--python-version 3.11 --no-emit-index-url --custom-compile-command 'make lock' \
 		--output-file requirements.lock pyproject.toml
+	@$(UV) pip compile --quiet --universal --generate-hashes --upgrade --group peers \
+		--python-version 3.11 --no-emit-index-url --custom-compile-command 'make lock' \
+		--output-file benchmarks/peers.lock
 
 format: setup ## let ruff rewrite what it can
 	@$(RUN) ruff check --fix .
@@ -53,8 +56,15 @@ format: setup ## let ruff rewrite what it can
 docs: setup ## write the reference tables in docs/ anew from the code
 	@PYTHONPATH=. $(RUN) python docs/generate.py
 
-bench: setup ## measure beside baselines, print ratios
+.venv-peers/.synced: benchmarks/peers.lock | $(UV)
+	@$(UV) venv --quiet --allow-existing .venv-peers
+	@$(UV) pip sync --quiet --require-hashes --compile-bytecode --python .venv-peers benchmarks/peers.lock
+	@touch $@
+
+peers: .venv-peers/.synced ## make .venv-peers with the LLM proxies that bench measures beside
+
+bench: setup peers ## measure beside baselines, print ratios
 	@$(RUN) python -m benchmarks
 
 clean: ## remove the environment and every cache
-	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
+	rm -rf .venv .venv-peers .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
