@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import signal
 import sys
 import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import pytest
 import pytest_asyncio
@@ -17,7 +19,7 @@ from tests.e2e.secured import SecuredMesh, secured_mesh
 
 from weft import NoHealthyAgent
 
-pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(240)]
 
 LIFETIME = 16.0
 """Seconds for which an SVID is valid."""
@@ -27,6 +29,8 @@ ENVIRON = {
     "WEFT_CONTROL_TRUST_PROPAGATION": "2",
     "WEFT_TRUST_REFRESH": "0.5",
 }
+
+AGENTS = ("editor", "vault", "worker")
 
 LEVELS = ("intermediate", "root") * 5
 """What is replaced, one after the other."""
@@ -79,13 +83,43 @@ async def ends(mesh: SecuredMesh, *agents: str) -> list[float]:
 
 
 async def fresh(mesh: SecuredMesh, *agents: str, part: float = 0.7) -> float:
-    """Wait until these agents have `part` of their certificates' lives before them; when the first ends."""
+    """Wait until these agents have `part` of their certificates' lives before them; when the first ends.
+
+    And until all of them serve: a test before may have left the control plane away for longer than some
+    certificate lived, upon which a sidecar is started anew.
+    """
 
     async def all_fresh() -> bool:
-        return (await ends(mesh, *agents))[0] - time.time() > LIFETIME * part
+        long = (await ends(mesh, *agents))[0] - time.time() > LIFETIME * part
+        return long and all(mesh.local.children[f"{each}-1"].phase == "ready" for each in agents)
 
-    await eventually(all_fresh, lambda: "the identities were never fresh at the same time")
+    await eventually(all_fresh, lambda: f"not all were fresh at the same time\n{_told(mesh)}", limit=60.0)
     return (await ends(mesh, *agents))[0]
+
+
+async def knows(mesh: SecuredMesh, caller: str, callee: str) -> None:
+    """Wait until the Envoy of one agent would call another where that one is."""
+
+    async def so() -> bool:
+        where = str(await mesh.inbound(callee))
+        return where in await _endpoints(mesh, caller, callee)
+
+    await eventually(so, lambda: _told(mesh))
+
+
+async def _endpoints(mesh: SecuredMesh, caller: str, callee: str) -> set[str]:
+    """Where the Envoy of one agent would call another."""
+    dumped = json.loads(await mesh.config_dump(f"{caller}-1"))["configs"]
+    known = [each["endpoint_config"] for dump in dumped for each in dump.get("dynamic_endpoint_configs", ())]
+    groups = [group for each in known if each["cluster_name"] == f"type/{callee}" for group in _groups(each)]
+    sockets = [
+        each["endpoint"]["address"]["socket_address"] for group in groups for each in group["lb_endpoints"]
+    ]
+    return {f"{each['address']}:{each['port_value']}" for each in sockets}
+
+
+def _groups(assignment: dict[str, Any]) -> list[dict[str, Any]]:
+    return [each for each in assignment.get("endpoints", ()) if "lb_endpoints" in each]
 
 
 async def test_without_the_control_plane_calls_go_on_for_as_long_as_certificates_do(
@@ -93,12 +127,10 @@ async def test_without_the_control_plane_calls_go_on_for_as_long_as_certificates
 ) -> None:
     async with mesh.client_of("editor") as client, load(client) as calls:
         end = await fresh(mesh, "editor", "worker")
+        logged = len(mesh.log("worker-1"))
         with without_control_plane(mesh):
-            began = time.time()
-            await asyncio.sleep(end - LIFETIME * 0.15 - time.time())
-            await calls.goes_on()
-            assert time.time() < end
-            assert time.time() - began > LIFETIME / 2
+            await asyncio.sleep(end - LIFETIME / 4 - time.time())
+            await calls.goes_on(5)
 
         async def renewed() -> bool:
             return (await ends(mesh, "editor", "worker"))[0] > end + 1
@@ -107,15 +139,16 @@ async def test_without_the_control_plane_calls_go_on_for_as_long_as_certificates
         await calls.goes_on()
     check(calls, journal, may_break=False)
     # By which its registration would have lapsed, were it for longer.
-    assert "lost the connection to NATS" not in mesh.log("worker-1")
+    assert "lost the connection to NATS" not in mesh.log("worker-1")[logged:]
 
 
 async def test_an_identity_that_ended_meanwhile_is_the_reason_of_errors_and_made_anew(
     mesh: SecuredMesh,
 ) -> None:
-    agents = ("editor", "vault", "worker")
-    await fresh(mesh, *agents, part=0.6)  # so that none is just being renewed
-    end = (await ends(mesh, *agents))[-1]
+    await fresh(mesh, *AGENTS, part=0.1)
+    await knows(mesh, "editor", "vault")
+    await fresh(mesh, *AGENTS, part=0.6)  # so that none is just being renewed
+    end = (await ends(mesh, *AGENTS))[-1]
     before = {name: each.restarts for name, each in mesh.local.children.items()}
     with without_control_plane(mesh):
         await asyncio.sleep(end + 1 - time.time())
@@ -125,7 +158,7 @@ async def test_an_identity_that_ended_meanwhile_is_the_reason_of_errors_and_made
                 await client.request("vault", "headers")
 
     async def healed() -> bool:
-        children = [mesh.local.children[f"{each}-1"] for each in agents]
+        children = [mesh.local.children[f"{each}-1"] for each in AGENTS]
         return all(each.phase == "ready" and each.restarts > before[each.name] for each in children)
 
     await eventually(healed, lambda: _told(mesh), limit=60.0)
@@ -134,6 +167,8 @@ async def test_an_identity_that_ended_meanwhile_is_the_reason_of_errors_and_made
 
 
 async def test_ten_rotations_of_the_authorities_fail_no_call(mesh: SecuredMesh, journal: Journal) -> None:
+    await fresh(mesh, *AGENTS, part=0.1)
+    await knows(mesh, "editor", "worker")
     async with mesh.client_of("editor") as client, load(client) as calls:
         for level in LEVELS:
             await rotate(mesh, level)
