@@ -24,6 +24,7 @@ from weft.local.messaging_control import MessagingApi
 
 pytestmark = [
     pytest.mark.asyncio(loop_scope="module"),
+    pytest.mark.timeout(240),
     pytest.mark.skipif(MISSING is not None, reason=MISSING or ""),
 ]
 

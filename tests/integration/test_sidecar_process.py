@@ -248,6 +248,7 @@ async def sidecars(directory: Path, control: Control, count: int) -> AsyncIterat
         yield running
 
 
+@pytest.mark.timeout(240)  # other tests run beside
 async def test_ten_sidecars_keep_to_their_memory_budget(tmp_path: Path, control: Control) -> None:
     megabyte = 1024 * 1024
     async with sidecars(tmp_path, control, 10) as running:
