@@ -11,7 +11,9 @@ import json
 import os
 import random
 import sys
+from contextlib import AsyncExitStack
 
+from weft.errors import Unavailable
 from weft.messaging.opening import BrokerAccess, open_broker
 from weft.model.queue import QueueSpec
 from weft.model.redelivery import Backoff
@@ -37,12 +39,26 @@ async def handle(run: TaskRun) -> int:
     return 2 * number
 
 
+async def opened(url: str, queue: str, name: str) -> Worker:
+    """The worker, as soon as the servers are there, which are killed and brought back."""
+    while True:
+        async with AsyncExitStack() as ends:
+            try:
+                store = await NatsStore.connect([url], name=name)
+                ends.push_async_callback(store.close)
+                broker = await open_broker(BrokerAccess(**json.loads(os.environ["BROKER"])), store)
+                ends.push_async_callback(broker.aclose)
+                worker = await Worker.open(store, broker, queue, SPEC, handle, name=name)
+            except Unavailable:
+                await asyncio.sleep(0.1)
+            else:
+                ends.pop_all()
+                return worker
+
+
 async def work(url: str, queue: str, name: str) -> None:
     """Work, without end."""
-    store = await NatsStore.connect([url], name=name)
-    broker = await open_broker(BrokerAccess(**json.loads(os.environ["BROKER"])), store)
-    worker = await Worker.open(store, broker, queue, SPEC, handle, name=name)
-    await worker.run()
+    await (await opened(url, queue, name)).run()
 
 
 if __name__ == "__main__":
