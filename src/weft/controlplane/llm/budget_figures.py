@@ -12,7 +12,7 @@ from weft.controlplane.llm.ledger_records import BudgetAccount
 from weft.controlplane.llm.periods import began, ends
 from weft.model.budget import BudgetScope, BudgetSpec, Period
 
-MAX_FIGURES: Final = 1000
+MAX_FIGURES: Final = 500
 """Accounts that are told of at once."""
 
 

@@ -26,7 +26,8 @@ class UsageField(StrEnum):
     DAY = "day"
     """In UTC, `2026-11-21`."""
     TENANT = "tenant"
-    AGENT_TYPE = "agent_type"
+    AGENT = "agent"
+    """The type of the agent that called."""
     MODEL = "model"
     POOL = "pool"
     PROVIDER = "provider"
@@ -41,7 +42,7 @@ class UsageOf:
 
     day: str = ""
     tenant: str = ""
-    agent_type: str = ""
+    agent: str = ""
     model: str = ""
     pool: str = ""
     provider: str = ""
@@ -149,7 +150,7 @@ class _Required(TypedDict):
 @with_config(ConfigDict(extra="ignore"))
 class _Record(_Required, total=False):
     tenant: _Text
-    agent_type: _Text
+    agent: _Text
     model: _Text
     pool: _Text
     provider: _Text
