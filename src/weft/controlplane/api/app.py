@@ -13,6 +13,8 @@ from weft.controlplane.api import (
     can,
     gateways,
     identity,
+    llm,
+    llm_usage,
     message_keys,
     messaging,
     queues,
@@ -45,6 +47,8 @@ def create_api(context: ApiContext, metrics: CollectorRegistry) -> FastAPI:
     admit(app, identity.router)
     admit(app, can.router)
     for router in (messaging.router, queues.router, tasks.router, topics.router, gateways.router):
+        admit(app, router)
+    for router in (llm.router, llm_usage.router):
         admit(app, router)
     for router in message_keys.routers:
         admit(app, router)

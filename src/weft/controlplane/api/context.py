@@ -11,6 +11,7 @@ from fastapi import Depends, Request
 from weft.controlplane.api.access import Access
 from weft.controlplane.api.authentication import Caller, CurrentCaller
 from weft.controlplane.api.recorder import Recorder
+from weft.controlplane.llm.standing import Standing
 from weft.controlplane.membership import Membership
 from weft.controlplane.message_custody import MessageCustody
 from weft.controlplane.messaging import Messaging
@@ -37,6 +38,8 @@ class ApiContext:
     """The keys of encrypted topics and queues. None: there are none to be had here."""
     messaging: Messaging | None = None
     """Topics, queues and tasks. None: there are none here."""
+    standing: Standing | None = None
+    """How calls to models stand, and what they used. None: nothing is known of it here."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +80,16 @@ def _messaging(context: Context) -> Messaging:
 
 CurrentMessaging = Annotated[Messaging, Depends(_messaging)]
 """An endpoint's parameter of this type gets the Messaging."""
+
+
+def _standing(context: Context) -> Standing:
+    if context.standing is None:
+        raise Unavailable("this control plane was started without scheduling of calls to models")
+    return context.standing
+
+
+CurrentStanding = Annotated[Standing, Depends(_standing)]
+"""An endpoint's parameter of this type gets the Standing."""
 
 
 def _access(context: Context) -> Access:
