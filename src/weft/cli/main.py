@@ -29,10 +29,11 @@ With `--debug` an error is shown with its traceback. `--output json` gives error
 _MESH = Group("Mesh on this machine", sort_key=1)
 _AGENTS = Group("Agents", sort_key=2)
 _MESSAGES = Group("Tasks and events", sort_key=3)
-_RESOURCES = Group("Resources", sort_key=4)
-_ACCESS = Group("Access", sort_key=5)
-_PROCESSES = Group("Processes", sort_key=6)
-_MACHINE = Group("This machine", sort_key=7)
+_MODELS = Group("Models", sort_key=4)
+_RESOURCES = Group("Resources", sort_key=5)
+_ACCESS = Group("Access", sort_key=6)
+_PROCESSES = Group("Processes", sort_key=7)
+_MACHINE = Group("This machine", sort_key=8)
 
 
 class Command(NamedTuple):
@@ -63,6 +64,7 @@ COMMANDS = (
     Command("queue", "weft.cli.queue:app", "See how queues stand, and handle what lies in them.", _MESSAGES),
     Command("topic", "weft.cli.topic:app", "See topics, publish to them, read along, replay.", _MESSAGES),
     Command("gateway", "weft.cli.gateway:app", "Handle a gateway's API keys, or run an instance.", _MESSAGES),
+    Command("llm", "weft.cli.llm:app", "See pools of models, who waits, what was used, budgets.", _MODELS),
     Command("apply", "weft.cli.apply:apply", "Declare resources, all of a manifest or nothing.", _RESOURCES),
     Command("get", "weft.cli.get:get", "Show resources.", _RESOURCES),
     Command("describe", "weft.cli.describe:describe", "Show all about one resource.", _RESOURCES),

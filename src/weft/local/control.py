@@ -238,6 +238,10 @@ class ControlApi:
         except ValueError as error:
             raise Unavailable(f"{self.url} does not answer as a control plane does: {error}") from error
 
+    async def text(self, path: str, *, query: Parameters = (), timeout: float = TIMEOUT) -> str:
+        """What the API answers where that is not JSON. `timeout` is in seconds."""
+        return (await self._fetch("GET", path, query=query, timeout=timeout)).decode(errors="replace")
+
     async def _events(self, response: httpx.Response) -> AsyncGenerator[Event, None]:
         decoder = EventDecoder()
         try:
