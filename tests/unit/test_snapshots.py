@@ -150,7 +150,7 @@ def test_versions_that_a_route_names_have_clusters_of_their_own() -> None:
 def test_every_cluster_by_eds_has_endpoints_even_if_none() -> None:
     source = snapshots(resources=list(parse_manifest(SPLIT)))
     snapshot = source.snapshot(DOOR)
-    fixed = {"control", "forward"}
+    fixed = {"control", "forward", "scheduler"}
     assert set(snapshot.clusters) - fixed == set(snapshot.endpoints)
 
 

@@ -31,7 +31,7 @@ def unopened(_secret: AnyResource, _key: str) -> str | None:
 
 
 @dataclass(frozen=True, slots=True)
-class _Value:
+class OpenedValue:
     """A value that could be opened."""
 
     text: str = field(repr=False)
@@ -45,7 +45,7 @@ class OutsideWorld:
     def __init__(self, secret_value: SecretValue) -> None:
         self._secret_value = secret_value
         self._resources: tuple[AnyResource, ...] = ()
-        self._values: dict[tuple[str, str], _Value] = {}
+        self._values: dict[tuple[str, str], OpenedValue] = {}
         self._callers: dict[str | None, Outside] = {}
         self._clusters: dict[Outside, tuple[Encoded, Encoded]] = {}
         """The mesh's clusters, and these with those of the outside."""
@@ -57,7 +57,7 @@ class OutsideWorld:
         if relevant == self._resources:
             return False
         self._resources = relevant
-        self._values = dict(self._opened())
+        self._values = opened_values(relevant, _injected, self._secret_value)
         self._callers.clear()
         self._secrets.clear()
         return True
@@ -97,22 +97,34 @@ class OutsideWorld:
             }
         return self._secrets[outside]
 
-    def _opened(self) -> Iterable[tuple[tuple[str, str], _Value]]:
-        for resource in self._resources:
-            if not isinstance(resource.spec, SecretSpec):
-                continue
-            for key in {each.key for each in resource.spec.inject}:
-                sealed, text = resource.spec.data.get(key), self._secret_value(resource, key)
-                if isinstance(sealed, Sealed) and text is not None:
-                    yield (resource.metadata.name, key), _Value(text, sealed.box)
-
-    def _value(self, credential: Credential) -> _Value | None:
+    def _value(self, credential: Credential) -> OpenedValue | None:
         return self._values.get((credential.secret, credential.injection.key))
 
-    def _secret(self, credential: Credential, value: _Value) -> EncodedResource:
+    def _secret(self, credential: Credential, value: OpenedValue) -> EncodedResource:
         identity = f"{credential.injection.prefix}\n{value.box}".encode()
-        message = credential_secret(credential, value.text)
+        message = credential_secret(credential.cluster, credential.injection.prefix + value.text)
         return encode(credential.cluster, message, identity=identity)
+
+
+def opened_values(
+    resources: Iterable[AnyResource],
+    keys_of: Callable[[AnyResource], Iterable[str]],
+    secret_value: SecretValue,
+) -> dict[tuple[str, str], OpenedValue]:
+    """By Secret and key, the values of `keys_of` each Secret that can be opened."""
+    found = {}
+    for resource in resources:
+        if not isinstance(resource.spec, SecretSpec):
+            continue
+        for key in set(keys_of(resource)):
+            sealed, text = resource.spec.data.get(key), secret_value(resource, key)
+            if isinstance(sealed, Sealed) and text is not None:
+                found[resource.metadata.name, key] = OpenedValue(text, sealed.box)
+    return found
+
+
+def _injected(secret: AnyResource) -> Iterable[str]:
+    return [each.key for each in secret.spec.inject]
 
 
 def _make_room(kept: dict[Any, Any], most: int = MAX_KEPT) -> None:

@@ -12,6 +12,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from functools import lru_cache
 
 from weft.aio.generation import Generation
+from weft.controlplane.lease_configs import LeaseConfigs
 from weft.controlplane.outside import OutsideWorld, SecretValue, unopened
 from weft.controlplane.translate.access import Access, called
 from weft.controlplane.translate.clusters import control_cluster, destination_cluster, forward_cluster
@@ -20,6 +21,7 @@ from weft.controlplane.translate.egress import Outside
 from weft.controlplane.translate.endpoints import Endpoint, endpoint, load_assignment
 from weft.controlplane.translate.inbound_routes import inbound_routes
 from weft.controlplane.translate.listeners import CONNECTION_LIFETIME, listeners
+from weft.controlplane.translate.llm_clusters import scheduler_cluster
 from weft.controlplane.translate.policy import (
     declared_destinations,
     declared_routes,
@@ -31,6 +33,7 @@ from weft.controlplane.xds.snapshot import EncodedResource, Snapshot, encode
 from weft.model.agent import Instance, Locality
 from weft.model.decision import AccessTarget, access_policies
 from weft.model.gateway import GatewaySpec
+from weft.model.llm_lease import Lease
 from weft.model.node import Address, Node
 from weft.model.resource import AnyResource
 from weft.model.route import RouteSpec
@@ -72,6 +75,7 @@ class Snapshots:
         secret_value: SecretValue = unopened,
         connection_lifetime: float = CONNECTION_LIFETIME,
         clock: Callable[[], float] = time.monotonic,
+        wall_clock: Callable[[], float] = time.time,
     ) -> None:
         """`apis`: where the control plane's API listens, which is what `control.mesh` leads to.
 
@@ -79,10 +83,17 @@ class Snapshots:
         Secrets. `connection_lifetime`: seconds after which a caller must connect to a callee anew.
         """
         self._clock = clock
+        self._wall_clock = wall_clock
         self._trust_domain = trust_domain
         self._connection_lifetime = connection_lifetime
-        fixed = (control_cluster(apis, trust_domain=trust_domain), forward_cluster())
+        fixed = (
+            control_cluster(apis, trust_domain=trust_domain),
+            forward_cluster(),
+            scheduler_cluster(None, trust_domain=trust_domain),
+        )
         self._fixed_clusters = {each.name: encode(each.name, each) for each in fixed}
+        self._scheduler: Address | None = None
+        self._leases = LeaseConfigs()
         self._last_seen: dict[Destination, float] = {}
         self._policies: Policies = {}
         self._routes_declared: Mapping[Destination, RouteSpec] = {}
@@ -117,7 +128,27 @@ class Snapshots:
             listeners=_encoded_listeners(node, self._connection_lifetime, self._gateway_of(node)),
             routes=self._routes_of(node, outside),
             secrets=self._outside.secrets(outside),
+            extensions=self._leases.of(node.key, self._wall_clock()),
         )
+
+    def update_scheduler(self, scheduler: Address | None) -> None:
+        """Have calls to models asked for at `scheduler`; None: nobody schedules at the moment."""
+        if scheduler == self._scheduler:
+            return
+        self._scheduler = scheduler
+        cluster = scheduler_cluster(scheduler, trust_domain=self._trust_domain)
+        changed = {cluster.name: encode(cluster.name, cluster)}
+        self._fixed_clusters = {**self._fixed_clusters, **changed}
+        self._clusters = {**self._clusters, **changed}
+        self._generation.advance()
+
+    def update_leases(self, leases: Mapping[str, Lease]) -> None:
+        """Take over what sidecars may send to models without asking, by the `key` of their Nodes.
+
+        All leases there are: who is left out has none. Those that are no longer fresh are given to nobody.
+        """
+        if self._leases.update(leases):
+            self._generation.advance()
 
     def update(
         self,

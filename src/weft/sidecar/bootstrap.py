@@ -82,7 +82,13 @@ def bootstrap(
         "static_resources": {"clusters": clusters, "secrets": _secrets(system_roots)},
         "stats_config": {"stats_matcher": {"inclusion_list": {"patterns": list(_STATS)}}},
         "overload_manager": _overload_manager(max_connections),
+        "layered_runtime": {"layers": [{"name": "weft", "static_layer": _RUNTIME}]},
     }
+
+
+# The nth attempt of a call to a model is for its pool's nth provider, and has that one's key and model name:
+# also where a provider before it has no address at the moment.
+_RUNTIME: dict[str, Any] = {"envoy.reloadable_features.composite_cluster_skip_clusters_without_hosts": False}
 
 
 # Without a timeout Envoy is not ready before it has its configuration: with one it would claim to be ready

@@ -70,7 +70,7 @@ def credential_cluster(credential: Credential) -> Cluster:
     address = injection.address or injection.host
     cluster = Cluster(
         name=credential.cluster,
-        type=Cluster.STATIC if _is_ip(address) else Cluster.LOGICAL_DNS,
+        type=Cluster.STATIC if is_ip(address) else Cluster.LOGICAL_DNS,
         dns_lookup_family=Cluster.V4_PREFERRED,
         connect_timeout=duration(CONNECT_TIMEOUT),
         circuit_breakers=circuit_breakers(CircuitBreaker()),
@@ -80,26 +80,28 @@ def credential_cluster(credential: Credential) -> Cluster:
     cluster.load_assignment.endpoints.append(LocalityLbEndpoints(lb_endpoints=[endpoint]))
     if injection.tls:
         cluster.transport_socket.name = "envoy.transport_sockets.tls"
-        cluster.transport_socket.typed_config.Pack(_tls(injection))
+        cluster.transport_socket.typed_config.Pack(outside_tls(injection.host, injection.ca))
     options = HttpProtocolOptions()
     options.explicit_http_config.http_protocol_options.SetInParent()
     options.common_http_protocol_options.idle_timeout.CopyFrom(duration(IDLE_TIMEOUT))
-    options.http_filters.add(name="credential").typed_config.Pack(_injector(credential))
+    injector = credential_injector(credential.cluster, injection.header)
+    options.http_filters.add(name="credential").typed_config.Pack(injector)
     options.http_filters.add(name="codec").typed_config.Pack(UpstreamCodec())
     cluster.typed_extension_protocol_options[HTTP_OPTIONS].Pack(options)
     return cluster
 
 
-def credential_secret(credential: Credential, value: str) -> Secret:
-    """What SDS gives: the whole value of the header."""
-    secret = Secret(name=credential.cluster)
-    secret.generic_secret.secret.inline_string = credential.injection.prefix + value
+def credential_secret(name: str, value: str) -> Secret:
+    """What SDS gives as `name`: the whole value of a header."""
+    secret = Secret(name=name)
+    secret.generic_secret.secret.inline_string = value
     return secret
 
 
-def _injector(credential: Credential) -> CredentialInjector:
-    generic = Generic(header=credential.injection.header)
-    generic.credential.name = credential.cluster
+def credential_injector(name: str, header: str) -> CredentialInjector:
+    """The filter that adds `header`, with the value that SDS gives as `name`."""
+    generic = Generic(header=header)
+    generic.credential.name = name
     generic.credential.sds_config.ads.SetInParent()
     generic.credential.sds_config.resource_api_version = ApiVersion.V3
     injector = CredentialInjector(overwrite=True)
@@ -108,17 +110,18 @@ def _injector(credential: Credential) -> CredentialInjector:
     return injector
 
 
-def _tls(injection: Injection) -> UpstreamTlsContext:
-    by_address = _is_ip(injection.host)
-    context = UpstreamTlsContext(sni="" if by_address else injection.host)
+def outside_tls(host: str, ca: str | None) -> UpstreamTlsContext:
+    """TLS to a `host` outside the mesh, for which `ca` vouches, or whom the sidecar's machine trusts."""
+    by_address = is_ip(host)
+    context = UpstreamTlsContext(sni="" if by_address else host)
     common = context.common_tls_context
     common.tls_params.tls_minimum_protocol_version = TlsParameters.TLSv1_2
     common.alpn_protocols.append("http/1.1")
     kind = SubjectAltNameMatcher.IP_ADDRESS if by_address else SubjectAltNameMatcher.DNS
     name = SubjectAltNameMatcher(san_type=kind)
-    name.matcher.exact = injection.host
-    if injection.ca is not None:
-        common.validation_context.trusted_ca.inline_string = injection.ca
+    name.matcher.exact = host
+    if ca is not None:
+        common.validation_context.trusted_ca.inline_string = ca
         common.validation_context.match_typed_subject_alt_names.append(name)
     else:
         combined = common.combined_validation_context
@@ -128,7 +131,8 @@ def _tls(injection: Injection) -> UpstreamTlsContext:
     return context
 
 
-def _is_ip(host: str) -> bool:
+def is_ip(host: str) -> bool:
+    """Whether `host` is an IP address rather than a name."""
     try:
         ipaddress.ip_address(host)
     except ValueError:

@@ -11,10 +11,10 @@ from __future__ import annotations
 from itertools import count
 
 from weft.controlplane.xds.delta import Request, Response, Subscription, Verdict
-from weft.controlplane.xds.snapshot import CLUSTER, ENDPOINTS, LISTENER, ROUTES, SECRET, Snapshot
+from weft.controlplane.xds.snapshot import CLUSTER, ENDPOINTS, EXTENSION, LISTENER, ROUTES, SECRET, Snapshot
 from weft.errors import InvalidRequest
 
-SERVED_TYPES = (CLUSTER, ENDPOINTS, SECRET, LISTENER, ROUTES)
+SERVED_TYPES = (CLUSTER, ENDPOINTS, SECRET, LISTENER, ROUTES, EXTENSION)
 
 _STEPS = (
     (CLUSTER, False),
@@ -22,6 +22,7 @@ _STEPS = (
     (SECRET, False),
     (LISTENER, True),
     (ROUTES, True),
+    (EXTENSION, True),
     (CLUSTER, True),
     (ENDPOINTS, True),
     (SECRET, True),

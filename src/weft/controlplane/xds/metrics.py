@@ -7,16 +7,23 @@
 | `weft_xds_nacks_total{type}` | counter | responses rejected, the search for the culprit included |
 | `weft_xds_push_seconds` | histogram | from a change, debouncing included, to a sidecar's last ACK of it |
 
-`type` is `cds`, `eds`, `sds`, `lds` or `rds`.
+`type` is `cds`, `eds`, `sds`, `lds`, `rds` or `ecds`.
 """
 
 from __future__ import annotations
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
-from weft.controlplane.xds.snapshot import CLUSTER, ENDPOINTS, LISTENER, ROUTES, SECRET
+from weft.controlplane.xds.snapshot import CLUSTER, ENDPOINTS, EXTENSION, LISTENER, ROUTES, SECRET
 
-SHORT_TYPES = {CLUSTER: "cds", ENDPOINTS: "eds", LISTENER: "lds", ROUTES: "rds", SECRET: "sds"}
+SHORT_TYPES = {
+    CLUSTER: "cds",
+    ENDPOINTS: "eds",
+    EXTENSION: "ecds",
+    LISTENER: "lds",
+    ROUTES: "rds",
+    SECRET: "sds",
+}
 
 _PUSH_BUCKETS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 """Seconds; the budget is 1 s."""

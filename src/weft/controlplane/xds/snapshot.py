@@ -18,6 +18,7 @@ CLUSTER = TYPE_PREFIX + "envoy.config.cluster.v3.Cluster"
 ENDPOINTS = TYPE_PREFIX + "envoy.config.endpoint.v3.ClusterLoadAssignment"
 LISTENER = TYPE_PREFIX + "envoy.config.listener.v3.Listener"
 SECRET = TYPE_PREFIX + "envoy.extensions.transport_sockets.tls.v3.Secret"
+EXTENSION = TYPE_PREFIX + "envoy.config.core.v3.TypedExtensionConfig"
 ROUTES = TYPE_PREFIX + "envoy.config.route.v3.RouteConfiguration"
 
 
@@ -60,6 +61,8 @@ class Snapshot:
     listeners: Mapping[str, EncodedResource]
     routes: Mapping[str, EncodedResource]
     secrets: Mapping[str, EncodedResource] = field(default_factory=lambda: _NOTHING)
+    extensions: Mapping[str, EncodedResource] = field(default_factory=lambda: _NOTHING)
+    """Configuration of filters that changes often."""
 
     def of_type(self, type_url: str) -> Mapping[str, EncodedResource]:
         """The resources of one type; empty for a type that Weft does not serve."""
@@ -69,6 +72,7 @@ class Snapshot:
             LISTENER: self.listeners,
             ROUTES: self.routes,
             SECRET: self.secrets,
+            EXTENSION: self.extensions,
         }
         return by_type.get(type_url, _NOTHING)
 
