@@ -76,6 +76,9 @@ COMMANDS = (
     Command("identity", "weft.cli.identity:app", "Show, verify, rotate and revoke identities.", _ACCESS),
     Command("control", "weft.cli.processes:control", "Run a control plane.", _PROCESSES, _PASSED_ON),
     Command("sidecar", "weft.cli.processes:sidecar", "Run a sidecar.", _PROCESSES, _PASSED_ON),
+    Command(
+        "llm-sim", "weft.cli.llm_sim:llm_sim", "Run a simulated provider of models.", _PROCESSES, _PASSED_ON
+    ),
     Command("check", "weft.cli.check:check", "Tell what this machine lacks.", _MACHINE),
     Command("version", "weft.cli.version:version", "Show the versions of Weft and its parts.", _MACHINE),
     Command("completion", "weft.cli.completion:app", "Complete commands in the shell.", _MACHINE),
