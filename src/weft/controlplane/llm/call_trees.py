@@ -12,7 +12,7 @@ from weft.controlplane.llm.ledger_records import Amount, Limit, TreeAccount
 TREE_REST: Final = 3600.0
 """Seconds after its last call for which a tree's account is kept."""
 
-MAX_TREES: Final = 100_000
+MAX_TREES: Final = 20_000
 """Trees whose accounts are kept; beyond it those go that were not used for the longest time."""
 
 

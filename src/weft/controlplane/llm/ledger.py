@@ -156,7 +156,8 @@ class BudgetLedger:
     def expired(self, now: float) -> list[str]:
         """Forget the accounts that are of no use any more; the keys of their records, to be deleted.
 
-        It looks at all of them: have it do so now and then, a minute apart.
+        They have to be deleted before what `changed` returns next is written: an account may come back. It
+        looks at all of them, so have it do so now and then, a minute apart.
         """
         self._lapse(now)
         declared = {(each.name, each.spec.scope, each.spec.period) for each in self._budgets}
