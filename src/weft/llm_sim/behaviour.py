@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from enum import StrEnum
+from functools import cached_property
 from typing import Annotated, Any
 
 from pydantic import Field, ValidationError
@@ -84,7 +85,7 @@ class Behaviour(Spec):
     outage: Outage = Outage.NONE
     """What happens to every request: `none`, `error`, `html`, `hang` or `close`."""
 
-    @property
+    @cached_property
     def is_chancy(self) -> bool:
         """Whether any of it is left to chance."""
         return any(

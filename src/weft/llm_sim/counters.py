@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import lru_cache
 from hashlib import sha256
 from typing import Any, Final
 
@@ -71,6 +72,7 @@ class Counters:
         }
 
 
+@lru_cache(MAX_NAMES)
 def key_name(key: str | None) -> str:
     """What a key that has no name is called: nobody can tell the key from it."""
     return (

@@ -102,6 +102,7 @@ class Connection(asyncio.Protocol):
         self._paused = False
         self._refused = False
         self._chunked = False
+        self._reading = False
         self._begin_message()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -135,6 +136,9 @@ class Connection(asyncio.Protocol):
         except httptools.HttpParserError as error:
             if not self._refused:
                 self._refuse(400, f"this is not HTTP/1.1: {error}")
+        if self._reading and self._deadline is None and not self._refused:
+            # Most requests come whole: they need no clock.
+            self._deadline = self._loop.call_later(READ_TIMEOUT, self._too_slow)
         if len(self._waiting) > MAX_PIPELINED:
             self.abort()
 
@@ -153,7 +157,7 @@ class Connection(asyncio.Protocol):
     def on_message_begin(self) -> None:
         """Part of httptools' protocol."""
         self._begin_message()
-        self._deadline = self._loop.call_later(READ_TIMEOUT, self._too_slow)
+        self._reading = True
 
     def on_url(self, url: bytes) -> None:
         """Part of httptools' protocol."""
@@ -181,6 +185,7 @@ class Connection(asyncio.Protocol):
     def on_message_complete(self) -> None:
         """Part of httptools' protocol."""
         self._stop_clock()
+        self._reading = False
         if self._refused:
             return
         target, _, query = self._url.decode("latin-1").partition("?")

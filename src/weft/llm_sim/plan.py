@@ -8,7 +8,6 @@ from enum import StrEnum
 from hashlib import blake2b
 from struct import unpack
 
-from weft.llm_sim.ask import Ask
 from weft.llm_sim.behaviour import Behaviour, Outage
 from weft.llm_sim.wishes import Wishes
 
@@ -85,8 +84,13 @@ class Chance:
         self._seen.clear()
 
 
-def plan(behaviour: Behaviour, ask: Ask, wishes: Wishes, draws: tuple[int, ...] | None) -> Plan:
-    """The plan for `ask`; `draws` are what `Chance` drew, None where nothing is left to it."""
+def plan(
+    behaviour: Behaviour, forced_tool: str | None, wishes: Wishes, draws: tuple[int, ...] | None
+) -> Plan:
+    """The plan for a request that must call `forced_tool`, if that is given.
+
+    `draws` are what `Chance` drew, None where nothing is left to it.
+    """
     fate, status = _fate(behaviour, wishes, draws)
     cut, after = _cut(behaviour, wishes, draws)
     slow = draws is not None and _hit(draws[4], behaviour.slow_first_token_rate)
@@ -105,7 +109,7 @@ def plan(behaviour: Behaviour, ask: Ask, wishes: Wishes, draws: tuple[int, ...] 
         cut=cut,
         cut_after=after,
         text=wishes.text,
-        tool=wishes.tool or ask.forced_tool,
+        tool=wishes.tool or forced_tool,
         draw=draws[5] if draws is not None else 0,
     )
 

@@ -27,7 +27,7 @@ from weft.llm_sim.prefixes import PrefixCache
 from weft.llm_sim.responses import ResponseForm
 from weft.llm_sim.said import Said, said
 from weft.llm_sim.visit import Visit
-from weft.llm_sim.wishes import wishes
+from weft.llm_sim.wishes import NO_WISHES, Wishes, wishes
 
 SIMULATED: Final = ("x-weft-simulated", "true")
 """Header of every answer."""
@@ -54,6 +54,8 @@ class Simulator:
         self._chance = Chance(seed)
         self._cache = PrefixCache()
         self._number = 0
+        # What nearly every request of a benchmark gets, made once for each behaviour.
+        self._usual = (behaviour, plan(behaviour, None, NO_WISHES, None))
 
     def reset(self) -> None:
         """Forget what was counted and cached, and the last minute; what is under way goes on."""
@@ -88,7 +90,6 @@ class Simulator:
         self, endpoint: Endpoint, deployment: str | None, request: HttpRequest, connection: Connection
     ) -> Job | None:
         """Answer a request for an answer: at once, or by what is returned. Raises ApiError."""
-        self._number += 1
         key = self.authorize(request)
         ask = read_ask(endpoint, request.body, deployment)
         self.check_model(ask.model)
@@ -97,43 +98,69 @@ class Simulator:
         except InvalidRequest as error:
             raise invalid(error.detail) from error
         digest = self._chance.digest(request.body)
-        behaviour = self.behaviour
-        planned = plan(behaviour, ask, wished, self._chance.draw(digest) if behaviour.is_chancy else None)
-        room = _room(behaviour, ask)
-        start = int.from_bytes(digest[:4], "big")
-        choices = () if endpoint is Endpoint.EMBEDDINGS else said(ask, planned, start, room)
+        planned = self._plan(ask, wished, digest)
+        choices = self._choices(ask, planned, digest)
         visit = self._admit(ask, planned, choices, key)
         if planned.fate is not Fate.ANSWER:
             return self._misfortune(planned, visit, connection)
-        delay = planned.first_token
-        if visit.cached_tokens:
-            delay *= 1 - CACHED_SPEEDUP * min(1.0, visit.cached_tokens / ask.prompt_tokens)
         if endpoint is Endpoint.EMBEDDINGS:
-            work = partial(self._embed, ask, planned, delay, visit, connection)
+            work = partial(self._embed, ask, planned, visit, connection)
             return Job(work, partial(self._ended, visit))
-        answer = Answer(
-            ask=ask,
-            id=f"sim{digest[:8].hex()}{self._number}",
-            created=int(time.time()),
-            choices=choices,
-            cached_tokens=visit.cached_tokens,
-            usage=planned.usage,
-        )
-        delivery = Delivery(answer, _form(endpoint), planned, connection, self.headers, delay, visit)
-        if delivery.is_immediate:
-            delivery.send()
-            self.counters.answered += 1
-            return None
-        return Job(partial(self._deliver, delivery), partial(self._ended, visit))
+        return self._answer(self._delivery(ask, planned, choices, visit, digest, connection))
 
     def headers(self) -> Headers:
         """Of an answer that begins now."""
+        self._number += 1
         limits = self.limits.headers(self.behaviour, _now())
         return (SIMULATED, ("x-request-id", f"req_sim{self._number}"), *limits)
 
     def fail(self, connection: Connection, error: ApiError) -> None:
         """Answer with an error."""
         connection.respond(error.status, error.body, (*self.headers(), *error.headers))
+
+    def _plan(self, ask: Ask, wished: Wishes, digest: bytes) -> Plan:
+        behaviour = self.behaviour
+        if behaviour.is_chancy or wished is not NO_WISHES or ask.forced_tool is not None:
+            draws = self._chance.draw(digest) if behaviour.is_chancy else None
+            return plan(behaviour, ask.forced_tool, wished, draws)
+        if self._usual[0] is not behaviour:
+            self._usual = (behaviour, plan(behaviour, None, NO_WISHES, None))
+        return self._usual[1]
+
+    def _choices(self, ask: Ask, planned: Plan, digest: bytes) -> tuple[Said, ...]:
+        room = _room(self.behaviour, ask)
+        if ask.endpoint is Endpoint.EMBEDDINGS:
+            return ()
+        return said(ask, planned, int.from_bytes(digest[:4], "big"), room)
+
+    def _delivery(
+        self,
+        ask: Ask,
+        planned: Plan,
+        choices: tuple[Said, ...],
+        visit: Visit,
+        digest: bytes,
+        connection: Connection,
+    ) -> Delivery:
+        delay = planned.first_token
+        if visit.cached_tokens:
+            delay *= 1 - CACHED_SPEEDUP * min(1.0, visit.cached_tokens / ask.prompt_tokens)
+        answer = Answer(
+            ask=ask,
+            id=f"sim{digest[:8].hex()}{self.counters.total.requests}",
+            created=int(time.time()),
+            choices=choices,
+            cached_tokens=visit.cached_tokens,
+            usage=planned.usage,
+        )
+        return Delivery(answer, _form(ask.endpoint), planned, connection, self.headers, delay, visit)
+
+    def _answer(self, delivery: Delivery) -> Job | None:
+        if not delivery.is_immediate:
+            return Job(partial(self._deliver, delivery), partial(self._ended, delivery.visit))
+        delivery.send()
+        self.counters.answered += 1
+        return None
 
     def _admit(self, ask: Ask, planned: Plan, choices: tuple[Said, ...], key: str) -> Visit:
         """Count a request and let it in. Raises ApiError if that exceeds a limit."""
@@ -168,11 +195,8 @@ class Simulator:
         else:
             self.counters.broken += 1
 
-    async def _embed(
-        self, ask: Ask, planned: Plan, delay: float, visit: Visit, connection: Connection
-    ) -> None:
-        if delay:
-            await asyncio.sleep(delay)
+    async def _embed(self, ask: Ask, planned: Plan, visit: Visit, connection: Connection) -> None:
+        await asyncio.sleep(planned.first_token)
         rows = []
         for index in range(len(ask.inputs)):
             rows.append(row(ask, index))

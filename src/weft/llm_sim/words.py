@@ -35,7 +35,13 @@ def answer(tokens: int, start: int) -> str:
     if rest <= 0:
         return OPENING[: tokens * TOKEN_CHARACTERS]
     at = start % _LENGTH * TOKEN_CHARACTERS
-    return OPENING + (_TEXT * (2 + rest // len(_TEXT)))[at : at + rest]
+    return OPENING + _run(at, rest)
+
+
+def _run(at: int, length: int) -> str:
+    if at + length <= len(_TEXT):
+        return _TEXT[at : at + length]
+    return (_TEXT * (2 + length // len(_TEXT)))[at : at + length]
 
 
 def sample(schema: Any, depth: int = 0) -> Any:
