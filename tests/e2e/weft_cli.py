@@ -103,7 +103,8 @@ class Weft:
 
     def end(self) -> None:
         """Stop what still runs."""
-        self.run("down", "--timeout", "5")
+        if self.processes():
+            self.run("down", "--timeout", "5")
         for each in self.processes():
             each.kill()
 
