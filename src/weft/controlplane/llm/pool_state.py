@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass
-from typing import Any
-
-from weft.errors import InvalidRequest
+from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 VERSION = 1
 """Of the format. What has another is not read."""
 
 
-@dataclass(frozen=True, slots=True)
-class FlightRecord:
-    """A call under way."""
+class FlightRecord(NamedTuple):
+    """A call under way. A tuple: one is made for every admission, and written by every commit."""
 
     call_id: str
     provider: str
@@ -32,12 +29,9 @@ class FlightRecord:
     model: str
     sidecar: str
     streaming: bool
-    budgeted: bool
-    """Whether something is set aside for it."""
 
 
-@dataclass(frozen=True, slots=True)
-class ProviderRecord:
+class ProviderRecord(NamedTuple):
     """What counts towards one provider's limits, and how it is."""
 
     name: str
@@ -65,18 +59,18 @@ class PoolState:
         """As it is kept."""
         content = {
             "version": VERSION,
-            "flights": [list(asdict(each).values()) for each in self.flights],
-            "providers": [list(asdict(each).values()) for each in self.providers],
+            "flights": self.flights,
+            "providers": self.providers,
         }
         return json.dumps(content, separators=(",", ":")).encode()
 
     @classmethod
     def from_json(cls, text: bytes) -> PoolState:
-        """Raises InvalidRequest if it is none, or of another version."""
+        """Raises ValueError if it is none, or of another version."""
         try:
             content: dict[str, Any] = json.loads(text)
             if content["version"] != VERSION:
-                raise InvalidRequest(f"the state of a pool has version {content['version']!r}, not {VERSION}")
+                raise ValueError(f"the state of a pool has version {content['version']!r}, not {VERSION}")
             return cls(
                 tuple(FlightRecord(*each) for each in content["flights"]),
                 tuple(
@@ -84,5 +78,5 @@ class PoolState:
                     for name, buckets, *rest in content["providers"]
                 ),
             )
-        except (ValueError, TypeError, KeyError) as error:
-            raise InvalidRequest(f"what is kept of a pool is no state of a pool: {error}") from error
+        except (TypeError, KeyError) as error:
+            raise ValueError(f"what is kept of a pool is no state of a pool: {error!r}") from error

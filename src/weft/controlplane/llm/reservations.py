@@ -1,0 +1,127 @@
+"""What a call is expected to take of a pool: tokens, money, a place among those that may serve it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final
+
+from weft.controlplane.llm.call import Call, Ended, Reason, Refusal, Usage
+from weft.controlplane.llm.estimates import AnswerLengths
+from weft.controlplane.llm.fairness import cost
+from weft.controlplane.llm.pool_state import FlightRecord
+from weft.controlplane.llm.providers import ProviderState
+from weft.controlplane.llm.waiting import Waiter
+from weft.model.model_pool import Provider, Scheduling
+from weft.model.service_class import ServiceClass
+
+_CERTAIN: Final = 3
+"""A prompt that is taken to have n tokens (a quarter of its bytes) has n/3 at least."""
+
+_PER: Final = 1_000_000
+"""Tokens to which prices apply."""
+
+_DEFAULT: Final = (1.0, ServiceClass.STANDARD.rank)
+"""Weight and best class of tenants of whom nothing is declared."""
+
+
+class Terms:
+    """What a pool's tenants get, and what is assumed of their calls."""
+
+    def __init__(self, scheduling: Scheduling) -> None:
+        """As it is declared."""
+        self._assumed = scheduling.assumed_output_tokens
+        self._tenants = {each.name: (each.weight, each.service_class.rank) for each in scheduling.tenants}
+
+    def weight(self, tenant: str) -> float:
+        """Its share."""
+        return self._tenants.get(tenant, _DEFAULT)[0]
+
+    def waiter(
+        self, call: Call, number: int, now: float, lengths: AnswerLengths, providers: Sequence[ProviderState]
+    ) -> Waiter:
+        """The call as it waits: with what is to be reserved for it, and where it may go."""
+        weight, ceiling = self._tenants.get(call.tenant, _DEFAULT)
+        output, expected = lengths.expect(call.tenant, call.model, call.max_output_tokens, self._assumed)
+        return Waiter(
+            call=call,
+            number=number,
+            since=now,
+            rank=max(call.service_class.rank, ceiling),
+            lane=lane(call, providers),
+            tokens=call.prompt_tokens + output,
+            output_tokens=output,
+            expected_output=expected,
+            cost=cost(call.prompt_tokens, expected, weight),
+        )
+
+
+def lane(call: Call, providers: Sequence[ProviderState]) -> int:
+    """The providers, as bits, whose context holds the call; if none does, those with the largest."""
+    size = call.prompt_tokens + (call.max_output_tokens or 0)
+    bits = largest_bits = 0
+    largest = -1
+    for each in providers:
+        context = each.context_tokens
+        if context is None or size <= context:
+            bits |= each.bit
+        elif context >= largest:
+            largest_bits = (largest_bits if context == largest else 0) | each.bit
+            largest = context
+    # What is only estimated to be too large may fit.
+    return bits or largest_bits
+
+
+def too_large(call: Call, providers: Sequence[ProviderState]) -> Refusal | None:
+    """A refusal, if the call certainly exceeds every provider's context."""
+    contexts = [each.context_tokens for each in providers]
+    largest = max((each for each in contexts if each is not None), default=None)
+    if largest is None or None in contexts:
+        return None
+    output = call.max_output_tokens or 0
+    if output <= largest and call.prompt_tokens // _CERTAIN + output <= largest:
+        return None
+    return Refusal(
+        call.id,
+        Reason.CONTEXT_LENGTH,
+        f"the prompt (about {call.prompt_tokens} tokens) and an answer of up to {output} tokens exceed the "
+        f"context of {largest} tokens of every provider of {call.pool!r}: shorten the prompt, or allow the "
+        "answer less",
+    )
+
+
+def highest_price(each: Waiter, providers: Sequence[Provider]) -> float:
+    """What the call costs at most, in US dollars, at the dearest of the providers it may be sent to."""
+    return (
+        max(
+            each.call.prompt_tokens * provider.prices.input + each.output_tokens * provider.prices.output
+            for provider in providers
+        )
+        / _PER
+    )
+
+
+def flight_record(waiter: Waiter, provider: str, now: float) -> FlightRecord:
+    """The call as it is sent to `provider`."""
+    call = waiter.call
+    return FlightRecord(
+        call_id=call.id,
+        provider=provider,
+        started=now,
+        tokens=waiter.tokens,
+        prompt_tokens=call.prompt_tokens,
+        output_tokens=waiter.output_tokens,
+        tenant=call.tenant,
+        rank=waiter.rank,
+        cost=waiter.cost,
+        model=call.model,
+        sidecar=call.sidecar,
+        streaming=call.streaming,
+    )
+
+
+def used(end: Ended) -> Usage | None:
+    """What a call that ended so has used. None: nobody knows, so that it may be all that was reserved."""
+    if end.usage is not None:
+        return end.usage
+    nothing = end.provider is None or 400 <= end.status < 500
+    return Usage(0, 0) if nothing else None
