@@ -52,6 +52,10 @@ class ControlPlaneSettings(BaseSettings):
     """`host:port` at which sidecars reach the API, which is what `http://control.mesh` leads to;
     by default `host` and `api_port`."""
 
+    advertise_xds: str | None = None
+    """`host:port` at which sidecars reach the xDS server of this replica alone: while it is the one that
+    schedules calls to models, all of them ask there; by default `host` and `xds_port`."""
+
     trust_domain: str = DEFAULT_TRUST_DOMAIN
     """The name of the mesh in SPIFFE IDs. Fixed once identities were given out."""
 

@@ -28,10 +28,20 @@ def peer_svid(context: AuthContext, trust_domain: str, *, now: float) -> Svid:
     Raises Unauthenticated if it is none by the standard, is of another trust domain than `trust_domain`, or
     has expired by `now` (seconds since 1970): a connection may have been open for long.
     """
+    return svid_in(certificate_of(context), trust_domain, now=now)
+
+
+def certificate_of(context: AuthContext) -> bytes:
+    """The certificate of the peer (PEM), its chain verified by gRPC. Raises Unauthenticated without one."""
     shown = list(context.auth_context().get(_CERTIFICATE, ()))
     if len(shown) != 1:
         raise Unauthenticated("the sidecar shows no certificate: its connection must be mutual TLS")
-    svid = parse_svid(shown[0])
+    return shown[0]
+
+
+def svid_in(shown: bytes, trust_domain: str, *, now: float) -> Svid:
+    """The SVID that the certificate `shown` is. Raises Unauthenticated as `peer_svid` does."""
+    svid = parse_svid(shown)
     if svid.id.trust_domain != trust_domain:
         raise Unauthenticated(f"{svid.id} is of another trust domain than this mesh's, {trust_domain!r}")
     if now > svid.not_after:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Self
 
@@ -88,6 +88,7 @@ class AdsServer:
         trust_domain: str = DEFAULT_TRUST_DOMAIN,
         revoked: Callable[[str], bool] = _nobody,
         on_denied: OnDenied = _unheard,
+        services: Sequence[grpc.GenericRpcHandler[bytes, bytes]] = (),
     ) -> None:
         """`port` 0 lets the system choose. `quiet` and `longest_delay`, in seconds, tell when to push:
         when nothing changed for `quiet`, at the latest `longest_delay` after the first change. A stream
@@ -97,6 +98,8 @@ class AdsServer:
         must be of `trust_domain`, not `revoked` (which is asked by SPIFFE ID), and that of the node it asks
         for; `on_denied` hears of those that are not. Without them anybody is served: for tests of the
         protocol alone.
+
+        `services` are served at the same port; they make sure of their peers themselves.
 
         Raises ValueError if another server's metrics are in `registry` already.
         """
@@ -112,6 +115,7 @@ class AdsServer:
         self._trust_domain = trust_domain
         self._revoked = revoked
         self._on_denied = on_denied
+        self._services = services
         self._connections: dict[Connection, str] = {}
         self._server: aio.Server | None = None
 
@@ -147,7 +151,8 @@ class AdsServer:
             [
                 grpc.method_handlers_generic_handler(
                     SERVICE, {METHOD: grpc.stream_stream_rpc_method_handler(self._handle)}
-                )
+                ),
+                *self._services,
             ]
         )
         host = f"[{self._host}]" if ":" in self._host else self._host

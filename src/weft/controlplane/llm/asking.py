@@ -1,0 +1,176 @@
+"""Envoy's questions about calls (ext_proc over gRPC): each is answered when it is decided."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import AsyncIterator, Awaitable
+from typing import Any, Final, Protocol
+
+import grpc
+from envoy.service.ext_proc.v3.external_processor_pb2 import ProcessingRequest
+from google.protobuf.message import DecodeError
+
+from weft.controlplane.llm import replies
+from weft.controlplane.llm.asks import Asked, asked, call_of
+from weft.controlplane.llm.call import Admission, Call, Decision, Reason, Refusal
+from weft.controlplane.llm.peers import Peer, Peers
+from weft.controlplane.xds.connection import Context
+from weft.errors import Denied, InvalidRequest, Unauthenticated
+from weft.model.model_pool import ModelPool
+
+logger = logging.getLogger(__name__)
+
+SERVICE: Final = "envoy.service.ext_proc.v3.ExternalProcessor"
+METHOD: Final = "Process"
+
+FIRST_MESSAGE: Final = 10.0
+"""Seconds that a sidecar has for its question."""
+
+LOOK: Final = 0.02
+"""Seconds after which the stream of a call that still waits is watched for its end."""
+
+
+class Schedules(Protocol):
+    """Who decides."""
+
+    def pool(self, name: str) -> ModelPool | None:
+        """The pool of that name, if it is declared."""
+        ...
+
+    async def start(self, call: Call, holder: str) -> Decision:
+        """Whether and where `call` starts; returns when it is time. When cancelled, the call is given up."""
+        ...
+
+    async def attempt(self, call: Call, provider: str) -> Decision:
+        """Whether `call`, which failed elsewhere, may go to `provider`; likewise."""
+        ...
+
+    def untold(self, call: Call) -> None:
+        """`call` was admitted, but could not be told."""
+        ...
+
+
+class Asking:
+    """The service."""
+
+    def __init__(self, schedules: Schedules, peers: Peers) -> None:
+        self._schedules = schedules
+        self._peers = peers
+
+    def handler(self) -> grpc.GenericRpcHandler[bytes, bytes]:
+        """What a gRPC server needs to serve it."""
+        method = grpc.stream_stream_rpc_method_handler(self._process)
+        return grpc.method_handlers_generic_handler(SERVICE, {METHOD: method})
+
+    async def _process(self, requests: AsyncIterator[bytes], context: Context) -> None:  # noqa: ARG002
+        try:
+            peer = self._peers.peer(context)
+            async with asyncio.timeout(FIRST_MESSAGE):
+                data = await context.read()
+            if isinstance(data, bytes):
+                await self._answer(_parsed(data), peer, context)
+        except InvalidRequest as error:
+            await context.write(replies.invalid(error.detail))
+        except Unauthenticated as error:
+            await context.abort(grpc.StatusCode.UNAUTHENTICATED, error.detail)
+        except Denied as error:
+            await context.abort(grpc.StatusCode.PERMISSION_DENIED, error.detail)
+        except TimeoutError:
+            await context.abort(grpc.StatusCode.DEADLINE_EXCEEDED, "the question did not come")
+
+    async def _answer(self, request: ProcessingRequest, peer: Peer, context: Context) -> None:
+        if not request.HasField("request_headers"):
+            raise InvalidRequest("only the headers of requests are asked about")
+        question = asked(request, context.invocation_metadata() or ())
+        pool = self._schedules.pool(question.pool)
+        if pool is None:
+            await context.write(replies.refused(_unknown(question)))
+            return
+        call = call_of(question, peer, pool, time.time())
+        if question.provider:
+            if pool.provider(question.provider) is None:
+                raise InvalidRequest(f"pool {pool.name!r} has no provider {question.provider!r}")
+            deciding = self._schedules.attempt(call, question.provider)
+        else:
+            deciding = self._schedules.start(call, peer.holder)
+        decision = await _while_there(deciding, context)
+        if decision is None:
+            return
+        answer = _reply(decision, call, again=bool(question.provider))
+        try:
+            await context.write(answer)
+        except BaseException:
+            if isinstance(decision, Admission) and not question.provider:
+                self._schedules.untold(call)
+            raise
+
+
+async def _while_there(deciding: Awaitable[Decision], context: Context) -> Decision | None:
+    """The decision; None if the sidecar hangs up before. A call whose client left is given up at once.
+
+    Envoy may say so by the end of its half of the stream alone.
+    """
+    loop = asyncio.get_running_loop()
+    watch = _Watch(context)
+    waiting = asyncio.current_task()
+    assert waiting is not None  # noqa: S101
+    timer = loop.call_later(LOOK, watch.begin, waiting)
+    try:
+        return await deciding
+    except asyncio.CancelledError:
+        if not watch.left:
+            raise
+        return None
+    finally:
+        timer.cancel()
+        watch.end()
+
+
+class _Watch:
+    """Whether the other side still wants an answer."""
+
+    def __init__(self, context: Context) -> None:
+        self.left = False
+        self._context = context
+        self._reading: asyncio.Task[Any] | None = None
+
+    def begin(self, waiting: asyncio.Task[Any]) -> None:
+        """From now on cancel `waiting` when the other side leaves."""
+        self._reading = asyncio.get_running_loop().create_task(self._context.read(), name="asking: watch")
+        self._reading.add_done_callback(lambda ended: self._note(ended, waiting))
+
+    def end(self) -> None:
+        """Watch no more."""
+        if self._reading is not None:
+            self._reading.cancel()
+            self._reading = None
+
+    def _note(self, ended: asyncio.Task[Any], waiting: asyncio.Task[Any]) -> None:
+        if ended.cancelled() or self._reading is None:
+            return
+        ended.exception()
+        self.left = True
+        waiting.cancel()
+
+
+def _parsed(data: bytes) -> ProcessingRequest:
+    try:
+        return ProcessingRequest.FromString(data)
+    except DecodeError as error:
+        raise InvalidRequest("not a question of Envoy's") from error
+
+
+def _reply(decision: Decision, call: Call, *, again: bool) -> bytes:
+    match decision:
+        case Refusal():
+            return replies.refused(decision)
+        case Admission() if again:
+            return replies.attempt_admitted(call.id)
+    return replies.admitted(call.id, call.pool, decision.provider)
+
+
+def _unknown(question: Asked) -> Refusal:
+    detail = f"there is no pool {question.pool[:100]!r} of models: was it deleted a moment ago?"
+    return Refusal("", Reason.UNKNOWN_MODEL, detail)

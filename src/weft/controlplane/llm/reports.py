@@ -1,0 +1,202 @@
+"""What Envoy's access logs tell of calls to models, read strictly: a sidecar can only tell of itself."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any, Final
+
+from envoy.data.accesslog.v3.accesslog_pb2 import AccessLogType
+
+from weft.controlplane.llm.asks import BYTES_PER_TOKEN, MAX_COUNT, MAX_VALUE_LENGTH
+from weft.controlplane.llm.call import Attempt, Ended, Usage
+from weft.controlplane.llm.call_ids import is_of
+from weft.controlplane.llm.peers import Peer
+from weft.controlplane.llm.rate_limit_news import rate_limit_news
+from weft.model.llm_wire import (
+    METADATA,
+    NEVER_LEASED,
+    PROVIDER_HEADER,
+    parse_order_cluster,
+    parse_provider_cluster,
+)
+from weft.model.model_pool import ModelPool
+
+LONGEST: Final = 86_400.0
+"""Seconds; a call that Envoy says took longer is taken to have taken this."""
+
+Pools = Mapping[str, ModelPool]
+
+_STILL_RUNS = frozenset(
+    {
+        AccessLogType.DownstreamPeriodic,
+        AccessLogType.DownstreamStart,
+        AccessLogType.UpstreamPeriodic,
+        AccessLogType.UpstreamPoolReady,
+    }
+)
+_BROKEN = (
+    "upstream_connection_termination",
+    "upstream_remote_reset",
+    "upstream_protocol_error",
+    "upstream_request_timeout",
+    "upstream_max_stream_duration_reached",
+    "stream_idle_timeout",
+    "duration_timeout",
+    "local_reset",
+)
+"""Response flags that say, of an answer that had begun, that it broke off on the provider's side."""
+_LEFT = ("downstream_connection_termination", "downstream_remote_reset")
+
+
+def call_under_way(entry: Any, peer: Peer) -> str | None:
+    """The id of the call that an entry is about, which has not ended yet; None: it has, or it has no id."""
+    common = entry.common_properties
+    if not common.intermediate_log_entry and common.access_log_type not in _STILL_RUNS:
+        return None
+    return _call_id(_fields(common), peer)
+
+
+def still_runs(entry: Any) -> bool:
+    """Whether the call that an entry is about has not ended yet."""
+    common = entry.common_properties
+    return bool(common.intermediate_log_entry) or common.access_log_type in _STILL_RUNS
+
+
+def ended_call(entry: Any, peer: Peer, pools: Pools, now: float) -> Ended | None:
+    """How the call ended that an entry of ACCESS_LOG is about.
+
+    None if it is about no call to a pool, or names a call that `peer` was not given.
+    """
+    common, response = entry.common_properties, entry.response
+    fields = _fields(common)
+    pool = pools.get(_text(fields, "pool"))
+    call_id = _call_id(fields, peer)
+    if pool is None or (call_id is None and _text(fields, "call")):
+        return None
+    headers = response.response_headers
+    took = min(
+        _seconds(common, "duration") or _seconds(common, "time_to_last_downstream_tx_byte") or 0.0, LONGEST
+    )
+    status = response.response_code.value if response.HasField("response_code") else 0
+    flags = common.response_flags
+    cancelled = any(getattr(flags, each) for each in _LEFT)
+    provider = _provider(headers, common, pool)
+    begun = _seconds(common, "time_to_first_upstream_rx_byte")
+    sent = _seconds(common, "time_to_first_upstream_tx_byte")
+    return Ended(
+        call_id=call_id,
+        pool=pool.name,
+        provider=provider,
+        status=status,
+        started=now - took,
+        ended=now,
+        first_token=None if begun is None else max(0.0, begun - (sent or 0.0)),
+        usage=_usage(fields),
+        broken=not cancelled and begun is not None and any(getattr(flags, each) for each in _BROKEN),
+        cancelled=cancelled,
+        estimated_tokens=_estimate(fields),
+        sidecar=peer.sidecar,
+        agent_type=peer.agent_type,
+        tenant=_tenant(fields, peer, pool),
+        model=_text(fields, "model") or pool.name,
+        streaming=_number(fields, "stream") == 1,
+        context=_text(fields, "context") or None,
+        key=_text(fields, "key") or None,
+        news=rate_limit_news(headers, now),
+    )
+
+
+def failed_attempt(entry: Any, pools: Pools, now: float) -> Attempt | None:
+    """The failed attempt that an entry of ATTEMPT_LOG is about; None if it is about no provider."""
+    common, response = entry.common_properties, entry.response
+    pool = pools.get(_text(_fields(common), "pool"))
+    if pool is None:
+        return None
+    provider = _provider(response.response_headers, common, pool)
+    if provider is None:
+        return None
+    status = response.response_code.value if response.HasField("response_code") else 0
+    # Without a byte of an answer the status is one that Envoy made up.
+    answered = common.HasField("time_to_first_upstream_rx_byte")
+    news = rate_limit_news(response.response_headers, now)
+    return Attempt(pool.name, provider, status if answered else 0, news, now)
+
+
+def _fields(common: Any) -> Any:
+    return (
+        common.metadata.filter_metadata[METADATA].fields
+        if METADATA in common.metadata.filter_metadata
+        else {}
+    )
+
+
+def _call_id(fields: Any, peer: Peer) -> str | None:
+    call_id = _text(fields, "call")
+    return call_id if call_id and is_of(call_id, peer.sidecar) else None
+
+
+def _text(fields: Any, name: str) -> str:
+    if name not in fields:
+        return ""
+    value = str(fields[name].string_value)
+    return value if len(value) <= MAX_VALUE_LENGTH else ""
+
+
+def _number(fields: Any, name: str) -> int | None:
+    if name not in fields:
+        return None
+    field = fields[name]
+    if field.WhichOneof("kind") == "string_value":
+        text = field.string_value
+        return min(int(text), MAX_COUNT) if text.isascii() and text.isdecimal() and len(text) <= 12 else None
+    value = field.number_value
+    return min(int(value), MAX_COUNT) if math.isfinite(value) and value >= 0 else None
+
+
+def _usage(fields: Any) -> Usage | None:
+    prompt, completion = _number(fields, "prompt_tokens"), _number(fields, "completion_tokens")
+    total = _number(fields, "total_tokens")
+    if prompt is None and completion is None and total is None:
+        return None
+    if prompt is None:
+        prompt = max(0, (total or 0) - (completion or 0))
+    if completion is None:
+        completion = max(0, (total or 0) - prompt)
+    return Usage(prompt, completion, min(_number(fields, "cached_tokens") or 0, prompt))
+
+
+def _estimate(fields: Any) -> int:
+    tokens = _number(fields, "tokens") or 0
+    if tokens < NEVER_LEASED:
+        return tokens
+    prompt, output = _number(fields, "prompt") or 0, _number(fields, "output") or 0
+    return math.ceil(prompt / BYTES_PER_TOKEN) + output
+
+
+def _tenant(fields: Any, peer: Peer, pool: ModelPool) -> str:
+    named = _text(fields, "tenant") if pool.spec.scheduling.tenant_header is not None else ""
+    return named if named and named.isprintable() else peer.agent_type
+
+
+def _provider(headers: Mapping[str, str], common: Any, pool: ModelPool) -> str | None:
+    """Who was called: as the answer says, or by the cluster, and how many attempts there were."""
+    said = headers.get(PROVIDER_HEADER, "")
+    if pool.provider(said) is not None:
+        return said
+    exact = parse_provider_cluster(common.upstream_cluster)
+    if exact is not None and exact[0] == pool.name and pool.provider(exact[1]) is not None:
+        return exact[1]
+    order = parse_order_cluster(common.upstream_cluster)
+    if order is None or order[0] != pool.name or pool.provider(order[1]) is None:
+        return None
+    attempts = pool.order_from(order[1])
+    number = common.upstream_request_attempt_count
+    return attempts[number - 1] if 1 <= number <= len(attempts) else None
+
+
+def _seconds(common: Any, name: str) -> float | None:
+    if not common.HasField(name):
+        return None
+    span = getattr(common, name)
+    return float(max(0.0, span.seconds + span.nanos / 1e9))

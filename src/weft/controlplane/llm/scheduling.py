@@ -1,0 +1,429 @@
+"""The scheduling of calls to models, as one replica of the control plane takes part in it: put together."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
+from typing import Any, Final, Protocol
+
+import grpc
+from prometheus_client import CollectorRegistry
+
+from weft.aio.cancellation import end
+from weft.aio.generation import Generation
+from weft.controlplane.llm.asking import Asking
+from weft.controlplane.llm.call import Call, Decision, Ended, Reason, Refusal
+from weft.controlplane.llm.declared import Declared, declared_of
+from weft.controlplane.llm.figures_record import FiguresRecord, waiting_calls
+from weft.controlplane.llm.kept_records import Superseded
+from weft.controlplane.llm.leadership import Leadership
+from weft.controlplane.llm.leases import Leases
+from weft.controlplane.llm.metrics import LlmMetrics
+from weft.controlplane.llm.peers import Peer, Peers
+from weft.controlplane.llm.recent_usage import RecentUsage
+from weft.controlplane.llm.reporting import Reporting
+from weft.controlplane.llm.reports import call_under_way, ended_call, failed_attempt, still_runs
+from weft.controlplane.llm.standing import Standing
+from weft.controlplane.llm.state_records import StateBuckets
+from weft.controlplane.llm.term import Lapsed, Term
+from weft.controlplane.llm.usage import charge, highest_price, price
+from weft.controlplane.llm.usage_book import UsageBook
+from weft.errors import MeshError, Unavailable
+from weft.model.llm_lease import Lease
+from weft.model.model_pool import ModelPool
+from weft.model.node import Address, parse_address
+from weft.model.spiffe import agent_id, parse_spiffe_id
+from weft.registry.view import ChangeKind, FellBehind, View
+from weft.resources.view import ResourceView
+from weft.store.bucket import Store
+
+logger = logging.getLogger(__name__)
+
+HOLD: Final = 10.0
+"""Seconds for which a call is kept that nobody schedules, before it is refused."""
+
+ROUND: Final = 1.0
+"""Seconds between two rounds of leases, figures and rows of usage."""
+
+GONE_AFTER: Final = 5.0
+"""Seconds after which the calls of an instance that is gone are taken to be over."""
+
+RETRY: Final = 0.2
+"""Seconds after which it is tried again to begin a term that could not be begun."""
+
+
+class Configured(Protocol):
+    """What sidecars are configured by."""
+
+    def update_leases(self, leases: Mapping[str, Lease]) -> None:
+        """These are the leases now, by holder."""
+        ...
+
+    def update_scheduler(self, scheduler: Address | None) -> None:
+        """There is the replica that schedules; None: there was none ever."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Replica:
+    """Who this replica is."""
+
+    name: str
+    address: str
+    """`host:port` at which sidecars reach it by gRPC."""
+    trust_domain: str
+    revoked: Callable[[str], bool]
+    """Asked by SPIFFE ID."""
+
+
+class LlmScheduling:
+    """Asks and reports of sidecars, leadership, leases, figures. Open it with `open`; have `run` run."""
+
+    def __init__(
+        self,
+        parts: _Parts,
+        declared: ResourceView,
+        instances: View,
+        replica: Replica,
+        metrics: LlmMetrics,
+    ) -> None:
+        self._leadership = parts.leadership
+        self._leases = parts.leases
+        self._buckets = parts.buckets
+        self.standing = parts.standing
+        """How calls stand and what was used, by what the leader last told."""
+        self._resources = declared
+        self._instances = instances
+        self._replica = replica
+        self._metrics = metrics
+        self._declared = Declared()
+        self._seen = -1
+        self._term: Term | None = None
+        self._book = UsageBook()
+        self._recent = RecentUsage()
+        self._news = Generation()
+        peers = Peers(replica.trust_domain, replica.revoked)
+        self._asking = Asking(self, peers)
+        self._reporting = Reporting(self, peers)
+
+    @classmethod
+    @asynccontextmanager
+    async def open(
+        cls,
+        store: Store,
+        declared: ResourceView,
+        instances: View,
+        replica: Replica,
+        metrics: CollectorRegistry,
+    ) -> AsyncIterator[LlmScheduling]:
+        """Within the context, `replica`'s part in the scheduling over `store`. Raises Unavailable."""
+        opening = Leadership.open(store, replica=replica.name, address=replica.address)
+        async with opening as leadership, Leases.open(store, lambda: bool(leadership.term)) as leases:
+            parts = _Parts(leadership, leases, await StateBuckets.open(store), await Standing.open(store))
+            yield cls(parts, declared, instances, replica, LlmMetrics(metrics))
+
+    @property
+    def services(self) -> Sequence[grpc.GenericRpcHandler[bytes, bytes]]:
+        """What the gRPC server that sidecars know is to serve, too."""
+        return [self._asking.handler(), self._reporting.handler()]
+
+    @property
+    def leads(self) -> bool:
+        """Whether this replica schedules at this moment."""
+        return self._term is not None and bool(self._leadership.term)
+
+    async def run(self, configured: Configured) -> None:
+        """Take part, for ever; sidecars hear through `configured` of their leases, and of who schedules."""
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                for name, work in self._work(configured).items():
+                    tasks.create_task(_run(work), name=f"models: {name}")
+        finally:
+            await self._end_in_order()
+
+    # What sidecars ask, and tell.
+
+    def pool(self, name: str) -> ModelPool | None:
+        """The pool of that name, if it is declared."""
+        return self._current().pools.get(name)
+
+    async def start(self, call: Call, holder: str) -> Decision:
+        """Whether and where `call` starts; returns when it is time. When cancelled, the call is given up."""
+
+        def ask(term: Term) -> asyncio.Future[Decision]:
+            term.demand(call.pool, holder, call.prompt_tokens + (call.max_output_tokens or 0))
+            return term.ask(call)
+
+        return await self._decided(call, ask)
+
+    async def attempt(self, call: Call, provider: str) -> Decision:
+        """Whether `call`, which failed elsewhere, may go to `provider`; likewise."""
+        return await self._decided(call, lambda term: term.retry(call, provider))
+
+    def untold(self, call: Call) -> None:
+        """`call` was admitted, but could not be told."""
+        if self._term is not None:
+            self._term.leave(call)
+
+    async def ready(self) -> bool:
+        """Wait until this replica schedules; False if another does."""
+        return await self._leading(HOLD) is not None
+
+    def call_logged(self, entry: Any, peer: Peer) -> None:
+        """A sidecar tells that a call is over, or that it still runs."""
+        term = self._term
+        if term is None:
+            return
+        if still_runs(entry):
+            call_id = call_under_way(entry, peer)
+            if call_id is not None:
+                term.still_runs(call_id)
+            return
+        ended = ended_call(entry, peer, self._current().pools, time.time())
+        # Without an id and without a provider it was refused, or never left the sidecar.
+        if ended is None or (ended.call_id is None and ended.provider is None):
+            return
+        if ended.call_id is None:
+            term.demand(ended.pool, peer.holder, ended.estimated_tokens)
+        if term.ended(ended):
+            self._count(ended)
+
+    def attempt_logged(self, entry: Any, peer: Peer) -> None:  # noqa: ARG002 -- for the interface
+        """A sidecar tells that a provider failed."""
+        attempt = failed_attempt(entry, self._current().pools, time.time())
+        if attempt is not None and self._term is not None:
+            self._metrics.attempt_failed(attempt)
+            self._term.attempt_failed(attempt)
+
+    # Waiting for decisions.
+
+    async def _decided(self, call: Call, put: Callable[[Term], asyncio.Future[Decision]]) -> Decision:
+        while True:
+            term = await self._leading(HOLD)
+            if term is None:
+                return _not_scheduled(call)
+            future = put(term)
+            try:
+                return await future
+            except Lapsed:
+                continue
+            except asyncio.CancelledError:
+                term.leave(call)
+                raise
+
+    async def _leading(self, limit: float) -> Term | None:
+        """The term, once this replica leads; None if another does, or nobody for `limit` seconds."""
+        if self._term is not None:
+            return self._term
+        asked = self._leadership.leader
+        with suppress(TimeoutError):
+            async with asyncio.timeout(limit):
+                while self._term is None:
+                    leader = self._leadership.leader
+                    # One that was heard of since is alive; until then it may be the one that has just died.
+                    if leader is not None and leader != asked and not self._leadership.mine(leader):
+                        return None
+                    await self._news.later_than(self._news.number)
+        return self._term
+
+    # Leading.
+
+    def _work(self, configured: Configured) -> Mapping[str, Awaitable[None]]:
+        return {
+            "lead": self._leadership.run(),
+            "schedule": self._schedule(),
+            "follow the leader": self._follow(configured),
+            "publish leases": self._leases.publish(),
+            "follow leases": self._leases.follow(configured),
+            "follow pools": self._follow_pools(),
+            "follow instances": self._follow_instances(),
+            "rounds": self._rounds(),
+        }
+
+    async def _schedule(self) -> None:
+        while True:
+            seen = self._leadership.generation
+            if not self._leadership.term:
+                await self._leadership.changed_since(seen)
+                continue
+            try:
+                await self._lead(self._leadership.term)
+            except Lapsed:
+                continue
+            except Superseded as error:
+                logger.warning("this replica reads again what was decided about models: %s", error.detail)
+            except Unavailable as error:
+                logger.warning("calls to models cannot be scheduled: %s", error.detail)
+            await asyncio.sleep(RETRY)
+
+    async def _lead(self, name: str) -> None:
+        """Schedule, until this replica leads no more."""
+
+        def leads() -> bool:
+            return self._leadership.term == name
+
+        term = await Term.begin(
+            self._buckets, name, self._current(), self._metrics, leads=leads, lease=self._leases.grant
+        )
+        book = UsageBook()
+        book.restore(await self.standing.open_pages(time.time()))
+        self._book, self._recent = book, RecentUsage()
+        self._note_gone(term)
+        self._term = term
+        self._metrics.lead(True)
+        self._news.advance()
+        work = {
+            asyncio.ensure_future(term.run()),
+            asyncio.ensure_future(self._lapse(name)),
+        }
+        try:
+            ended, _ = await asyncio.wait(work, return_when=asyncio.FIRST_COMPLETED)
+            for each in ended:
+                each.result()
+        finally:
+            self._term = None
+            self._metrics.lead(False)
+            term.close()
+            await end(work)
+
+    async def _lapse(self, name: str) -> None:
+        """Raise Lapsed when the term is over."""
+        while self._leadership.term == name:
+            await self._leadership.changed_since(self._leadership.generation)
+        raise Lapsed
+
+    async def _follow(self, configured: Configured) -> None:
+        """Have sidecars hear of who schedules, and who waits here of whether somebody does."""
+        told: str | None = None
+        while True:
+            heard = self._leadership.heard
+            leader = self._leadership.leader
+            if leader is not None and leader.address != told:
+                told = leader.address
+                configured.update_scheduler(parse_address(leader.address))
+            if leader is not None and not self._leadership.mine(leader) and not self._leadership.vacant:
+                self._reporting.hang_up()
+            self._news.advance()
+            await self._leadership.heard_since(heard)
+
+    async def _follow_pools(self) -> None:
+        while True:
+            seen = self._resources.generation
+            if self._term is not None:
+                self._term.reconfigure(self._current())
+            await self._resources.changed_since(seen)
+
+    async def _follow_instances(self) -> None:
+        while True:
+            with suppress(FellBehind):
+                async with self._instances.subscribe() as batches:
+                    async for batch in batches:
+                        for change in batch:
+                            if change.kind is ChangeKind.REMOVED:
+                                self._forget_later(change.instance.key)
+
+    def _forget_later(self, key: str) -> None:
+        asyncio.get_running_loop().call_later(GONE_AFTER, self._forget, key)
+
+    def _forget(self, key: str) -> None:
+        if self._term is not None and key not in self._instances.instances:
+            agent_type, _, instance = key.partition(".")
+            self._term.sidecar_gone(str(agent_id(self._replica.trust_domain, agent_type, instance)))
+
+    def _note_gone(self, term: Term) -> None:
+        """Sidecars may have gone while nobody led."""
+        for sidecar in term.sidecars():
+            match parse_spiffe_id(sidecar).segments:
+                case ("agent", agent_type, instance):
+                    if f"{agent_type}.{instance}" not in self._instances.instances:
+                        self._forget_later(f"{agent_type}.{instance}")
+
+    async def _rounds(self) -> None:
+        while True:
+            await asyncio.sleep(ROUND)
+            term = self._term
+            if term is None or not self.leads:
+                continue
+            term.grant()
+            try:
+                async with asyncio.timeout(ROUND * 5):
+                    await self._tell(term)
+            except (MeshError, TimeoutError) as error:
+                logger.debug("figures of calls to models cannot be written: %s", error)
+
+    async def _tell(self, term: Term) -> None:
+        now = time.time()
+        figures = [each.figures(now) for each in term.pools.values()]
+        self._metrics.show(figures)
+        waiting: dict[str, list[Call]] = {}
+        for call in term.waiting:
+            waiting.setdefault(call.pool, []).append(call)
+        await self.standing.publish(
+            FiguresRecord(
+                at=now,
+                replica=self._replica.name,
+                pools=tuple(figures),
+                waiting=tuple(each for calls in waiting.values() for each in waiting_calls(calls)),
+                budgets=tuple(term.ledger.figures(now)),
+                top=tuple(self._recent.rates(now)),
+            )
+        )
+        await self._write_usage()
+
+    async def _write_usage(self) -> None:
+        book = self._book
+        rows = book.changed()
+        try:
+            await self.standing.write(rows)
+        except BaseException:
+            book.not_written(rows)
+            raise
+
+    async def _end_in_order(self) -> None:
+        """Write down what was used, while nobody else can have begun to."""
+        if self._leadership.term:
+            with suppress(MeshError, TimeoutError):
+                async with asyncio.timeout(1.0):
+                    await self._write_usage()
+
+    def _count(self, end: Ended) -> None:
+        pool = self._current().pools.get(end.pool)
+        provider = pool.provider(end.provider) if pool is not None and end.provider is not None else None
+        charged = charge(end)
+        usd = 0.0
+        if provider is not None and charged.usage is not None:
+            usd = price(provider.prices, charged.usage)
+        elif provider is not None:
+            usd = highest_price(provider.prices, charged.estimated_tokens)
+        self._book.add(end, usd)
+        self._recent.add(end, end.ended)
+        self._metrics.ended(end)
+
+    def _current(self) -> Declared:
+        if self._seen != self._resources.generation:
+            self._seen = self._resources.generation
+            self._declared = declared_of(self._resources.resources.values())
+        return self._declared
+
+
+@dataclass(frozen=True, slots=True)
+class _Parts:
+    leadership: Leadership
+    leases: Leases
+    buckets: StateBuckets
+    standing: Standing
+
+
+async def _run(work: Awaitable[None]) -> None:
+    await work
+
+
+def _not_scheduled(call: Call) -> Refusal:
+    detail = (
+        "no replica of the control plane that was asked schedules calls to models now: try again in a second"
+    )
+    return Refusal(call.id, Reason.NOT_SCHEDULED, detail, retry_after=1.0)
