@@ -21,13 +21,17 @@ $(UV): bootstrap.sh
 	@$(UV) pip install --quiet --no-deps --no-build-isolation --editable .
 	@touch $@
 
-setup: .venv/.synced ## make .venv with everything in it
+.venv/.native: .venv/.synced $(wildcard src/weft/native/*)
+	@$(RUN) python -m weft.native.build
+	@touch $@
+
+setup: .venv/.synced .venv/.native ## make .venv with everything in it
 
 demo: setup ## review Weft's own source with a crew of agents
 	@$(RUN) weft demo src/weft
 
 test: setup ## run every test this machine can run
-	@$(RUN) pytest --numprocesses 2 --dist loadscope --no-loadscope-reorder
+	@$(RUN) pytest --numprocesses 3 --dist loadscope --no-loadscope-reorder
 
 soak: setup ## kill everything at random for a long time (WEFT_CHAOS_ROUNDS, WEFT_CHAOS_SEED)
 	@WEFT_CHAOS_TASKS=$${WEFT_CHAOS_TASKS:-10000} WEFT_CHAOS_DEEDS=$${WEFT_CHAOS_DEEDS:-60} \
@@ -67,4 +71,4 @@ bench: setup peers ## measure beside baselines, print ratios
 	@$(RUN) python -m benchmarks
 
 clean: ## remove the environment and every cache
-	rm -rf .venv .venv-peers .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
+	rm -rf src/weft/native/*.so .venv .venv-peers .mypy_cache .ruff_cache .pytest_cache .import_linter_cache

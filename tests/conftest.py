@@ -16,8 +16,8 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 WHOLE_MESHES = "tests/e2e/"
 """Tests that run whole meshes. Most run one after another, in one process, while others run beside."""
 
-_APART = re.compile(r"messaging|gateway|events|tasks")
-"""In the names of those files of them that any process may run: they wait more than they compute."""
+_WAITING = re.compile(r"tests/e2e/.*(messaging|gateway|events|tasks)|tests/conformance/test_broker_")
+"""Files whose tests wait more than they compute: any process may run them, beside whatever computes."""
 
 
 class _ByFile(LoadScopeScheduling):  # type: ignore[misc]  # it ships without types
@@ -25,7 +25,7 @@ class _ByFile(LoadScopeScheduling):  # type: ignore[misc]  # it ships without ty
 
     def _split_scope(self, nodeid: str) -> str:
         file = nodeid.partition("::")[0]
-        return WHOLE_MESHES if file.startswith(WHOLE_MESHES) and not _APART.search(file) else file
+        return WHOLE_MESHES if file.startswith(WHOLE_MESHES) and not _WAITING.match(file) else file
 
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> LoadScopeScheduling:
@@ -34,11 +34,12 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> LoadScopeSch
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Have whole meshes begin: they last longest."""
+    """Have whole meshes begin, which last longest; beside them, what waits."""
     items.sort(key=_turn)
 
 
 def _turn(item: pytest.Item) -> int:
-    if not item.nodeid.startswith(WHOLE_MESHES):
-        return 2
-    return 0 if _APART.search(item.nodeid.partition("::")[0]) else 1
+    file = item.nodeid.partition("::")[0]
+    if _WAITING.match(file):
+        return 1
+    return 0 if file.startswith(WHOLE_MESHES) else 2
