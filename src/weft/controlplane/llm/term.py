@@ -229,7 +229,8 @@ class Term:
     def demand(self, pool: str, holder: str, tokens: int) -> None:
         """A sidecar sent one more call on its lease, or asked for it."""
         scheduler = self._pools.get(pool)
-        if scheduler is not None:
+        # Where a budget is concerned all calls ask: what was leased would lie idle.
+        if scheduler is not None and not self._ledger.concerns(pool):
             scheduler.demand(holder, 1, tokens, self._clock())
 
     def sidecar_gone(self, sidecar: str) -> None:
