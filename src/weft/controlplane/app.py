@@ -19,6 +19,7 @@ from weft.controlplane.api.app import create_api
 from weft.controlplane.api.context import ApiContext
 from weft.controlplane.api.tls import ServerTls, server_config, server_tls
 from weft.controlplane.changes import LONGEST_REST, Followed, any_of
+from weft.controlplane.llm.scheduling import LlmScheduling, Replica
 from weft.controlplane.message_custody import MessageCustody
 from weft.controlplane.message_keys import MessageKeys
 from weft.controlplane.messaging import open_messaging
@@ -85,6 +86,9 @@ async def run_control_plane(settings: ControlPlaneSettings) -> None:
             connection_lifetime=settings.svid_lifetime / 2,
         )
         _update(snapshots, instances, declared, security)
+        models = await stack.enter_async_context(
+            LlmScheduling.open(store, declared, instances, _replica(settings, security), metrics)
+        )
         ads = AdsServer(
             snapshots,
             observer=sidecars,
@@ -95,6 +99,7 @@ async def run_control_plane(settings: ControlPlaneSettings) -> None:
             trust_domain=settings.trust_domain,
             revoked=security.identities.is_revoked,
             on_denied=security.note_denied_stream,
+            services=models.services,
         )
         await stack.enter_async_context(ads)
         context = ApiContext(
@@ -106,12 +111,14 @@ async def run_control_plane(settings: ControlPlaneSettings) -> None:
             membership=security.membership,
             messages=custody,
             messaging=messaging,
+            standing=models.standing,
         )
         callout = _callout(settings, store)
         tls = server_tls(context.access.refuse_certificate)
         work: dict[str, Awaitable[None]] = {
             "translate": _translate(snapshots, instances, declared, security),
             "push": ads.run(),
+            "schedule calls to models": models.run(snapshots),
             "record sidecars": sidecars.run(),
             "topics and queues": messaging.brokerage.run(),
             "figures of queues": messaging.figures.run(),
@@ -185,6 +192,12 @@ def _callout(settings: ControlPlaneSettings, store: NatsStore) -> Callout | None
 async def _serve(api: FastAPI, tls: ServerTls, listening: socket.socket) -> None:
     """Serve the API until a signal says to stop."""
     await uvicorn.Server(server_config(api, tls, stop_timeout=STOP_TIMEOUT)).serve(sockets=[listening])
+
+
+def _replica(settings: ControlPlaneSettings, security: Security) -> Replica:
+    """This replica, as sidecars reach it when it schedules calls to models."""
+    address = settings.advertise_xds or str(Address(settings.host, settings.xds_port))
+    return Replica(settings.replica, address, settings.trust_domain, revoked=security.identities.is_revoked)
 
 
 def _api_address(settings: ControlPlaneSettings) -> Address:

@@ -136,7 +136,7 @@ class Leadership:
     def lapse(self) -> None:
         """Lead no more, at once; somebody else does, or this replica does not know what was decided."""
         if self._term:
-            logger.warning("this replica (%s) does not schedule calls to models any more", self._replica)
+            logger.info("this replica (%s) does not schedule calls to models any more", self._replica)
             self._term, self._until = "", float("-inf")
             self._generation.advance()
 

@@ -132,6 +132,11 @@ class LlmScheduling:
         return [self._asking.handler(), self._reporting.handler()]
 
     @property
+    def term(self) -> Term | None:
+        """What is scheduled here; None while another replica does."""
+        return self._term
+
+    @property
     def leads(self) -> bool:
         """Whether this replica schedules at this moment."""
         return self._term is not None and bool(self._leadership.term)
