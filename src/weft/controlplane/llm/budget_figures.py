@@ -51,20 +51,26 @@ def budget_figures(
 ) -> list[BudgetFigures]:
     """The accounts of `budgets`, those nearest to their limit first, at most MAX_FIGURES."""
     specs = dict(budgets)
-    present = [
-        _figures(of, each, specs[of.budget])
-        for of, each in accounts.items()
-        if of.budget in specs and _is_present(of, specs[of.budget], now)
+    present = {(name, spec.scope, spec.period, began(spec.period, now)): spec for name, spec in specs.items()}
+    # There may be many thousands, every second: figures are made of those only that are shown.
+    found = [
+        (of, account, spec)
+        for of, account in accounts.items()
+        if (spec := present.get((of.budget, of.scope, of.period, of.start))) is not None
     ]
-    used = {each.budget for each in present}
-    unused = [_unused(name, spec, now) for name, spec in specs.items() if name not in used]
-    return heapq.nsmallest(
-        MAX_FIGURES, (*present, *unused), key=lambda each: (-each.share, each.budget, each.value or "")
-    )
+    nearest = heapq.nsmallest(MAX_FIGURES, found, key=_nearness)
+    used = {of.budget for of, _, _ in found}
+    shown = [_figures(*each) for each in nearest]
+    shown += [_unused(name, spec, now) for name, spec in specs.items() if name not in used]
+    return shown[:MAX_FIGURES]
 
 
-def _is_present(of: BudgetAccount, spec: BudgetSpec, now: float) -> bool:
-    return (of.scope, of.period, of.start) == (spec.scope, spec.period, began(spec.period, now))
+def _nearness(found: tuple[BudgetAccount, Account, BudgetSpec]) -> tuple[float, str, str]:
+    of, account, spec = found
+    taken = account.taken
+    tokens = taken.tokens / spec.tokens if spec.tokens is not None else 0.0
+    usd = taken.usd / spec.usd if spec.usd is not None else 0.0
+    return -max(tokens, usd), of.budget, of.value
 
 
 def _figures(of: BudgetAccount, account: Account, spec: BudgetSpec) -> BudgetFigures:
