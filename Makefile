@@ -21,7 +21,7 @@ $(UV): bootstrap.sh
 	@$(UV) pip install --quiet --no-deps --no-build-isolation --editable .
 	@touch $@
 
-.venv/.native: .venv/.synced $(wildcard src/weft/native/*)
+.venv/.native: .venv/.synced $(wildcard src/weft/native/*.c src/weft/native/*.h src/weft/native/build.py)
 	@$(RUN) python -m weft.native.build
 	@touch $@
 
@@ -71,4 +71,4 @@ bench: setup peers ## measure beside baselines, print ratios
 	@$(RUN) python -m benchmarks
 
 clean: ## remove the environment and every cache
-	rm -rf src/weft/native/*.so .venv .venv-peers .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
+	rm -rf src/weft/native/lib .venv .venv-peers .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
