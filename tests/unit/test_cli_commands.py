@@ -14,7 +14,7 @@ from weft import errors
 from weft.cli.exit_codes import ExitCode, exit_code
 from weft.cli.main import COMMANDS, make_app, run
 
-PASSED_ON = {"control", "sidecar"}
+PASSED_ON = {"control", "sidecar", "llm-sim"}
 
 
 @pytest.fixture(autouse=True)
@@ -38,9 +38,10 @@ def test_these_are_the_commands() -> None:
         *("up", "status", "down", "demo"),
         *("agents", "discover", "call", "run"),
         *("task", "queue", "topic", "gateway"),
+        *("llm",),
         *("apply", "get", "describe", "diff", "delete"),
         *("can", "token", "audit", "identity"),
-        *("control", "sidecar"),
+        *("control", "sidecar", "llm-sim"),
         *("check", "version", "completion"),
     ]
 
