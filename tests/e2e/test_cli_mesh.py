@@ -56,7 +56,7 @@ def _instances(weft: Weft, agent_type: str = "summarizer") -> dict[str, str]:
 
 def test_status_lists_every_process(weft: Weft) -> None:
     state = weft.json("status")
-    names = {"nats", "control", "door", "summarizer-1", "summarizer-2", "chatter-1", "counter-1"}
+    names = {"nats", "control", "door", "llm-sim", "summarizer-1", "summarizer-2", "chatter-1", "counter-1"}
     assert {each["name"] for each in state["children"]} == names
     assert {each["phase"] for each in state["children"]} == {"ready"}
     assert state["ready"] is True

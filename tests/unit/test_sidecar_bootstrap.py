@@ -117,6 +117,9 @@ def test_a_program_is_told_its_port_and_its_way_out() -> None:
         "WEFT_INSTANCE": "s1",
         "WEFT_PROXY": "http://127.0.0.1:15001",
         "WEFT_CONTROL": "http://control.mesh",
+        "WEFT_LLM_URL": "http://127.0.0.1:15001/v1",
+        "OPENAI_BASE_URL": "http://127.0.0.1:15001/v1",
+        "OPENAI_API_KEY": "weft",
         "WEFT_IDENTITY_DIR": "/run/a",
         "HTTP_PROXY": "http://127.0.0.1:15001",
         "http_proxy": "http://127.0.0.1:15001",
@@ -125,6 +128,13 @@ def test_a_program_is_told_its_port_and_its_way_out() -> None:
         "NO_PROXY": "localhost,127.0.0.1,::1",
         "no_proxy": "localhost,127.0.0.1,::1",
     }
+
+
+@pytest.mark.parametrize("own", [{"OPENAI_API_KEY": "sk-own"}, {"OPENAI_BASE_URL": "http://127.0.0.1:1/v1"}])
+def test_a_program_whose_user_chose_a_provider_of_models_keeps_to_it(own: dict[str, str]) -> None:
+    told = environment({**own, "WEFT_LLM_URL": "http://127.0.0.1:2/v1"}, AGENT, Path("/run/a"))
+    assert {name: each for name, each in told.items() if name.startswith("OPENAI")} == own
+    assert told["WEFT_LLM_URL"] == "http://127.0.0.1:2/v1"
 
 
 def test_a_program_that_only_calls_is_told_no_port() -> None:

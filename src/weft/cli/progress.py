@@ -15,10 +15,11 @@ from rich.text import Text
 from weft.cli.show import STATUS_STYLES, console, print_json
 from weft.errors import MeshError
 from weft.local.commands import DOOR
+from weft.local.default_models import SIMULATOR
 from weft.model.local_state import ChildState, MeshState
 
 _COLOURS = ("cyan", "magenta", "blue", "green", "yellow", "bright_cyan", "bright_magenta", "bright_blue")
-_CORE = {"nats", "control", DOOR}
+_CORE = {"nats", "control", DOOR, SIMULATOR}
 _BUSY = {"starting", "restarting", "stopping"}
 
 
@@ -136,6 +137,8 @@ def print_summary(state: MeshState, *, as_json: bool) -> None:
     out.print(f"\nmesh [bold]{state.name}[/bold] is up: {len(state.children)} processes; agents: {running}")
     out.print(f"  control plane  {state.api_url}  (its operators have tokens: weft token list)")
     out.print(f"  door           {state.proxy_url}  (HTTP proxy: export http_proxy={state.proxy_url})")
+    if state.models:
+        out.print(f"  models         {state.models}", markup=False)
     for each in state.gateways:
         name = f"gateway {each.name}"
         out.print(

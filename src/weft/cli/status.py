@@ -31,6 +31,8 @@ def _print(state: MeshState, *, ready: bool) -> None:
     print(f"  door (proxy)   {state.proxy_url}")
     print(f"  NATS           {state.nats_url}")
     print(f"  xDS            {state.xds_address}")
+    if state.models:
+        print(f"  models         {state.models}")
     for each in state.gateways:
         print(f"  {f'gateway {each.name}':14} {each.url}")
     print()

@@ -54,6 +54,9 @@ def up(
 
     The agents of the manifest that have a `run` block are started too, and kept running; `weft apply` changes
     them meanwhile. Ctrl-C drains and stops everything, a second one hurries.
+
+    Where no ModelPool is declared, there is one for all models: of HolySheep if HOLYSHEEP_API_KEY is set, of
+    OpenAI if OPENAI_API_KEY is, else of a simulator, `weft llm-sim`.
     """
     if timeout <= 0:
         raise InvalidRequest("--timeout must be more than 0 seconds")
@@ -95,6 +98,7 @@ def _host(
         working_directory=_directory_of(manifest),
         environ={name: value for name, value in os.environ.items() if name not in manifests.variables},
         fresh=fresh,
+        default_models=True,
         on_child=reporter.child,
         on_line=reporter.line,
     )

@@ -18,11 +18,21 @@ from weft.errors import Unavailable
 from weft.local.agent_run import AgentRun
 from weft.local.commands import DOOR, control_command, door_command, sidecar_command
 from weft.local.control import ControlApi
+from weft.local.default_models import (
+    SIMULATOR,
+    declares_models,
+    default_models,
+    others_declared,
+    remove_default,
+    replace_default,
+    simulator_command,
+    simulator_environment,
+)
 from weft.local.home import MeshHome
 from weft.local.instances import Instances
 from weft.local.logs import LineListener, ProcessLog
 from weft.local.nats import nats_command, nats_serves
-from weft.local.ports import check_free
+from weft.local.ports import check_free, free_port
 from weft.local.reconciler import Reconciler
 from weft.local.service import Service, ServiceSpec
 from weft.model.local_state import LOOPBACK, ChildState, MeshPorts, MeshState
@@ -60,6 +70,7 @@ class LocalMesh:
         working_directory: Path | None = None,
         environ: Mapping[str, str] | None = None,
         fresh: bool = False,
+        default_models: bool = False,
         on_child: ChildListener = lambda _state: None,
         on_line: LineListener = lambda _name, _line: None,
     ) -> None:
@@ -67,8 +78,10 @@ class LocalMesh:
 
         `manifest` is the text of the resources to apply, `manifest_file` how errors call it. Agents run in
         `working_directory` (the current one), or relative to it, with `environ` (this process's) and their
-        own environment. `fresh` forgets what NATS kept of an earlier run. Both listeners are called in the
-        event loop, with a process's new state and with a process's name and the line it wrote.
+        own environment. `fresh` forgets what NATS kept of an earlier run. With `default_models` there is a
+        pool of models though nobody declares one: real ones if `environ` has a key, else simulated ones. Both
+        listeners are called in the event loop, with a process's new state and with a process's name and the
+        line it wrote.
         """
         self.ports = ports
         self._home = MeshHome(home)
@@ -76,6 +89,7 @@ class LocalMesh:
         self._working_directory = (working_directory or Path.cwd()).absolute()
         self._environ = {"PYTHONUNBUFFERED": "1", **(os.environ if environ is None else environ)}
         self._fresh = fresh
+        self._default_models = default_models
         self._on_child = on_child
         self._on_line = on_line
         self._state = MeshState(name=home.name, pid=os.getpid(), started_at=time.time(), ports=ports)
@@ -180,12 +194,12 @@ class LocalMesh:
                 await self._run_core(self._nats())
                 await self._run_core(self._control())
                 await self._trusted()
-                text, file = self._manifest
-                if text:
-                    await self._api.apply(text, file)
+                await self._declare()
                 await self._run_core(self._door())
+                for each in self._core:
+                    await each.wait_ready()
         except TimeoutError as error:
-            starting = self._core[-1]
+            starting = next((each for each in self._core if not each.ready), self._core[-1])
             raise Unavailable(
                 f"{starting.spec.name} is not ready after {START_TIMEOUT:g} s; see {self._home.logs}"
             ) from error
@@ -201,6 +215,28 @@ class LocalMesh:
         service = self._run(spec)
         self._core.append(service)
         await service.wait_ready()
+
+    async def _declare(self) -> None:
+        text, file = self._manifest
+        if self._default_models and declares_models(text, file):
+            await remove_default(self._api)  # before, since both may be for any model
+        if text:
+            await self._api.apply(text, file)
+        if not self._default_models:
+            return
+        if await others_declared(self._api):
+            await remove_default(self._api)
+        else:
+            await self._offer_models()
+
+    async def _offer_models(self) -> None:
+        port = free_port()
+        models = default_models(self._environ, port)
+        await replace_default(self._api, models)
+        if models.simulated:
+            self._core.append(self._run(self._simulator(port)))  # gets ready beside the door
+        self._environ = {name: value for name, value in self._environ.items() if name not in models.variables}
+        self._state = self._state.model_copy(update={"models": models.notice})
 
     def _nats(self) -> ServiceSpec:
         port = self.ports.nats
@@ -220,6 +256,15 @@ class LocalMesh:
             {**self._environ, **self._security.control_environment()},
             self._home.directory,
             lambda _: self._api.ready(),
+        )
+
+    def _simulator(self, port: int) -> ServiceSpec:
+        return ServiceSpec(
+            SIMULATOR,
+            simulator_command(port),
+            simulator_environment(self._environ),
+            self._home.directory,
+            lambda _: _accepts(port),
         )
 
     def _door(self) -> ServiceSpec:

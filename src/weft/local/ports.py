@@ -40,6 +40,15 @@ def free_ports() -> MeshPorts:
         raise Unavailable(str(error)) from error
 
 
+def free_port() -> int:
+    """One such port. Raises Unavailable if there is none."""
+    try:
+        with reserve_port(LOOPBACK) as held:
+            return held.port
+    except PortUnavailable as error:
+        raise Unavailable(str(error)) from error
+
+
 def check_free(ports: MeshPorts) -> None:
     """Raise Unavailable, with the way out, if anybody uses one of `ports`."""
     problems = [problem for role in _ROLES if (problem := port_problem(role, getattr(ports, role)))]

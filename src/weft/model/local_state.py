@@ -75,6 +75,8 @@ class MeshState(_Record):
     children: tuple[ChildState, ...] = ()
     gateways: tuple[GatewayState, ...] = ()
     """By name."""
+    models: str = ""
+    """Which models there are, where nobody declares any; else empty."""
 
     @property
     def api_url(self) -> str:

@@ -13,6 +13,10 @@ from weft.model.node import Address, Node
 from weft.sidecar.exit_codes import CannotRun, ExitCode
 
 CONTROL_URL = "http://control.mesh"
+LLM_VARIABLE = "WEFT_LLM_URL"
+"""Environment variable: where the mesh's models are, with OpenAI's API; up to and with `/v1`."""
+NO_KEY = "weft"
+"""Stands for a key where the mesh needs none."""
 _BESIDE_THE_PROXY = ("localhost", "127.0.0.1", "::1")
 
 
@@ -66,9 +70,19 @@ def environment(base: Mapping[str, str], node: Node, identity: Path) -> dict[str
         "WEFT_CONTROL": CONTROL_URL,
         IDENTITY_VARIABLE: str(identity),
     }
+    variables |= _models(base, f"{proxy}/v1")
     if node.inbound is not None:
         variables |= _served(node.inbound.type, node.inbound.agent)
     return {**base, **variables}
+
+
+def _models(base: Mapping[str, str], url: str) -> dict[str, str]:
+    """Where clients of OpenAI's API find the mesh's models. Who has a key or a URL already keeps to it."""
+    found = {} if LLM_VARIABLE in base else {LLM_VARIABLE: url}
+    if not base.get("OPENAI_API_KEY") and not base.get("OPENAI_BASE_URL"):
+        # Clients insist on a key; Envoy puts the provider's in its place.
+        found |= {"OPENAI_BASE_URL": url, "OPENAI_API_KEY": NO_KEY}
+    return found
 
 
 def _served(agent_type: str, agent: Address) -> dict[str, str]:
