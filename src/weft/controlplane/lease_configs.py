@@ -8,15 +8,11 @@ from weft.controlplane.translate.llm_lease import lease_config
 from weft.controlplane.xds.snapshot import EncodedResource, encode
 from weft.model.llm_lease import Lease
 
+MAX_KINDS = 256
+"""For how many sets of pools it is kept what is sent where nothing is leased."""
+
 Encoded = Mapping[str, EncodedResource]
-
-
-def _encoded(lease: Lease | None) -> Encoded:
-    config = lease_config(lease)
-    return {config.name: encode(config.name, config)}
-
-
-NOTHING_LEASED: Encoded = _encoded(None)
+Pools = tuple[str, ...]
 
 
 class LeaseConfigs:
@@ -24,7 +20,8 @@ class LeaseConfigs:
 
     def __init__(self) -> None:
         self._leases: Mapping[str, Lease] = {}
-        self._encoded: dict[str, tuple[Lease, Encoded]] = {}
+        self._encoded: dict[str, tuple[Lease, Pools, Encoded]] = {}
+        self._nothing: dict[Pools, Encoded] = {}
 
     def update(self, leases: Mapping[str, Lease]) -> bool:
         """Take over all leases there are, by their holders; whether that changes anything."""
@@ -36,12 +33,24 @@ class LeaseConfigs:
         }
         return True
 
-    def of(self, holder: str, now: float) -> Encoded:
-        """What the sidecar `holder` may have `now`, in seconds since 1970."""
+    def of(self, holder: str, pools: Pools, now: float) -> Encoded:
+        """What the sidecar `holder`, which has these `pools`, is given `now`, in seconds since 1970."""
         lease = self._leases.get(holder)
         if lease is None or not lease.is_fresh(now):
-            return NOTHING_LEASED
+            return self._nothing_of(pools)
         known = self._encoded.get(holder)
-        if known is None:
-            known = self._encoded[holder] = lease, _encoded(lease)
-        return known[1]
+        if known is None or known[1] != pools:
+            known = self._encoded[holder] = lease, pools, _encoded(pools, lease)
+        return known[2]
+
+    def _nothing_of(self, pools: Pools) -> Encoded:
+        if pools not in self._nothing:
+            while len(self._nothing) >= MAX_KINDS:
+                del self._nothing[next(iter(self._nothing))]
+            self._nothing[pools] = _encoded(pools, None)
+        return self._nothing[pools]
+
+
+def _encoded(pools: Pools, lease: Lease | None) -> Encoded:
+    config = lease_config(pools, lease)
+    return {config.name: encode(config.name, config)}

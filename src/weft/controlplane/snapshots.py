@@ -12,6 +12,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from functools import lru_cache
 
 from weft.aio.generation import Generation
+from weft.controlplane.caller_models import CallerModels
 from weft.controlplane.lease_configs import LeaseConfigs
 from weft.controlplane.outside import OutsideWorld, SecretValue, unopened
 from weft.controlplane.translate.access import Access, called
@@ -22,6 +23,7 @@ from weft.controlplane.translate.endpoints import Endpoint, endpoint, load_assig
 from weft.controlplane.translate.inbound_routes import inbound_routes
 from weft.controlplane.translate.listeners import CONNECTION_LIFETIME, listeners
 from weft.controlplane.translate.llm_clusters import scheduler_cluster
+from weft.controlplane.translate.llm_pools import Models
 from weft.controlplane.translate.policy import (
     declared_destinations,
     declared_routes,
@@ -100,12 +102,13 @@ class Snapshots:
         self._members: Mapping[Destination, frozenset[Endpoint]] = {}
         self._clusters: Encoded = self._fixed_clusters
         self._outside = OutsideWorld(secret_value)
-        self._routes: dict[Outside, Encoded] = {}
-        """By what they lead to outside the mesh; encoded when the first sidecar needs them."""
+        self._models = CallerModels(trust_domain, secret_value)
+        self._routes: dict[tuple[Outside, Models], Encoded] = {}
+        """By what they lead to outside the mesh, and the models; encoded for the first who needs them."""
         self._endpoints: dict[Locality, Encoded] = {}
         self._access = Access(trust_domain=trust_domain)
-        self._routes_both_ways: dict[tuple[Outside, AccessTarget], Encoded] = {}
-        """Those of sidecars with an agent, by what they reach outside and by what their agent is."""
+        self._routes_both_ways: dict[tuple[Outside, Models, AccessTarget], Encoded] = {}
+        """Those of sidecars with an agent, by what they reach outside, their models, what their agent is."""
         self._gateways: Mapping[str, GatewaySpec] = {}
         """By the agent types that are gateways."""
         self._generation = Generation()
@@ -122,13 +125,16 @@ class Snapshots:
     def snapshot(self, node: Node) -> Snapshot:
         """What `node` is to know now."""
         outside = self._outside.of(node.inbound.type if node.inbound is not None else None)
+        models = self._models.of(node)
         return Snapshot(
-            clusters=self._outside.clusters(outside, self._clusters),
+            clusters=self._models.clusters(models, self._outside.clusters(outside, self._clusters)),
             endpoints=self._endpoints_for(node.locality),
             listeners=_encoded_listeners(node, self._connection_lifetime, self._gateway_of(node)),
-            routes=self._routes_of(node, outside),
-            secrets=self._outside.secrets(outside),
-            extensions=self._leases.of(node.key, self._wall_clock()),
+            routes=self._routes_of(node, outside, models),
+            secrets=self._models.secrets(models, self._outside.secrets(outside)),
+            extensions=self._leases.of(
+                node.key, tuple(each.name for each in models.pools), self._wall_clock()
+            ),
         )
 
     def update_scheduler(self, scheduler: Address | None) -> None:
@@ -177,6 +183,7 @@ class Snapshots:
         changed |= self._update_endpoints(policies, members)
         changed |= self._update_access(resources, labels_of, revoked)
         changed |= self._update_gateways(resources)
+        changed |= self._update_models(resources, labels_of, revoked)
         self._policies, self._routes_declared, self._members = policies, routes, members
         if changed:
             self._generation.advance()
@@ -227,12 +234,13 @@ class Snapshots:
             self._endpoints[locality] = kept | _encoded_endpoints(locality, moved, policies, members)
         return True
 
-    def _routes_to(self, outside: Outside) -> Encoded:
-        if outside not in self._routes:
+    def _routes_to(self, outside: Outside, models: Models) -> Encoded:
+        key = (outside, models)
+        if key not in self._routes:
             while len(self._routes) >= MAX_OUTSIDES:
                 del self._routes[next(iter(self._routes))]
-            self._routes[outside] = _encoded_routes(self._policies, self._routes_declared, outside)
-        return self._routes[outside]
+            self._routes[key] = _encoded_routes(self._policies, self._routes_declared, outside, models)
+        return self._routes[key]
 
     def _identity(self, instance: Instance) -> str:
         return str(agent_id(self._trust_domain, instance.type, instance.id))
@@ -253,6 +261,17 @@ class Snapshots:
         self._access, self._routes_both_ways = access, {}
         return True
 
+    def _update_models(
+        self,
+        resources: Iterable[AnyResource],
+        labels_of: Mapping[str, Mapping[str, str]],
+        revoked: Collection[str],
+    ) -> bool:
+        if not self._models.update(resources, labels_of, revoked):
+            return False
+        self._routes, self._routes_both_ways = {}, {}
+        return True
+
     def _update_gateways(self, resources: Iterable[AnyResource]) -> bool:
         gateways = {each.metadata.name: each.spec for each in resources if isinstance(each.spec, GatewaySpec)}
         changed = gateways != self._gateways
@@ -262,18 +281,19 @@ class Snapshots:
     def _gateway_of(self, node: Node) -> GatewaySpec | None:
         return self._gateways.get(node.inbound.type) if node.inbound is not None else None
 
-    def _routes_of(self, node: Node, outside: Outside) -> Encoded:
+    def _routes_of(self, node: Node, outside: Outside, models: Models) -> Encoded:
         """The routes from `node` and to its agent."""
-        routes = self._routes_to(outside)
+        routes = self._routes_to(outside, models)
         if node.inbound is None:
             return routes
-        key = (outside, called(node.inbound))
+        target = called(node.inbound)
+        key = (outside, models, target)
         known = self._routes_both_ways.get(key, {})
         if routes.items() <= known.items():
             return known
         while len(self._routes_both_ways) >= MAX_KINDS:
             del self._routes_both_ways[next(iter(self._routes_both_ways))]
-        to_agent = inbound_routes(key[1], self._access)
+        to_agent = inbound_routes(target, self._access)
         self._routes_both_ways[key] = {**routes, to_agent.name: encode(to_agent.name, to_agent)}
         return self._routes_both_ways[key]
 
@@ -324,8 +344,10 @@ def _encoded_endpoints(
     return result
 
 
-def _encoded_routes(policies: Policies, routes: Mapping[Destination, RouteSpec], outside: Outside) -> Encoded:
-    configuration = route_configuration(policies, routes, outside)
+def _encoded_routes(
+    policies: Policies, routes: Mapping[Destination, RouteSpec], outside: Outside, models: Models
+) -> Encoded:
+    configuration = route_configuration(policies, routes, outside, models)
     return {configuration.name: encode(configuration.name, configuration)}
 
 

@@ -18,6 +18,7 @@ from envoy.extensions.filters.network.http_connection_manager.v3.http_connection
 )
 from envoy.extensions.http.early_header_mutation.header_mutation.v3.header_mutation_pb2 import HeaderMutation
 
+from weft.controlplane.translate import llm_logs
 from weft.controlplane.translate.access import add_access_filters
 from weft.controlplane.translate.denial_log import call_log, connection_log, egress_log
 from weft.controlplane.translate.denied import denied_replies
@@ -32,6 +33,8 @@ from weft.controlplane.translate.http_listener import (
     new_listener,
 )
 from weft.controlplane.translate.inbound_routes import INBOUND_ROUTES
+from weft.controlplane.translate.llm_errors import llm_replies
+from weft.controlplane.translate.llm_filters import add_llm_filters
 from weft.controlplane.translate.outside_listener import outside_listener
 from weft.controlplane.translate.replies import (
     CALLER_HEADER,
@@ -47,6 +50,7 @@ from weft.controlplane.translate.routes import (
 )
 from weft.controlplane.translate.tls import secure_chain
 from weft.model.gateway import GatewaySpec
+from weft.model.llm_wire import LLM_HOST
 from weft.model.node import Address, Inbound, Node
 
 OUTBOUND_LISTENER = "outbound"
@@ -78,16 +82,18 @@ def outbound_listener(address: Address) -> Listener:
     """The HTTP proxy through which an agent reaches the mesh; its routes come by RDS."""
     manager = connection_manager(OUTBOUND_LISTENER)
     _take_routes(manager, ROUTE_CONFIGURATION)
-    manager.local_reply_config.CopyFrom(outbound_replies())
+    manager.local_reply_config.mappers.extend([*llm_replies(), *outbound_replies().mappers])
     mutation = manager.early_header_mutation_extensions.add(name="destination")
-    mutation.typed_config.Pack(_destination_from_request())
+    mutation.typed_config.Pack(_destination_from_request(address))
     manager.upgrade_configs.add(upgrade_type=CONNECT)
+    add_llm_filters(manager)
     # What few routes need costs all calls something, so it is off but where a route turns it on.
     add_filter(manager, FAULT_FILTER, HTTPFault(), disabled=True)
     add_filter(manager, INSTANCE_FILTER, HeaderToMetadata(), disabled=True)
     add_filter(manager, FORWARD_FILTER, DynamicForwardProxy(dns_cache_config=dns_cache()), disabled=True)
-    add_filter(manager, "envoy.filters.http.router", Router(suppress_envoy_headers=True))
-    manager.access_log.extend(egress_log())
+    router = Router(suppress_envoy_headers=True, upstream_log=[llm_logs.attempt_log()])
+    add_filter(manager, "envoy.filters.http.router", router)
+    manager.access_log.extend([*egress_log(), llm_logs.call_log()])
     listener = new_listener(OUTBOUND_LISTENER, TrafficDirection.OUTBOUND, address)
     add_manager(listener, manager)
     return listener
@@ -122,14 +128,25 @@ def _take_routes(manager: HttpConnectionManager, name: str) -> None:
     manager.rds.config_source.resource_api_version = ApiVersion.V3
 
 
-def _destination_from_request() -> HeaderMutation:
-    """Name the destination, from `x-weft-to` or else the host, in the header that picks the virtual host."""
+def _destination_from_request(listening: Address) -> HeaderMutation:
+    """Name the destination, from `x-weft-to` or else the host, in the header that picks the virtual host.
+
+    The listener's own address, below `/v1/`, is that of models: for clients that take a base URL.
+    """
     mutation = HeaderMutation()
     destination = mutation.mutations.add()
     destination.append.CopyFrom(header(DESTINATION_HEADER, "%REQ(x-weft-to?:authority)%"))
+    models = header(DESTINATION_HEADER, f"%CEL({_own_models(listening)} ? '{LLM_HOST}' : '')%")
+    mutation.mutations.add().append.CopyFrom(models)
     for name in UNTRUSTED_HEADERS:
         mutation.mutations.add().remove = name
     return mutation
+
+
+def _own_models(listening: Address) -> str:
+    """Of which calls it is true that they are for models at the listener's own address; as CEL."""
+    own = " || ".join(f"request.host == '{each}'" for each in (listening, f"localhost:{listening.port}"))
+    return f"({own}) && request.path.startsWith('/v1/') && !('x-weft-to' in request.headers)"
 
 
 def _caller_from_certificate() -> HeaderMutation:

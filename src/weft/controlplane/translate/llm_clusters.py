@@ -2,9 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from urllib.parse import quote, urlsplit
+
 from envoy.config.cluster.v3.circuit_breaker_pb2 import CircuitBreakers
 from envoy.config.cluster.v3.cluster_pb2 import Cluster
+from envoy.extensions.filters.http.header_mutation.v3.header_mutation_pb2 import HeaderMutation
+from envoy.extensions.filters.http.lua.v3.lua_pb2 import Lua
+from envoy.extensions.filters.http.upstream_codec.v3.upstream_codec_pb2 import UpstreamCodec
 from envoy.extensions.upstreams.http.v3.http_protocol_options_pb2 import HttpProtocolOptions
+from google.protobuf.message import Message
 
 from weft.controlplane.translate.clusters import (
     CONNECT_TIMEOUT,
@@ -13,15 +21,46 @@ from weft.controlplane.translate.clusters import (
     KEEPALIVE_TIMEOUT,
     static_endpoint,
 )
-from weft.controlplane.translate.credentials import is_ip
+from weft.controlplane.translate.composite_cluster import composite_of
+from weft.controlplane.translate.credentials import CONNECT_TIMEOUT as OUTSIDE_CONNECT_TIMEOUT
+from weft.controlplane.translate.credentials import IDLE_TIMEOUT, credential_injector, is_ip, outside_tls
 from weft.controlplane.translate.durations import duration
+from weft.controlplane.translate.llm_asking import ask_for_attempts, by_attempt
+from weft.controlplane.translate.llm_pools import key_name, renamed
+from weft.controlplane.translate.llm_scripts import provider_script
 from weft.controlplane.translate.tls import control_prefix, secure_cluster
-from weft.model.llm_wire import SCHEDULER_CLUSTER
+from weft.model.llm_wire import METADATA, SCHEDULER_CLUSTER, order_cluster, provider_cluster
+from weft.model.model_pool import ModelPool, Preset, Provider
 from weft.model.node import Address
 from weft.model.spiffe import DEFAULT_TRUST_DOMAIN
 
 MAX_UNDER_WAY = 1_000_000
 """Calls, or questions about them, that may be under way at once: limits are for the scheduler to set."""
+
+AZURE_API_VERSION = "2024-10-21"
+"""The `api-version` of Azure OpenAI where a provider does not say another."""
+
+_OWN_IDLE_TIMEOUT = 1.5
+"""Seconds for which an idle connection without TLS is kept: the servers people run themselves (uvicorn, say)
+close theirs after 5 or 2, and a call that meets that is lost."""
+
+_NOWHERE = Address("127.0.0.1", 0)
+"""Connecting to it fails at once."""
+
+_STRIPPED = (
+    "authorization",
+    "api-key",
+    "x-api-key",
+    "proxy-authorization",
+    "cookie",
+    # The agent's own account, which is not that of the key.
+    "openai-organization",
+    "openai-project",
+    # What is compressed cannot be looked at.
+    "accept-encoding",
+    "x-request-id",
+)
+_STRIPPED_PREFIXES = ("x-weft-", "x-forwarded-", "x-envoy-external-", "x-envoy-internal")
 
 
 def scheduler_cluster(scheduler: Address | None, *, trust_domain: str = DEFAULT_TRUST_DOMAIN) -> Cluster:
@@ -44,6 +83,148 @@ def scheduler_cluster(scheduler: Address | None, *, trust_domain: str = DEFAULT_
     cluster.typed_extension_protocol_options[HTTP_OPTIONS].Pack(options)
     secure_cluster(cluster, control_prefix(trust_domain))
     return cluster
+
+
+def provider_clusters(pool: ModelPool, usable: Collection[str]) -> Iterator[Cluster]:
+    """The clusters of a pool's providers, and one for each order in which they may be tried.
+
+    `usable`: the names in SDS of the keys that could be opened; without its key no provider is reached.
+    """
+    for each in pool.providers:
+        yield _provider_cluster(
+            pool, each, usable=each.key is None or key_name(pool.name, each.name) in usable
+        )
+        yield _order_cluster(pool, each.name)
+
+
+def _provider_cluster(pool: ModelPool, provider: Provider, *, usable: bool) -> Cluster:
+    name = provider_cluster(pool.name, provider.name)
+    at = _Location.of(provider)
+    resolved = usable and not is_ip(at.connect)
+    cluster = Cluster(
+        name=name,
+        type=Cluster.STRICT_DNS if resolved else Cluster.STATIC,
+        dns_lookup_family=Cluster.V4_PREFERRED,
+        connect_timeout=duration(OUTSIDE_CONNECT_TIMEOUT),
+        circuit_breakers=_unlimited(),
+    )
+    cluster.common_lb_config.healthy_panic_threshold.value = 0
+    cluster.load_assignment.cluster_name = name
+    places = [Address(at.connect, at.port)] if usable else []
+    # A cluster without any host fails a call at once; one that cannot be connected to leaves it to the next.
+    for priority, address in enumerate([*places, *([] if usable and not resolved else [_NOWHERE])]):
+        endpoint = static_endpoint(address)
+        endpoint.metadata.filter_metadata[METADATA].update({"provider": provider.name})
+        group = cluster.load_assignment.endpoints.add(priority=priority)
+        group.lb_endpoints.append(endpoint)
+    if at.tls:
+        cluster.transport_socket.name = "envoy.transport_sockets.tls"
+        cluster.transport_socket.typed_config.Pack(outside_tls(at.host, provider.ca))
+    options = HttpProtocolOptions()
+    options.explicit_http_config.http_protocol_options.SetInParent()
+    idle = IDLE_TIMEOUT if at.tls else _OWN_IDLE_TIMEOUT
+    options.common_http_protocol_options.idle_timeout.CopyFrom(duration(idle))
+    cluster.typed_extension_protocol_options[HTTP_OPTIONS].Pack(options)
+    return cluster
+
+
+def _order_cluster(pool: ModelPool, first: str) -> Cluster:
+    """The nth attempt goes to the nth provider; what is done to requests must stand here, not at theirs."""
+    order = pool.order_from(first)
+    cluster = Cluster(
+        name=order_cluster(pool.name, first),
+        lb_policy=Cluster.CLUSTER_PROVIDED,
+        connect_timeout=duration(OUTSIDE_CONNECT_TIMEOUT),
+        circuit_breakers=_unlimited(),
+    )
+    cluster.cluster_type.name = "envoy.clusters.composite"
+    tried = (provider_cluster(pool.name, each) for each in order)
+    cluster.cluster_type.typed_config.CopyFrom(composite_of(tried))
+    options = HttpProtocolOptions()
+    options.explicit_http_config.http_protocol_options.SetInParent()
+    for name, config in _on_the_way(pool, order):
+        options.http_filters.add(name=name).typed_config.Pack(config)
+    cluster.typed_extension_protocol_options[HTTP_OPTIONS].Pack(options)
+    return cluster
+
+
+def _on_the_way(pool: ModelPool, order: Iterable[str]) -> Iterator[tuple[str, Message]]:
+    """What is done to a request for each attempt."""
+    providers = [each for name in order if (each := pool.provider(name)) is not None]
+    if len(providers) > 1:
+        yield "ask", ask_for_attempts()
+    yield "strip", _strip()
+    keys = {
+        number: credential_injector(key_name(pool.name, each.name), key_header(each))
+        for number, each in enumerate(providers, 1)
+        if each.key is not None
+    }
+    if keys:
+        yield "key", by_attempt(keys) if len(providers) > 1 else keys[1]
+    script = Lua()
+    script.default_source_code.inline_string = provider_script([_adapted(pool, each) for each in providers])
+    yield "adapt", script
+    yield "codec", UpstreamCodec()
+
+
+def key_header(provider: Provider) -> str:
+    """The header in which a provider wants its key."""
+    return "api-key" if provider.preset is Preset.AZURE else "authorization"
+
+
+def key_value(provider: Provider, key: str) -> str:
+    """What that header says where the key is `key`."""
+    return key if provider.preset is Preset.AZURE else f"Bearer {key}"
+
+
+def _strip() -> HeaderMutation:
+    """Take away what is the mesh's own, and whatever key the agent or the attempt before has put there."""
+    mutation = HeaderMutation()
+    for name in _STRIPPED:
+        mutation.mutations.request_mutations.add().remove = name
+    for prefix in _STRIPPED_PREFIXES:
+        mutation.mutations.request_mutations.add().remove_on_match.key_matcher.prefix = prefix
+    return mutation
+
+
+def _adapted(pool: ModelPool, provider: Provider) -> Mapping[str, str | bool | None]:
+    at = _Location.of(provider)
+    path, query = at.path, None
+    if provider.preset is Preset.AZURE:
+        path = f"{path}/openai/deployments/{quote(provider.model or '', safe='')}"
+        query = f"api-version={provider.api_version or AZURE_API_VERSION}"
+    return {
+        "authority": at.authority,
+        "path": path,
+        "query": query,
+        "model": renamed(pool, provider),
+        "renamed": any(renamed(pool, each) is not None for each in pool.providers),
+    }
+
+
+@dataclass(frozen=True, slots=True)
+class _Location:
+    """Where a provider is."""
+
+    host: str
+    """As its certificate says."""
+    port: int
+    path: str
+    tls: bool
+    connect: str
+    """What to connect to."""
+
+    @classmethod
+    def of(cls, provider: Provider) -> _Location:
+        parts = urlsplit(provider.base_url)
+        host, tls = parts.hostname or "", parts.scheme == "https"
+        port = parts.port or (443 if tls else 80)
+        return cls(host, port, parts.path, tls, provider.address or host)
+
+    @property
+    def authority(self) -> str:
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return host if self.port == (443 if self.tls else 80) else f"{host}:{self.port}"
 
 
 def _unlimited() -> CircuitBreakers:

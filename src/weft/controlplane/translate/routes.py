@@ -31,6 +31,8 @@ from weft.controlplane.translate.destination import Destination, DestinationKind
 from weft.controlplane.translate.durations import duration
 from weft.controlplane.translate.egress import Outside, outside_hosts
 from weft.controlplane.translate.endpoints import INSTANCE_KEY
+from weft.controlplane.translate.llm_pools import NO_MODELS, Models
+from weft.controlplane.translate.llm_routes import MAX_LISTED_BYTES, llm_host
 from weft.controlplane.translate.replies import (
     DESTINATION_HEADER,
     REFUSED_HEADER,
@@ -85,10 +87,11 @@ def route_configuration(
     policies: Mapping[Destination, TrafficPolicySpec],
     routes: Mapping[Destination, RouteSpec],
     outside: Outside = Outside(),  # noqa: B008 - frozen
+    models: Models = NO_MODELS,
 ) -> RouteConfiguration:
     """All virtual hosts: `policies` names every destination that exists, with the policy in force for it.
 
-    `outside` is what the caller may reach that is not the mesh's own.
+    `outside` is what the caller may reach that is not the mesh's own, `models` which models it has.
     """
     configuration = RouteConfiguration(
         name=ROUTE_CONFIGURATION, vhost_header=DESTINATION_HEADER, ignore_port_in_host_matching=True
@@ -101,7 +104,9 @@ def route_configuration(
         configuration.virtual_hosts.append(_destination_host(destination, policy, rules))
         if destination.kind is DestinationKind.TYPE:
             configuration.virtual_hosts.append(_instance_host(destination, policy))
-    configuration.virtual_hosts.extend([_control_host(), _unknown_host(), *outside_hosts(outside)])
+    configuration.max_direct_response_body_size_bytes.value = MAX_LISTED_BYTES
+    mesh = [_control_host(), llm_host(models), _unknown_host()]
+    configuration.virtual_hosts.extend([*mesh, *outside_hosts(outside)])
     return configuration
 
 

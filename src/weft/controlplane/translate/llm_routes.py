@@ -1,0 +1,152 @@
+"""The virtual hosts of models: `llm.mesh`, and the same at the listener's own address."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from typing import Any
+from urllib.parse import quote
+
+from envoy.config.core.v3.base_pb2 import HeaderValueOption
+from envoy.config.route.v3.route_components_pb2 import (
+    HeaderMatcher,
+    Route,
+    RouteAction,
+    RouteMatch,
+    VirtualHost,
+)
+from google.protobuf.message import Message
+
+from weft.controlplane.translate.answers import any_call
+from weft.controlplane.translate.durations import duration
+from weft.controlplane.translate.llm_errors import INVALID, error_format
+from weft.controlplane.translate.llm_filters import llm_filters_on
+from weft.controlplane.translate.llm_pools import Models, largest_body, weighted_orders
+from weft.controlplane.translate.replies import ERROR_HEADER, REFUSED_HEADER, header
+from weft.model.llm_wire import (
+    CALL_HEADER,
+    CLUSTER_HEADER,
+    LLM_HOST,
+    METADATA,
+    POOL_HEADER,
+    PROVIDER_HEADER,
+    STREAM_HEADER,
+)
+from weft.model.model_pool import ANY_MODEL, ModelPool
+from weft.model.names import LOCALHOST_DOMAIN, MESH_DOMAIN
+
+MAX_LISTED_BYTES = 1024 * 1024
+"""Size of the list of models."""
+
+_RETRIED = "5xx,connect-failure,refused-stream,reset,retriable-status-codes"
+_TOO_MANY_REQUESTS = 429
+_PAUSE = 0.01
+"""Seconds between two attempts, on average half of it; they are for different providers."""
+
+
+def llm_host(models: Models) -> VirtualHost:
+    """`llm.mesh`, as a caller who has these `models` sees it."""
+    domains = [LLM_HOST, f"{LLM_HOST}.{MESH_DOMAIN}", f"{LLM_HOST}.{LOCALHOST_DOMAIN}"]
+    host = VirtualHost(name=LLM_HOST, domains=domains, include_request_attempt_count=True)
+    host.request_body_buffer_limit.value = largest_body(models.pools)
+    turn_on(host.typed_per_filter_config, models)
+    host.response_headers_to_add.extend(_told_to_clients())
+    host.response_headers_to_remove.extend([REFUSED_HEADER])
+    host.routes.extend(_listing(models))
+    for pool in models.pools:
+        for streamed in (True, False):
+            host.routes.append(_asked(pool, streamed=streamed))
+            host.routes.append(_leased(pool, streamed=streamed))
+    host.routes.append(_unknown_path())
+    return host
+
+
+def turn_on(config: Any, models: Models) -> None:
+    """Have a virtual host or a route turn on the filters for models, in its `config` of filters."""
+    each: Message
+    for name, each in llm_filters_on(models).items():
+        config[name].Pack(each)
+
+
+def _told_to_clients() -> list[HeaderValueOption]:
+    return [
+        header(PROVIDER_HEADER, f"%UPSTREAM_METADATA({METADATA}:provider)%"),
+        header(CALL_HEADER, f"%DYNAMIC_METADATA({METADATA}:call)%"),
+    ]
+
+
+def _listing(models: Models) -> Iterable[Route]:
+    listed = [_model(name) for pool in models.pools for name in pool.models if name != ANY_MODEL]
+    yield _json("models", "/v1/models", {"object": "list", "data": listed})
+    for each in listed:
+        name = str(each["id"])
+        for path in dict.fromkeys((name, quote(name, safe=""))):
+            yield _json("model", f"/v1/models/{path}", each)
+
+
+def _model(name: str) -> dict[str, object]:
+    return {"id": name, "object": "model", "created": 0, "owned_by": "weft"}
+
+
+def _json(name: str, path: str, body: object) -> Route:
+    route = Route(name=name, match=RouteMatch(path=path, headers=[_exact(":method", "GET")]))
+    route.direct_response.status = 200
+    route.direct_response.body.inline_string = json.dumps(body)
+    route.response_headers_to_add.append(header("content-type", "application/json"))
+    return route
+
+
+def _asked(pool: ModelPool, *, streamed: bool) -> Route:
+    """A call that the scheduler has admitted goes where it says."""
+    match = _of(pool, streamed=streamed)
+    match.headers.add(name=CLUSTER_HEADER, present_match=True)
+    action = _action(pool, streamed=streamed)
+    action.cluster_header = CLUSTER_HEADER
+    return Route(name=f"llm/{pool.name}/asked", match=match, route=action)
+
+
+def _leased(pool: ModelPool, *, streamed: bool) -> Route:
+    action = _action(pool, streamed=streamed)
+    for cluster, weight in weighted_orders(pool):
+        action.weighted_clusters.clusters.add(name=cluster).weight.value = weight
+    return Route(name=f"llm/{pool.name}/leased", match=_of(pool, streamed=streamed), route=action)
+
+
+def _of(pool: ModelPool, *, streamed: bool) -> RouteMatch:
+    return any_call(_exact(POOL_HEADER, pool.name), _exact(STREAM_HEADER, "1" if streamed else "0"))
+
+
+def _exact(name: str, value: str) -> HeaderMatcher:
+    matcher = HeaderMatcher(name=name)
+    matcher.string_match.exact = value
+    return matcher
+
+
+def _action(pool: ModelPool, *, streamed: bool) -> RouteAction:
+    """Limits of time are for each attempt, the most that any of the providers has: Envoy has one for all."""
+    action = RouteAction(timeout=duration(0))
+    retries = action.retry_policy
+    retries.retry_on = _RETRIED
+    retries.retriable_status_codes.append(_TOO_MANY_REQUESTS)
+    retries.num_retries.value = len(pool.providers) - 1
+    retries.retry_back_off.base_interval.CopyFrom(duration(_PAUSE))
+    if streamed:
+        silence = max(each.first_token for each in pool.providers)
+        retries.per_try_idle_timeout.CopyFrom(duration(silence))
+    else:
+        retries.per_try_timeout.CopyFrom(duration(max(each.timeout for each in pool.providers)))
+    return action
+
+
+def _unknown_path() -> Route:
+    """What is called at the models' address, and is none of their paths."""
+    detail = (
+        "there is no '%REQ(:METHOD)% %REQ(:PATH):200%' here: POST /v1/chat/completions, /v1/completions, "
+        "/v1/responses or /v1/embeddings, and GET /v1/models (or /v1/models/MODEL) for the models there are"
+    )
+    route = Route(
+        name="llm/unknown", match=any_call(), response_headers_to_add=[header(ERROR_HEADER, "not_found")]
+    )
+    route.direct_response.status = 404
+    route.direct_response.body_format.CopyFrom(error_format(detail, INVALID, "not_found"))
+    return route
