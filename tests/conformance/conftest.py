@@ -8,7 +8,6 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import pytest
 import pytest_asyncio
@@ -16,7 +15,8 @@ from tests.conformance.broker_scene import Scene, scene
 from tests.conformance.brokers import BACKENDS, INEXACT
 from tests.conformance.meshes import FACTORIES, MeshFactory
 from tests.conformance.real_mesh import StandingMesh, through_envoy
-from tests.conformance.running_broker import Backend, RunningBroker
+from tests.conformance.running_broker import RunningBroker
+from tests.hosting import hosted
 from tests.processes import Core, core
 from tests.servers import nats_server
 
@@ -83,27 +83,8 @@ async def running(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> AsyncIterator[RunningBroker]:
     """Each kind of broker, which all tests of the session share."""
-    started: asyncio.Future[RunningBroker] = asyncio.get_running_loop().create_future()
-    over = asyncio.Event()
-    directory = tmp_path_factory.mktemp(request.param)
-    # Fixtures are set up and torn down in different tasks; what servers need may have to be left where it
-    # was entered.
-    hosting = asyncio.create_task(_host(BACKENDS[request.param], directory, started, over))
-    either: list[asyncio.Future[Any]] = [hosting, started]
-    await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
-    if hosting.done():
-        await hosting
-    yield started.result()
-    over.set()
-    await hosting
-
-
-async def _host(
-    backend: Backend, directory: Path, started: asyncio.Future[RunningBroker], over: asyncio.Event
-) -> None:
-    async with backend(directory) as broker:
-        started.set_result(broker)
-        await over.wait()
+    async with hosted(BACKENDS[request.param](tmp_path_factory.mktemp(request.param))) as broker:
+        yield broker
 
 
 @pytest_asyncio.fixture(loop_scope="session")

@@ -6,12 +6,11 @@ import asyncio
 import logging
 import secrets
 from collections.abc import AsyncIterator
-from pathlib import Path
-from typing import Any
 
 import pytest
 import pytest_asyncio
 from tests.conformance.rabbit_broker import connected
+from tests.hosting import hosted
 from tests.rabbitmq_server import MISSING, RabbitServer, rabbitmq_server
 
 from weft.aio.poll import until
@@ -31,23 +30,8 @@ LIMIT = 30.0
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def server(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[RabbitServer]:
     """A server for all tests; each uses queues of its own."""
-    started: asyncio.Future[RabbitServer] = asyncio.get_running_loop().create_future()
-    over = asyncio.Event()
-
-    async def host(directory: Path) -> None:
-        # In a task of its own: fixtures are set up and torn down in different ones.
-        async with rabbitmq_server(directory) as running:
-            started.set_result(running)
-            await over.wait()
-
-    hosting = asyncio.create_task(host(tmp_path_factory.mktemp("rabbitmq")))
-    waiting: list[asyncio.Future[Any]] = [hosting, started]
-    await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
-    if hosting.done():
-        await hosting
-    yield started.result()
-    over.set()
-    await hosting
+    async with hosted(rabbitmq_server(tmp_path_factory.mktemp("rabbitmq"))) as running:
+        yield running
 
 
 @pytest_asyncio.fixture(loop_scope="module")
