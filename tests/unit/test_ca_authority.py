@@ -14,6 +14,7 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import ExtendedKeyUsageOID
+from tests.clock import Clock
 from tests.pki import Pki
 
 from weft.aio.poll import until
@@ -32,16 +33,6 @@ from weft.store.memory import MemoryStore
 ME = agent_id("weft.local", "worker", "w1")
 SEALING_KEY = os.urandom(32)
 SEALER = Sealer([SEALING_KEY])
-
-
-class Clock:
-    """A clock that is set by hand."""
-
-    def __init__(self) -> None:
-        self.now = 1_800_000_000.0
-
-    def __call__(self) -> float:
-        return self.now
 
 
 class _Raw:

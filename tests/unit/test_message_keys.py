@@ -7,6 +7,7 @@ import logging
 import random
 
 import pytest
+from tests.clock import Clock
 
 from weft.controlplane.message_keys import (
     BUCKET,
@@ -39,19 +40,9 @@ class Raw:
         return data
 
 
-class Clock:
-    """Seconds since 1970, as a test says."""
-
-    def __init__(self) -> None:
-        self.now = 1.7e9
-
-    def __call__(self) -> float:
-        return self.now
-
-
 @pytest.fixture
 def clock() -> Clock:
-    return Clock()
+    return Clock(1.7e9)
 
 
 @pytest.fixture

@@ -11,6 +11,7 @@ import pytest
 from prometheus_client import CollectorRegistry
 from starlette.types import ASGIApp, Receive, Send
 from starlette.types import Scope as AsgiScope
+from tests.control_access import MemoryAudit
 from tests.pki import Pki
 
 from weft.controlplane.api.access import control_access
@@ -25,7 +26,7 @@ from weft.messaging.channel import Channel, ChannelKind
 from weft.messaging.keyring import ConsumerKeyring, PublisherKeyring
 from weft.messaging.keys import ConsumingKey, PublishingKey, parse_consuming_keys, parse_publishing_key
 from weft.messaging.sealing import Binding
-from weft.model.audit import AuditRecord, Outcome
+from weft.model.audit import Outcome
 from weft.model.decision import AccessRequest, Decision, access_policies, decide
 from weft.model.manifest import parse_documents
 from weft.model.operator import Scope
@@ -81,19 +82,6 @@ spec:
 """
 
 
-class Log:
-    """An audit that is kept in memory."""
-
-    def __init__(self) -> None:
-        self.records: list[AuditRecord] = []
-
-    def record(self, record: AuditRecord) -> None:
-        self.records.append(record)
-
-    async def recent(self, limit: int, *, since: float | None = None) -> list[AuditRecord]:
-        return [each for each in self.records if since is None or each.time >= since][-limit:]
-
-
 @dataclass
 class Api:
     """The API, for clients of any identity."""
@@ -102,7 +90,7 @@ class Api:
     custody: MessageCustody
     clients: AsyncExitStack
     pki: Pki = field(default_factory=Pki)
-    log: Log = field(default_factory=Log)
+    log: MemoryAudit = field(default_factory=MemoryAudit)
     app: ASGIApp = field(init=False)
 
     async def by(self, caller: SpiffeId | None, token: str | None = None) -> httpx.AsyncClient:

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 from envoy.config.endpoint.v3.endpoint_pb2 import ClusterLoadAssignment
 from envoy.service.discovery.v3.discovery_pb2 import Resource
+from tests.clock import Clock
 
 from weft.controlplane.sealing import Sealer
 from weft.controlplane.secrets import Secrets
@@ -31,16 +32,6 @@ spec:
   rules:
   - split: [{version: "1", weight: 90}, {version: "2", weight: 10}]
 """
-
-
-class Clock:
-    """A clock that stands still until it is moved."""
-
-    def __init__(self) -> None:
-        self.now = 1000.0
-
-    def __call__(self) -> float:
-        return self.now
 
 
 def snapshots(*instances: Instance, resources: list[AnyResource] | None = None) -> Snapshots:
@@ -112,7 +103,7 @@ def test_an_instance_whose_identity_is_revoked_gets_no_calls() -> None:
 
 
 def test_an_agent_that_names_new_capabilities_all_the_time_does_not_fill_every_envoy() -> None:
-    clock = Clock()
+    clock = Clock(1000.0)
     source = Snapshots([API], clock=clock)
     for turn in range(10):
         names = frozenset(f"c-{turn}-{number}" for number in range(100))
@@ -127,7 +118,7 @@ def test_an_agent_that_names_new_capabilities_all_the_time_does_not_fill_every_e
 
 
 def test_a_destination_stays_known_for_a_while_after_its_last_instance() -> None:
-    clock = Clock()
+    clock = Clock(1000.0)
     source = Snapshots([API], clock=clock)
     source.update([ONE], [])
     clock.now += DESTINATION_RETENTION - 1

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator
 
 import pytest
+from tests.clock import Clock
 
 from weft.aio.poll import until
 from weft.controlplane.tokens import BUCKET, TokenCodec, Tokens
@@ -13,16 +14,6 @@ from weft.errors import Conflict, InvalidRequest, NotFound, Unauthenticated, Una
 from weft.model.operator import DAY, MAX_LIFETIME, Scope, is_token, new_token, parse_lifetime, token_hash
 from weft.store.followed import Followed
 from weft.store.memory import MemoryStore
-
-
-class Clock:
-    """A clock that is set by hand."""
-
-    def __init__(self) -> None:
-        self.now = 1_800_000_000.0
-
-    def __call__(self) -> float:
-        return self.now
 
 
 @pytest.fixture
