@@ -64,6 +64,9 @@ IN_MEMORY = {
 }
 
 
+SIMULATED_LLM = {"behave", "requests", "reset", "stats", "url"}
+
+
 def public(kind: type) -> set[str]:
     """The attributes of a class's instances that are everybody's."""
     source = inspect.getsource(kind)
@@ -78,7 +81,7 @@ def public(kind: type) -> set[str]:
 def test_the_names_of_the_package_are_those_that_were_promised() -> None:
     assert weft.__all__ == sorted(NAMES)
     assert [name for name in NAMES if getattr(weft, name).__name__ != name] == []
-    assert set(weft.testing.__all__) == {"InMemoryMesh", "QueueSpec", "TopicSpec"}
+    assert set(weft.testing.__all__) == {"InMemoryMesh", "QueueSpec", "SimulatedLLM", "TopicSpec"}
 
 
 def test_what_the_most_used_names_have_is_what_was_promised() -> None:
@@ -87,6 +90,10 @@ def test_what_the_most_used_names_have_is_what_was_promised() -> None:
 
 def test_the_mesh_in_memory_has_what_was_promised() -> None:
     assert public(weft.testing.InMemoryMesh) == IN_MEMORY
+
+
+def test_the_simulated_models_have_what_was_promised() -> None:
+    assert public(weft.testing.SimulatedLLM) == SIMULATED_LLM
 
 
 def test_the_public_errors_are_one_tree() -> None:

@@ -36,6 +36,7 @@ def parse_arguments(arguments: Sequence[str], environ: Mapping[str, str]) -> Sim
     """
     given = vars(argument_parser().parse_args(arguments))
     host, port, seed, record = (given.pop(name) for name in ("host", "port", "seed", "record"))
+    with_stdin = given.pop("stop_with_stdin")
     if not 0 <= port <= 65535:
         raise InvalidRequest(f"--port {port} is no port")
     if not 0 <= record <= MAX_RECORD or not -(2**63) <= seed < 2**63:
@@ -45,7 +46,7 @@ def parse_arguments(arguments: Sequence[str], environ: Mapping[str, str]) -> Sim
     keys = dict(file.keys)
     if key := environ.get(KEY_VARIABLE):
         keys["environment"] = key
-    return SimSettings(host, port, seed, record, _behaviour(file, given), keys)
+    return SimSettings(host, port, seed, record, with_stdin, _behaviour(file, given), keys)
 
 
 def argument_parser() -> argparse.ArgumentParser:
@@ -61,6 +62,7 @@ def argument_parser() -> argparse.ArgumentParser:
     parser.add_argument("--port", type=int, default=DEFAULT_PORT, help="0: any (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=0, help="decides what is left to chance")
     parser.add_argument("--record", type=int, default=0, help="requests that GET /sim/requests shows")
+    parser.add_argument("--stop-with-stdin", action="store_true", help="stop when standard input ends")
     parser.add_argument(
         "--config", type=Path, help="YAML with these settings (answerTokens: 5, ...) and keys"
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, closing
 
@@ -45,7 +46,26 @@ async def run(settings: SimSettings) -> None:
                 f"weft llm-sim: simulated models at http://{settings.host}:{port}/v1, counted at /sim/stats",
                 flush=True,
             )
+            if settings.stop_with_stdin:
+                await _follow_stdin(stopped)
             await stopped.wait()
+
+
+async def _follow_stdin(stopped: asyncio.Event) -> None:
+    """Have `stopped` set when standard input ends."""
+    loop = asyncio.get_running_loop()
+    await loop.connect_read_pipe(lambda: _End(stopped), sys.stdin)
+
+
+class _End(asyncio.Protocol):
+    """Waits for the end of a pipe; what comes out of it is passed over."""
+
+    def __init__(self, stopped: asyncio.Event) -> None:
+        self._stopped = stopped
+
+    def connection_lost(self, error: Exception | None) -> None:  # noqa: ARG002 -- as asyncio calls it
+        """Part of asyncio's protocol."""
+        self._stopped.set()
 
 
 def _bind(host: str, port: int) -> socket.socket:

@@ -25,6 +25,8 @@ class SimSettings:
     """Decides all that is left to chance."""
     record: int = 0
     """Requests that `GET /sim/requests` shows."""
+    stop_with_stdin: bool = False
+    """Whether it ends when its standard input does: with whoever started it."""
     behaviour: Behaviour = field(default_factory=Behaviour)
     keys: Mapping[str, str] = field(default_factory=dict, repr=False)
     """Keys it takes, by their names in counters; none: it asks for none."""
