@@ -34,6 +34,16 @@ async def test_lines_keep_their_level_and_the_last_warning_is_remembered(
     assert log.last_line == "  and why"
 
 
+async def test_what_envoy_says_of_unfinished_apis_is_for_those_who_look_closely(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    log = EnvoyLog()
+    line = "warning misc: message 'X' is contained in proto file 'x.proto' marked as work-in-progress. API"
+    ((level, _),) = await relayed(caplog, line, log=log)
+    assert level == "DEBUG"
+    assert not log.last_line
+
+
 async def test_a_flood_is_cut(caplog: pytest.LogCaptureFixture) -> None:
     records = await relayed(caplog, *("info main: " + "x" * length for length in range(200)), log=EnvoyLog())
     assert len(records) == 50

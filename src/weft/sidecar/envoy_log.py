@@ -17,6 +17,8 @@ _WINDOW_SECONDS = 10.0
 _LINES_PER_WINDOW = 50
 _REPEAT_SECONDS = 60.0
 _DIGITS = re.compile(r"\d+")
+_WORK_IN_PROGRESS = "marked as work-in-progress"
+"""In what Envoy says of each use of an API that may yet change: we pin Envoy's version, and know."""
 _LEVELS = {
     "trace": logging.DEBUG,
     "debug": logging.DEBUG,
@@ -59,7 +61,7 @@ class EnvoyLog:
         level, _, message = line.partition(" ")
         # A line without a level goes on with the message before it.
         text = (message if level in _LEVELS else line)[:_MAX_LINE]
-        self._level = _LEVELS.get(level, self._level)
+        self._level = logging.DEBUG if _WORK_IN_PROGRESS in text else _LEVELS.get(level, self._level)
         if self._level >= logging.WARNING:
             self.last_line = text
         now = asyncio.get_running_loop().time()
