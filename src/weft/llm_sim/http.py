@@ -171,7 +171,10 @@ class Connection(asyncio.Protocol):
 
     def on_headers_complete(self) -> None:
         """Part of httptools' protocol."""
-        if self._headers.get("expect", "").lower() == "100-continue" and self._transport is not None:
+        length = self._headers.get("content-length", "")
+        if length.isdecimal() and int(length) > MAX_BODY_BYTES:
+            self._refuse(413, f"the request is larger than {MAX_BODY_BYTES} bytes")
+        elif self._headers.get("expect", "").lower() == "100-continue" and self._transport is not None:
             self._transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
 
     def on_body(self, body: bytes) -> None:

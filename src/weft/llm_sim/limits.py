@@ -85,15 +85,16 @@ class Limits:
         allowed = behaviour.concurrency
         if allowed is not None and self.in_flight >= allowed:
             return Exceeded(Limit.CONCURRENCY, allowed, self.in_flight, 1, 1000)
-        allowed = behaviour.requests_per_minute
-        if allowed is not None and window.requests >= allowed:
-            wait = window.room_in(now, requests=window.requests + 1 - allowed, tokens=0)
-            return Exceeded(Limit.REQUESTS, allowed, window.requests, 1, wait)
-        allowed = behaviour.tokens_per_minute
-        if allowed is not None and window.tokens + tokens > allowed:
-            wait = window.room_in(now, requests=0, tokens=window.tokens + tokens - allowed)
-            return Exceeded(Limit.TOKENS, allowed, window.tokens, tokens, wait or LENGTH_MS)
-        return None
+        requests, most_tokens = behaviour.requests_per_minute, behaviour.tokens_per_minute
+        over = 0 if requests is None else window.requests + 1 - requests
+        tokens_over = 0 if most_tokens is None else window.tokens + tokens - most_tokens
+        if over <= 0 and tokens_over <= 0:
+            return None
+        wait = window.room_in(now, requests=over, tokens=tokens_over)
+        if requests is not None and over > 0:
+            return Exceeded(Limit.REQUESTS, requests, window.requests, 1, wait)
+        # What is larger than the limit fits into no minute.
+        return Exceeded(Limit.TOKENS, most_tokens or 0, window.tokens, tokens, wait or LENGTH_MS)
 
 
 def retry_headers(milliseconds: int) -> Headers:
