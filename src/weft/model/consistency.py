@@ -12,6 +12,7 @@ from weft.model.contradictions import contradictions
 from weft.model.duration import format_duration
 from weft.model.egress import EgressSpec
 from weft.model.gateway import GatewaySpec
+from weft.model.llm_contradictions import llm_inconsistencies
 from weft.model.message_broker import DEFAULT_BROKER, BrokerSpec
 from weft.model.resource import AnyResource
 from weft.model.route import RouteRule, RouteSpec
@@ -51,6 +52,7 @@ def inconsistencies(resources: Iterable[AnyResource]) -> list[Inconsistency]:
         *_second_broker(resources),
         *_gateways_that_are_agents(resources),
         *_dead_letters_without_topic(resources),
+        *(Inconsistency(each.key, path, message) for each, path, message in llm_inconsistencies(resources)),
         *_egress_twice(each for each in resources if isinstance(each.spec, EgressSpec)),
     ]
 

@@ -7,11 +7,14 @@ from collections.abc import Callable, Iterator, Mapping
 from weft.errors import InvalidRequest
 from weft.model.access import AccessPolicySpec, AccessRule, Action, Effect
 from weft.model.agent_spec import AgentSpec
+from weft.model.budget import BudgetSpec
 from weft.model.decision import RESERVED_POLICY_NAMES
 from weft.model.egress import EgressMode, EgressSpec
 from weft.model.gateway import GatewaySpec
+from weft.model.llm_contradictions import of_budget, of_pool
 from weft.model.message_broker import BrokerSpec
 from weft.model.messaging_contradictions import of_broker, of_channel, of_gateway
+from weft.model.model_pool import ModelPoolSpec
 from weft.model.names import check_type
 from weft.model.queue import QueueSpec
 from weft.model.resource import AnyResource
@@ -144,4 +147,6 @@ _CHECKS: Mapping[type[Spec], Callable[[AnyResource], Iterator[Contradiction]]] =
     QueueSpec: of_channel,
     BrokerSpec: of_broker,
     GatewaySpec: of_gateway,
+    ModelPoolSpec: of_pool,
+    BudgetSpec: of_budget,
 }
