@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 
 AGAIN = "x-weft-llm-again"
+PROVIDER = "x-weft-llm-provider"
 MODE = "x-mode"
 """How the first attempt is answered, and behind a space the second."""
 
@@ -59,7 +60,7 @@ class StreamingProvider:
         """Answer one request. Whether there may be another."""
         head = (await reader.readuntil(b"\r\n\r\n")).decode().split("\r\n")[1:-2]
         headers = {name.lower(): value for name, _, value in (line.partition(": ") for line in head)}
-        body = await reader.readexactly(int(headers.get("content-length", "0")))
+        body = await _body(reader, headers)
         self.requests.append((headers, body))
         first, _, second = headers.get(MODE, "").partition(" ")
         mode, _, detail = (second if AGAIN in headers else first).partition("=")
@@ -68,6 +69,16 @@ class StreamingProvider:
             return True
         writer.write(SSE)
         return await _streams.get(mode, _complete)(reader, writer, detail)
+
+
+async def _body(reader: asyncio.StreamReader, headers: dict[str, str]) -> bytes:
+    if headers.get("transfer-encoding") != "chunked":
+        return await reader.readexactly(int(headers.get("content-length", "0")))
+    body = b""
+    while size := int(await reader.readline(), 16):
+        body += (await reader.readexactly(size + 2))[:-2]
+    await reader.readline()
+    return body
 
 
 async def _complete(_: asyncio.StreamReader, writer: asyncio.StreamWriter, detail: str) -> bool:

@@ -19,6 +19,8 @@ from tests.integration.streaming_provider import (
     AGAIN,
     DONE,
     EVENTS,
+    MODE,
+    PROVIDER,
     StreamingProvider,
     event,
     streaming_provider,
@@ -32,7 +34,11 @@ from weft.native import MODULE, stream_guard
 from weft.sidecar.envoy import envoy_program
 
 LIMIT = 30.0
-MAX_BODY = 100_000
+MAX_BODY = 1_500_000
+"""Bytes, of the route."""
+MOST = 5_000_000
+"""Bytes, of the guard."""
+STREAMED = b'{"stream" :\ttrue}'
 HOST = "127.0.0.1"
 T = "type.googleapis.com/envoy."
 
@@ -58,20 +64,25 @@ def _listener(name: str, filters: list[dict[str, Any]], host: dict[str, Any], **
     return {"name": name, "filter_chains": [{"filters": [manager]}], **where}
 
 
-def _inner(name: str, provider: str) -> dict[str, Any]:
-    route = {"cluster": "provider", "timeout": "0s", "retry_policy": {"per_try_idle_timeout": "0.5s"}}
-    host = {
-        "routes": [{"match": {"prefix": "/"}, "route": route}],
-        "response_headers_to_add": [{"header": {"key": "x-weft-llm-provider", "value": provider}}],
-    }
-    return _listener(name, [], host, internal_listener={})
+def _inner() -> dict[str, Any]:
+    """Behind the guard: the second attempt is answered by provider `two`."""
+    action = {"cluster": "provider", "timeout": "0s", "retry_policy": {"per_try_idle_timeout": "0.5s"}}
+    first, second = (
+        {
+            "match": {
+                "prefix": "/",
+                "headers": [{"name": AGAIN, "present_match": True, "invert_match": not again}],
+            },
+            "route": action,
+            "response_headers_to_add": [{"header": {"key": PROVIDER, "value": provider}}],
+        }
+        for again, provider in ((False, "one"), (True, "two"))
+    )
+    return _listener("streams", [], {"routes": [first, second]}, internal_listener={})
 
 
 def _guarding() -> dict[str, Any]:
-    text = {
-        "@type": "type.googleapis.com/google.protobuf.StringValue",
-        "value": f"streams again {MAX_BODY}",
-    }
+    text = {"@type": "type.googleapis.com/google.protobuf.StringValue", "value": f"streams {MOST}"}
     guard = _typed(
         "guard",
         "extensions.filters.http.dynamic_modules.v3.DynamicModuleFilter",
@@ -81,8 +92,8 @@ def _guarding() -> dict[str, Any]:
         terminal_filter=True,
     )
     action = _typed("guard", "extensions.filters.http.composite.v3.ExecuteFilterAction", typed_config=guard)
-    header = _typed("stream", "type.matcher.v3.HttpRequestHeaderMatchInput", header_name="x-weft-llm-stream")
-    wanted = {"single_predicate": {"input": header, "value_match": {"exact": "1"}}}
+    method = _typed("method", "type.matcher.v3.HttpRequestHeaderMatchInput", header_name=":method")
+    wanted = {"single_predicate": {"input": method, "value_match": {"exact": "POST"}}}
     return _typed(
         "composite",
         "extensions.common.matching.v3.ExtensionWithMatcher",
@@ -107,11 +118,9 @@ def _at(port: int) -> dict[str, Any]:
 
 
 def _config(port: int, provider: int, admin: Path) -> dict[str, Any]:
-    inner = [
-        _cluster(name, {"envoy_internal_address": {"server_listener_name": name}}, "http2_protocol_options")
-        for name in ("streams", "again")
-    ]
+    inner = {"envoy_internal_address": {"server_listener_name": "streams"}}
     direct = {"match": {"prefix": "/"}, "route": {"cluster": "provider", "timeout": "0s"}}
+    door = {"routes": [direct], "request_body_buffer_limit": MAX_BODY}
     return {
         "admin": {"address": {"pipe": {"path": str(admin)}}},
         "bootstrap_extensions": [
@@ -119,11 +128,13 @@ def _config(port: int, provider: int, admin: Path) -> dict[str, Any]:
         ],
         "static_resources": {
             "listeners": [
-                _listener("door", [_guarding()], {"routes": [direct]}, address=_at(port)),
-                _inner("streams", "one"),
-                _inner("again", "two"),
+                _listener("door", [_guarding()], door, address=_at(port)),
+                _inner(),
             ],
-            "clusters": [_cluster("provider", _at(provider), "http_protocol_options"), *inner],
+            "clusters": [
+                _cluster("provider", _at(provider), "http_protocol_options"),
+                _cluster("streams", inner, "http2_protocol_options"),
+            ],
         },
     }
 
@@ -141,10 +152,9 @@ class Door:
         self._admin = admin
         self._envoy = envoy
 
-    async def call(self, mode: str, *, stream: str = "1", endpoint: str = "chat") -> httpx.Response:
+    async def call(self, mode: str, *, path: str = "/v1/x", body: bytes = STREAMED) -> httpx.Response:
         """Have the provider answer as `mode` says."""
-        headers = {"x-mode": mode, "x-weft-llm-stream": stream, "x-weft-llm-endpoint": endpoint}
-        return await self.client.post("/v1/x", headers=headers, json={"stream": True})
+        return await self.client.post(path, headers={MODE: mode}, content=body)
 
     async def open_calls(self) -> int:
         """How many are under way in Envoy, on either side."""
@@ -249,9 +259,9 @@ async def test_an_answer_that_breaks_off_before_its_first_event_is_asked_for_onc
 ) -> None:
     answer = await door.call(f"{mode} complete")
     assert (answer.status_code, answer.content) == (200, EVENTS + DONE)
-    assert answer.headers["x-weft-llm-provider"] == "two"
+    assert answer.headers[PROVIDER] == "two"
     (first, body), (second, same_body) = door.provider.requests[-2:]
-    assert body == same_body == b'{"stream":true}'
+    assert body == same_body == STREAMED
     assert (first.get(AGAIN), second[AGAIN]) == (None, "one")
 
 
@@ -264,7 +274,7 @@ async def test_an_answer_that_breaks_off_twice_before_it_began_is_a_502(door: Do
 
 
 async def test_the_last_event_of_a_response_is_an_error_as_that_api_has_it(door: Door) -> None:
-    answer = await door.call("fin", endpoint="responses")
+    answer = await door.call("fin", path="/v1/responses")
     kind, data = answer.content.removeprefix(EVENTS).decode().splitlines()[:2]
     assert kind == "event: error"
     assert json.loads(data.removeprefix("data: ")) == {
@@ -278,10 +288,27 @@ async def test_the_last_event_of_a_response_is_an_error_as_that_api_has_it(door:
 
 @pytest.mark.parametrize(("mode", "status"), [("json", 200), ("503", 503)])
 async def test_what_is_no_stream_of_events_passes_as_it_is(door: Door, mode: str, status: int) -> None:
-    guarded, direct = await door.call(mode), await door.call(mode, stream="0")
+    guarded, direct = await door.call(mode), await door.call(mode, body=b"{}")
     assert guarded.status_code == direct.status_code == status
     assert guarded.content == direct.content
-    assert {*guarded.headers} - {*direct.headers} == {"x-weft-llm-provider"}
+    assert {*guarded.headers} - {*direct.headers} == {PROVIDER}
+
+
+@pytest.mark.parametrize("body", [b'{"x": "\\"stream\\": true"}', b'{"stream": false}', b"", b'"stream"'])
+async def test_a_request_that_asks_for_no_stream_passes_the_guard_by(door: Door, body: bytes) -> None:
+    answer = await door.call("complete", body=body)
+    assert PROVIDER not in answer.headers
+    assert door.provider.requests[-1][1] == body
+
+
+async def test_a_request_that_comes_in_pieces_is_guarded_too(door: Door) -> None:
+    async def pieces() -> AsyncIterator[bytes]:
+        for each in (b'{"x": "' + b"x" * 50_000, b'", "str', b'eam"', b": tru", b"e}"):
+            yield each
+            await asyncio.sleep(0)
+
+    answer = await door.client.post("/v1/x", headers={MODE: "fin"}, content=pieces())
+    assert _error(answer, behind=EVENTS)["code"] == "stream_broken"
 
 
 async def test_an_event_too_long_to_be_held_passes_as_it_is(door: Door) -> None:
@@ -289,24 +316,25 @@ async def test_an_event_too_long_to_be_held_passes_as_it_is(door: Door) -> None:
     assert answer.content == b"data: " + b"x" * (3 << 20) + b"\n\n" + DONE
 
 
-async def test_a_request_larger_than_the_bound_is_refused_in_the_providers_format(door: Door) -> None:
-    headers = {"x-weft-llm-stream": "1"}
-    answer = await door.client.post("/v1/x", headers=headers, content=b"x" * (MAX_BODY + 1))
+async def test_a_request_larger_than_its_route_allows_is_refused_in_the_providers_format(door: Door) -> None:
+    answer = await door.call("complete", body=b"x" * (MAX_BODY + 1))
     assert (answer.status_code, answer.headers["x-weft-error"]) == (413, "request_too_large")
     assert answer.json()["error"]["code"] == "request_too_large"
 
 
 async def test_a_client_that_leaves_midway_frees_its_provider(door: Door) -> None:
-    headers = {"x-mode": "silent", "x-weft-llm-stream": "1"}
-    async with door.client.stream("POST", "/v1/x", headers=headers) as answer:
+    async with door.client.stream("POST", "/v1/x", headers={MODE: "silent"}, content=STREAMED) as answer:
         async for _ in answer.aiter_bytes():
             break
     await _until(lambda: _none_open(door))
 
 
+_FLOOD = b'POST /v1/x HTTP/1.1\r\nhost: x\r\nx-mode: flood\r\ncontent-length: 15\r\n\r\n{"stream":true}'
+
+
 async def test_a_client_that_does_not_read_is_disconnected(door: Door) -> None:
     reader, writer = await asyncio.open_connection(HOST, door.port, limit=1024)
-    writer.write(b"POST /v1/x HTTP/1.1\r\nhost: x\r\nx-mode: flood\r\nx-weft-llm-stream: 1\r\n\r\n")
+    writer.write(_FLOOD)
     await reader.readuntil(b"\r\n\r\n")
     await _until(lambda: _none_open(door))
     writer.close()
@@ -314,12 +342,11 @@ async def test_a_client_that_does_not_read_is_disconnected(door: Door) -> None:
 
 @pytest.mark.parametrize("mode", ["fin", "rst", "fin=0 rst=0"])
 async def test_the_openai_package_raises_what_happened(door: Door, mode: str) -> None:
-    headers = {"x-mode": mode, "x-weft-llm-stream": "1"}
     got: list[str | None] = []
 
     async def answer(client: openai.AsyncOpenAI) -> None:
         async for chunk in await client.chat.completions.create(
-            model="m", messages=[{"role": "user", "content": "hi"}], stream=True, extra_headers=headers
+            model="m", messages=[{"role": "user", "content": "hi"}], stream=True, extra_headers={MODE: mode}
         ):
             got.append(chunk.choices[0].delta.content)  # noqa: PERF401  # what came before it raises
 

@@ -56,8 +56,8 @@ static void response_ended(void) {
   if (draw(4)) destroy();
 }
 
-static header request[] = {{":method", 7, "POST", 4}, {":path", 5, "/v1/x", 5}, {"accept-encoding", 15, "gzip", 4},
-                           {ENDPOINT_HEADER, 19, "responses", 9}};
+static header request[] = {{":method", 7, "POST", 4}, {":path", 5, "/v1/responses", 13}, {"accept-encoding", 15, "gzip", 4},
+                           {"host", 4, "llm.mesh", 8}};
 
 size_t ENVOY(get_headers_size)(void* envoy, int which) {
   CHECK(envoy == &now && which == REQUEST_HEADERS);
@@ -81,13 +81,18 @@ bool ENVOY(get_body_chunks)(void* envoy, int which, text* chunks) {
   return true;
 }
 
+uint64_t ENVOY(get_buffer_limit)(void* envoy) {
+  CHECK(envoy == &now);
+  return draw(3) ? 0 : 40;
+}
+
 static void some_answer(unsigned steps);
 
 int ENVOY(filter_start_http_stream)(void* envoy, uint64_t* stream, text cluster, header* headers, size_t count,
                                     text body, bool end, uint64_t timeout_ms) {
   CHECK(envoy == &now && !now.destroyed && !now.ended && end && timeout_ms == 0 && cluster.length > 0);
   for (size_t i = 0; i < count; i++) CHECK(!named(&headers[i], "accept-encoding"));
-  for (size_t i = 0; i < body.length; i++) CHECK(body.at[i] == 'b');
+  CHECK(memmem(body.at, body.length, "stream", 6));
   if (draw(10) == 0) return 1;
   now.stream = *stream = ++now.number;
   if (draw(3) == 0) some_answer(draw(6));  // inside of the call that starts it
@@ -225,13 +230,19 @@ static void some_answer(unsigned steps) {
 static void one_call(const void* config) {
   now.filter = (guard*)envoy_dynamic_module_on_http_filter_new(config, &now);
   if (now.filter == NULL) return;
-  static const char body[] = "bbbbbbbbbbbbbbbb";
-  envoy_dynamic_module_on_http_filter_request_headers(&now, now.filter, draw(10) == 0);
-  for (unsigned i = draw(4); i > 0 && !now.destroyed; i--) {
-    piece_count = draw(3);
-    for (size_t j = 0; j < piece_count; j++) pieces[j] = (text){body, draw(16)};
-    envoy_dynamic_module_on_http_filter_request_body(&now, now.filter, i == 1);
+  static const char body[] = "{\"stream\" , \"stream\" : true}";
+  size_t length = draw(8) ? sizeof body - 1 : draw(sizeof body), sent = 0;
+  envoy_dynamic_module_on_http_filter_request_headers(&now, now.filter, draw(20) == 0);
+  while (sent < length && !now.destroyed) {
+    piece_count = 1 + draw(2);
+    for (size_t i = 0; i < piece_count; i++) {
+      size_t piece = draw((unsigned)(length - sent) + 1);
+      pieces[i] = (text){body + sent, piece};
+      sent += piece;
+    }
+    envoy_dynamic_module_on_http_filter_request_body(&now, now.filter, sent == length && draw(8));
   }
+  if (!now.destroyed && draw(4)) envoy_dynamic_module_on_http_filter_request_trailers(&now, now.filter);
   for (unsigned i = draw(3); i > 0 && !now.destroyed && now.stream != 0; i--) some_answer(draw(30));
   // What was sent as events ends with one: the guard's own, or the provider's.
   if (now.ended && !now.disconnected && now.sent.length > 60) {
@@ -244,10 +255,10 @@ static void one_call(const void* config) {
 int main(int count, char** arguments) {
   CHECK(count == 3);
   random_state = strtoull(arguments[1], NULL, 10);
-  static const char* const wrong[] = {"", "a", "a b", "a b c", "a b 1 2", " b 1", "a b 11111111111", "a b -1"};
+  static const char* const wrong[] = {"", "a", "a b", "a 1 2", " 1", "a ", "a 11111111111", "a -1", "a 0x1"};
   for (size_t i = 0; i < sizeof wrong / sizeof *wrong; i++)
     CHECK(envoy_dynamic_module_on_http_filter_config_new(NULL, text_of("x"), text_of(wrong[i])) == NULL);
-  const void* config = envoy_dynamic_module_on_http_filter_config_new(NULL, text_of("x"), text_of("one two 48"));
+  const void* config = envoy_dynamic_module_on_http_filter_config_new(NULL, text_of("x"), text_of("streams 48"));
   CHECK(config != NULL);
   for (unsigned long rounds = strtoul(arguments[2], NULL, 10); rounds > 0; rounds--) {
     failing_memory = draw(4) ? 0 : 20;

@@ -1,26 +1,29 @@
-// The stream guard: an HTTP filter for Envoy, the last one of calls to models whose answers are streamed.
+// The stream guard: an HTTP filter for Envoy, the first one of calls to models.
 //
 // A streamed answer that breaks off reaches the client as a broken connection, and most clients say no more of
-// it than that. The guard opens the call's stream itself, to a cluster `first`, hands on what comes event by
-// event, and when the stream breaks it says so in a last event that is well-formed. Until the first whole event
-// nothing goes to the client, so that what breaks before can be tried once more, at a cluster `again`.
+// it than that. Where a request asks for a stream, the guard opens one itself, to a cluster that leads to the
+// same filters again, without the guard; it hands on what comes event by event, and when the stream breaks it
+// says so in a last event that is well-formed. Until the first whole event nothing goes to the client: what
+// breaks before is tried once more, with a header that names who broke off. All other requests pass it by.
 //
-//                 the request is whole            a whole event came
-//     GATHERING --------------------> WAITING --------------------> RELAYING --------> ENDED
-//         |                           |  ^  |                           |  the answer ended, or it broke:
-//         | larger than allowed: 413  |  |  | not a stream of events,   |  then behind an event that says so
-//         v                           |  |  | or no answer at all       |
-//       ENDED                  broke, once  v                           v the client does not read: reset
-//                                           PASSING ------------------> ENDED
-//                                broke twice: 502, ENDED                  the answer ended, or it broke: reset
+//               the request is whole            a whole event came
+//     GATHERING ------------------> WAITING --------------------> RELAYING ---------> ENDED
+//      |     |                       |  ^ |                           |  the answer ended, or it broke:
+//      |     | larger than           |  | | not a stream of events,   |  then behind an event that says so
+//      |     v allowed: 413          +--+ | or no answer at all       v
+//      |   ENDED            broke, once   v                        ENDED  the client does not read: reset
+//      | no stream       broke twice:  PASSING ---------> ENDED
+//      v is asked for     502, ENDED            the answer ended, or it broke: reset
+//    ASIDE
 //
 // Envoy destroys its filter in any state, and within any call that ends the response. So every event holds the
 // guard while it runs (`enter`, `leave`), and looks at the state after each such call.
 //
-// Bounds: the request's body is that of the configuration, an event that is not yet whole MAX_EVENT (what is
-// longer is handed on in parts, and a break within it is a broken connection as it were without the guard), and
-// what Envoy keeps for a client that does not read MAX_AHEAD, beyond which the client is disconnected: the ABI
-// has no way to have the provider wait. Where there is no memory, the client gets what it would after a break.
+// Bounds: the request's body is that of its route, and never more than the configuration says; an event that is
+// not yet whole MAX_EVENT (what is longer is handed on in parts, and a break within it is a broken connection,
+// as it were without the guard), and what Envoy keeps for a client that does not read MAX_AHEAD, beyond which
+// the client is disconnected: the ABI has no way to have the provider wait. Where there is no memory, the client
+// gets what it would after a break.
 #include <stdio.h>
 #include <strings.h>
 
@@ -36,16 +39,15 @@
 
 #define DETAILS ((text){"weft_stream_guard", 17})
 #define PROVIDER_HEADER "x-weft-llm-provider"
-#define ENDPOINT_HEADER "x-weft-llm-endpoint"
+#define RESPONSES_PATH "/v1/responses"
 #define AGAIN_HEADER "x-weft-llm-again"
 
 typedef struct {
-  char* words;                    // the configuration's text, cut into words
-  const char* cluster[ATTEMPTS];  // `first`, `again`
+  char* cluster;
   size_t max_body;
 } settings;
 
-typedef enum { GATHERING, WAITING, RELAYING, PASSING, ENDED } state;
+typedef enum { GATHERING, ASIDE, WAITING, RELAYING, PASSING, ENDED } state;
 
 typedef struct {
   int holders;  // Envoy, until it destroys its filter, and events under way
@@ -141,7 +143,7 @@ static void send_data(guard* g, text data, bool end) {
 
 static void refuse_size(guard* g) {
   answer_instead(g, 413,
-                 "{\"error\":{\"message\":\"the request is larger than any model pool takes\","
+                 "{\"error\":{\"message\":\"the body is larger than any pool of the mesh takes\","
                  "\"type\":\"invalid_request_error\",\"param\":null,\"code\":\"request_too_large\"}}");
 }
 
@@ -209,7 +211,7 @@ static size_t request_headers(guard* g, header* headers, char* length_text, size
     if (named(&all[i], "accept-encoding") || named(&all[i], "content-length") ||
         named(&all[i], "transfer-encoding") || named(&all[i], AGAIN_HEADER))
       continue;
-    if (named(&all[i], ENDPOINT_HEADER)) g->responses = is(all[i].value, all[i].value_length, "responses");
+    if (named(&all[i], ":path")) g->responses = begins(all[i].value, all[i].value_length, RESPONSES_PATH);
     headers[count++] = all[i];
   }
   if (g->body.length > 0) {
@@ -227,7 +229,7 @@ static bool open_stream(guard* g) {
   size_t count = request_headers(g, headers, length_text, sizeof length_text);
   if (count == 0) return false;
   forget_answer(g);
-  text cluster = text_of(g->settings->cluster[g->attempts - 1]), body = {g->body.at, g->body.length};
+  text cluster = text_of(g->settings->cluster), body = {g->body.at, g->body.length};
   uint64_t stream = 0;
   g->state = WAITING;
   g->stream = 0;
@@ -379,14 +381,6 @@ static void take_data(guard* g, const text* data, size_t count, bool end) {
 
 // ---- Events of the filter
 
-static const char* next_word(char** rest) {
-  char* word = *rest;
-  char* space = strchr(word, ' ');
-  *rest = space ? space + 1 : word + strlen(word);
-  if (space) *space = 0;
-  return word;
-}
-
 static bool parse_size(const char* word, size_t* size) {
   if (*word == 0 || strlen(word) > 10) return false;
   for (*size = 0; *word; word++) {
@@ -400,25 +394,23 @@ EVENT(const char*, program_init)(void) { return ABI_VERSION; }
 
 EVENT(void, http_filter_config_destroy)(const void* config) {
   settings* s = (settings*)config;
-  free(s->words);
+  free(s->cluster);
   free(s);
 }
 
-// `FIRST AGAIN MAX_BODY`: two clusters, and bytes. Envoy refuses the configuration if it is none.
+// `CLUSTER MAX_BODY`: where streams are opened, and bytes. Envoy refuses the configuration if it is none.
 EVENT(const void*, http_filter_config_new)(void* envoy, text name, text config) {
   (void)envoy, (void)name;
   settings* s = calloc(1, sizeof *s);
-  char* words = malloc(config.length + 1);
-  if (s == NULL || words == NULL) {
-    free(s);
-    free(words);
-    return NULL;
+  if (s == NULL) return NULL;
+  s->cluster = malloc(config.length + 1);
+  if (s->cluster != NULL) {
+    memcpy(s->cluster, config.at, config.length);
+    s->cluster[config.length] = 0;
+    char* space = strchr(s->cluster, ' ');
+    if (space != NULL) *space = 0;
+    if (space != NULL && *s->cluster && parse_size(space + 1, &s->max_body)) return s;
   }
-  s->words = words;
-  memcpy(words, config.at, config.length);
-  words[config.length] = 0;
-  for (int i = 0; i < ATTEMPTS; i++) s->cluster[i] = next_word(&words);
-  if (*s->cluster[0] && *s->cluster[1] && parse_size(next_word(&words), &s->max_body) && *words == 0) return s;
   envoy_dynamic_module_on_http_filter_config_destroy(s);
   return NULL;
 }
@@ -438,16 +430,48 @@ EVENT(void, http_filter_destroy)(const void* filter) {
   leave(g);
 }
 
+static bool is_space(char each) { return each == ' ' || each == '\t' || each == '\n' || each == '\r'; }
+
+// Whether somewhere in JSON there is `"stream": true`: quotes inside of strings are escaped, so no text looks
+// like it. Where it is not that of the request itself, an answer comes that is no stream, and passes.
+static bool asks_for_stream(const bytes* body) {
+  static const char key[] = "\"stream\"";
+  const char *at = body->at, *end = body->at + body->length;
+  while (at < end && (at = memmem(at, (size_t)(end - at), key, sizeof key - 1)) != NULL) {
+    at += sizeof key - 1;
+    while (at < end && is_space(*at)) at++;
+    if (at == end || *at != ':') continue;
+    for (at++; at < end && is_space(*at);) at++;
+    if (begins(at, (size_t)(end - at), "true")) return true;
+  }
+  return false;
+}
+
+// The request is whole.
+static void decide(guard* g) {
+  if (asks_for_stream(&g->body)) {
+    try_providers(g);
+  } else {
+    g->state = ASIDE;
+    bytes_free(&g->body);
+  }
+}
+
 EVENT(int, http_filter_request_headers)(void* envoy, const void* filter, bool end) {
   (void)envoy;
-  guard* g = enter(filter);
-  if (end && g->state == GATHERING) try_providers(g);
-  leave(g);
-  return STOP;
+  if (!end) return STOP;
+  ((guard*)filter)->state = ASIDE;
+  return CONTINUE;
+}
+
+static size_t max_body(guard* g) {
+  uint64_t of_route = ENVOY(get_buffer_limit)(g->envoy);  // 0: none
+  return of_route > 0 && of_route < g->settings->max_body ? (size_t)of_route : g->settings->max_body;
 }
 
 static bool gather(guard* g, const text* chunk) {
-  return chunk->length <= g->settings->max_body && g->body.length <= g->settings->max_body - chunk->length &&
+  size_t most = max_body(g);
+  return chunk->length <= most && g->body.length <= most - chunk->length &&
          bytes_add(&g->body, chunk->at, chunk->length);
 }
 
@@ -465,17 +489,19 @@ EVENT(int, http_filter_request_body)(void* envoy, const void* filter, bool end) 
   (void)envoy;
   guard* g = enter(filter);
   if (g->state == GATHERING) gather_body(g);
-  if (end && g->state == GATHERING) try_providers(g);
+  if (end && g->state == GATHERING) decide(g);
+  state now = g->state;
   leave(g);
-  return STOP_WITHOUT_BUFFER;
+  return now == ASIDE ? CONTINUE : now == GATHERING ? STOP_AND_BUFFER : STOP_WITHOUT_BUFFER;
 }
 
 EVENT(int, http_filter_request_trailers)(void* envoy, const void* filter) {
   (void)envoy;
   guard* g = enter(filter);
-  if (g->state == GATHERING) try_providers(g);
+  if (g->state == GATHERING) decide(g);
+  state now = g->state;
   leave(g);
-  return STOP;
+  return now == ASIDE ? CONTINUE : STOP;
 }
 
 EVENT(void, http_filter_http_stream_headers)(void* envoy, const void* filter, uint64_t stream,
