@@ -84,11 +84,13 @@ class LlmMetrics:
         )
         self._leading = Gauge("weft_llm_leading", "1 on the replica that schedules.", registry=registry)
         self._tenants: dict[str, set[str]] = {}
+        self._counted: dict[tuple[str, ...], Counter] = {}
+        """Counters by metric and labels: to find one takes longer than to count."""
         self._shown: dict[str, PoolFigures] = {}
 
     def admitted(self, pool: str, waited: float) -> None:
         """A call may start, `waited` seconds after it asked."""
-        self._calls.labels(pool, _ADMITTED).inc()
+        self._count("calls", self._calls, pool, _ADMITTED)
         self._wait.labels(pool).observe(waited)
 
     def refused(self, pool: str, reason: Reason, waited: float) -> None:
@@ -98,14 +100,16 @@ class LlmMetrics:
 
     def ended(self, end: Ended) -> None:
         """A call is over."""
-        self._ended.labels(end.pool, "true" if end.call_id is None else "false").inc()
+        self._count("ended", self._ended, end.pool, "true" if end.call_id is None else "false")
         tenant = self._tenant(end.pool, end.tenant)
         charged = charge(end)
         if charged.usage is not None:
-            self._tokens.labels(end.pool, tenant, "prompt").inc(charged.usage.prompt_tokens)
-            self._tokens.labels(end.pool, tenant, "completion").inc(charged.usage.completion_tokens)
+            self._count("tokens", self._tokens, end.pool, tenant, "prompt", by=charged.usage.prompt_tokens)
+            self._count(
+                "tokens", self._tokens, end.pool, tenant, "completion", by=charged.usage.completion_tokens
+            )
         elif charged.estimated_tokens:
-            self._tokens.labels(end.pool, tenant, "estimated").inc(charged.estimated_tokens)
+            self._count("tokens", self._tokens, end.pool, tenant, "estimated", by=charged.estimated_tokens)
 
     def attempt_failed(self, attempt: Attempt) -> None:
         """A provider failed."""
@@ -143,6 +147,13 @@ class LlmMetrics:
             self._under_way.remove(pool, each.name)
         for metric in (self._waiting, self._contended, self._leases):
             metric.remove(pool)
+
+    def _count(self, name: str, metric: Counter, *labels: str, by: int = 1) -> None:
+        key = (name, *labels)
+        counter = self._counted.get(key)
+        if counter is None:
+            counter = self._counted[key] = metric.labels(*labels)
+        counter.inc(by)
 
     def _tenant(self, pool: str, tenant: str) -> str:
         known = self._tenants.setdefault(pool, set())

@@ -35,16 +35,17 @@ class Peers:
         """`revoked` is asked by SPIFFE ID."""
         self._trust_domain = trust_domain
         self._revoked = revoked
-        self._known: dict[bytes, tuple[Svid, Peer]] = {}
+        self._known: dict[bytes, tuple[float, Peer]] = {}
+        """By certificate: until when it holds, and whose it is."""
 
     def peer(self, context: AuthContext) -> Peer:
         """Who is there. Raises Unauthenticated, and Denied where it is no sidecar or was revoked."""
         shown = certificate_of(context)
         known = self._known.get(shown)
         now = time.time()
-        if known is None or now > known[0].not_after:
+        if known is None or now > known[0]:
             svid = svid_in(shown, self._trust_domain, now=now)
-            known = (svid, _peer(svid))
+            known = (svid.not_after, _peer(svid))
             while len(self._known) >= MAX_KNOWN:
                 del self._known[next(iter(self._known))]
             self._known[shown] = known

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from functools import lru_cache
 from typing import Final
 
 from envoy.config.core.v3.base_pb2 import HeaderValue, HeaderValueOption
@@ -17,6 +18,7 @@ from envoy.service.ext_proc.v3.external_processor_pb2 import (
 from google.protobuf.struct_pb2 import Struct
 
 from weft.controlplane.llm.call import Reason, Refusal
+from weft.controlplane.llm.call_ids import LENGTH
 from weft.model.llm_wire import CALL_HEADER, CLUSTER_HEADER, METADATA, order_cluster
 
 INVALID: Final = "invalid_request"
@@ -32,25 +34,29 @@ _TYPES = {
 _USELESS_AGAIN = frozenset({Reason.BUDGET, Reason.DEADLINE})
 """Refusals of which clients would think that they may try again at once."""
 
-GO_ON: Final = ProcessingResponse(request_headers=HeadersResponse()).SerializeToString()
-"""Nothing is changed."""
+_ANY_ID: Final = b"#" * LENGTH
+"""In no name of a pool or a provider."""
 
 
 def admitted(call_id: str, pool: str, provider: str) -> bytes:
     """The call `call_id` goes to `pool`, first to `provider`."""
+    return _admission(pool, provider).replace(_ANY_ID, call_id.encode())
+
+
+@lru_cache(maxsize=1024)
+def _admission(pool: str, provider: str) -> bytes:
+    """That of a call which has _ANY_ID. All ids are as long, so they can be put in its place in the bytes."""
+    mutation = HeaderMutation(
+        set_headers=[
+            _header(CALL_HEADER, _ANY_ID.decode()),
+            _header(CLUSTER_HEADER, order_cluster(pool, provider)),
+        ]
+    )
     response = ProcessingResponse(
         request_headers=HeadersResponse(
-            response=CommonResponse(
-                header_mutation=HeaderMutation(
-                    set_headers=[
-                        _header(CALL_HEADER, call_id),
-                        _header(CLUSTER_HEADER, order_cluster(pool, provider)),
-                    ]
-                ),
-                clear_route_cache=True,
-            )
+            response=CommonResponse(header_mutation=mutation, clear_route_cache=True)
         ),
-        dynamic_metadata=_metadata(call_id),
+        dynamic_metadata=_metadata(_ANY_ID.decode()),
     )
     return _encoded(response)
 

@@ -108,19 +108,20 @@ def ended_call(entry: Any, peer: Peer, pools: Pools, now: float) -> Ended | None
 
 
 def failed_attempt(entry: Any, pools: Pools, now: float) -> Attempt | None:
-    """The failed attempt that an entry of ATTEMPT_LOG is about; None if it is about no provider."""
+    """The failed attempt that an entry of ATTEMPT_LOG is about; None if it is about no provider.
+
+    An attempt has none of the call's metadata: where it went says all that is to be known.
+    """
     common, response = entry.common_properties, entry.response
-    pool = pools.get(_text(_fields(common), "pool"))
-    if pool is None:
-        return None
-    provider = _provider(response.response_headers, common, pool)
-    if provider is None:
+    called = parse_provider_cluster(common.upstream_cluster)
+    pool = pools.get(called[0]) if called is not None else None
+    if called is None or pool is None or pool.provider(called[1]) is None:
         return None
     status = response.response_code.value if response.HasField("response_code") else 0
     # Without a byte of an answer the status is one that Envoy made up.
     answered = common.HasField("time_to_first_upstream_rx_byte")
     news = rate_limit_news(response.response_headers, now)
-    return Attempt(pool.name, provider, status if answered else 0, news, now)
+    return Attempt(pool.name, called[1], status if answered else 0, news, now)
 
 
 def _fields(common: Any) -> Any:
@@ -139,7 +140,7 @@ def _call_id(fields: Any, peer: Peer) -> str | None:
 def _text(fields: Any, name: str) -> str:
     if name not in fields:
         return ""
-    value = str(fields[name].string_value)
+    value: str = fields[name].string_value
     return value if len(value) <= MAX_VALUE_LENGTH else ""
 
 
@@ -147,11 +148,11 @@ def _number(fields: Any, name: str) -> int | None:
     if name not in fields:
         return None
     field = fields[name]
-    if field.WhichOneof("kind") == "string_value":
-        text = field.string_value
+    text: str = field.string_value
+    if text:
         return min(int(text), MAX_COUNT) if text.isascii() and text.isdecimal() and len(text) <= 12 else None
-    value = field.number_value
-    return min(int(value), MAX_COUNT) if math.isfinite(value) and value >= 0 else None
+    value: float = field.number_value
+    return int(value) if 0 <= value <= MAX_COUNT else None
 
 
 def _usage(fields: Any) -> Usage | None:
