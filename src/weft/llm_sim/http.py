@@ -224,7 +224,8 @@ class Connection(asyncio.Protocol):
 
     def write(self, data: bytes) -> None:
         """Go on with an answer that has begun."""
-        self._write(b"%x\r\n%b\r\n" % (len(data), data) if self._chunked else data)
+        if data:  # an empty chunk would be the end
+            self._write(b"%x\r\n%b\r\n" % (len(data), data) if self._chunked else data)
 
     def finish(self) -> None:
         """End an answer that has begun."""
