@@ -17,6 +17,7 @@ from benchmarks import (
     convergence,
     event_rate,
     latency,
+    llm_rate,
     memory,
     policy_cost,
     push,
@@ -50,6 +51,7 @@ BENCHMARKS: dict[str, Callable[..., Awaitable[Result]]] = {
     "queue-latency": queue_latency.measure,
     "queue-memory": queue_memory.measure,
     "seed": seed_case.measure,
+    "llm": llm_rate.measure,
 }
 
 _MIN_WIDTH = 120

@@ -9,7 +9,7 @@ import shutil
 import sys
 from asyncio.subprocess import DEVNULL
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryFile
 
@@ -31,6 +31,9 @@ class Target:
 
     url: str
     destination: str = "bench"
+    body: str = BODY
+    key: str = field(default="", repr=False)
+    """Sent as a bearer token, if there is one; it reaches the load generator by its environment."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,10 +65,18 @@ async def closed_loop(guard: Guard, target: Target, *, connections: int, seconds
         return await _k6(guard, target, {"CONNECTIONS": str(connections)}, seconds)
     command = [
         wrk,
-        *("-t1", f"-c{connections}", f"-d{seconds}s", "-s", str(CONFIG / "load.lua")),
-        *(target.url, "--", target.destination, BODY),
+        *(
+            "-t1",
+            f"-c{connections}",
+            f"-d{seconds}s",
+            "--timeout",
+            f"{_SLACK:g}s",
+            "-s",
+            str(CONFIG / "load.lua"),
+        ),
+        *(target.url, "--", target.destination, target.body),
     ]
-    return await _run(guard, command, {}, seconds)
+    return await _run(guard, command, {"KEY": target.key}, seconds)
 
 
 def closed_loop_generator() -> str:
@@ -79,7 +90,8 @@ async def _k6(guard: Guard, target: Target, shape: Mapping[str, str], seconds: i
         "DURATION": f"{seconds}s",
         "URL": target.url,
         "DESTINATION": target.destination,
-        "BODY": BODY,
+        "BODY": target.body,
+        "KEY": target.key,
         **shape,
     }
     program = str(Path(sys.executable).with_name("k6"))

@@ -19,6 +19,7 @@ export const options = {
 };
 
 const headers = { 'content-type': 'application/json', 'x-weft-to': __ENV.DESTINATION };
+if (__ENV.KEY) headers.authorization = `Bearer ${__ENV.KEY}`;
 
 export default function () {
   http.post(__ENV.URL, __ENV.BODY, { headers });

@@ -4,6 +4,10 @@ function init(args)
   wrk.body = args[2]
   wrk.headers["content-type"] = "application/json"
   wrk.headers["x-weft-to"] = args[1]
+  local key = os.getenv("KEY")
+  if key ~= nil and key ~= "" then
+    wrk.headers["authorization"] = "Bearer " .. key
+  end
 end
 
 function done(summary, latency, requests)
