@@ -25,7 +25,7 @@ typedef struct {
 
 enum { REQUEST_HEADERS = 0, RECEIVED_REQUEST_BODY = 0 };
 enum { STREAM_STARTED = 0 };
-enum { CONTINUE = 0, STOP = 1, STOP_AND_BUFFER = 1, STOP_WITHOUT_BUFFER = 3 };
+enum { CONTINUE = 0, STOP = 1, STOP_WITHOUT_BUFFER = 3 };
 enum { LOCAL_RESET = 0 };
 
 // Callbacks: the calls that Envoy takes. `envoy` is its filter, as it comes with every event.
@@ -34,7 +34,8 @@ size_t ENVOY(get_headers_size)(void* envoy, int which);
 bool ENVOY(get_headers)(void* envoy, int which, header* headers);
 size_t ENVOY(get_body_chunks_size)(void* envoy, int which);
 bool ENVOY(get_body_chunks)(void* envoy, int which, text* chunks);
-uint64_t ENVOY(get_buffer_limit)(void* envoy);
+void ENVOY(set_dynamic_metadata_number)(void* envoy, text space, text key, double value);
+void ENVOY(set_dynamic_metadata_string)(void* envoy, text space, text key, text value);
 int ENVOY(filter_start_http_stream)(void* envoy, uint64_t* stream, text cluster, header* headers, size_t count,
                                     text body, bool end, uint64_t timeout_ms);
 void ENVOY(filter_reset_http_stream)(void* envoy, uint64_t stream);

@@ -1,29 +1,30 @@
-// The stream guard: an HTTP filter for Envoy, the first one of calls to models.
+// The stream guard: an HTTP filter for Envoy, the last one of calls to models whose answers are streamed.
 //
 // A streamed answer that breaks off reaches the client as a broken connection, and most clients say no more of
-// it than that. Where a request asks for a stream, the guard opens one itself, to a cluster that leads to the
-// same filters again, without the guard; it hands on what comes event by event, and when the stream breaks it
-// says so in a last event that is well-formed. Until the first whole event nothing goes to the client: what
-// breaks before is tried once more, with a header that names who broke off. All other requests pass it by.
+// it than that. The guard opens the call's stream itself, to a cluster that leads to the routes behind it; it
+// hands on what comes event by event, and when the stream breaks it says so in a last event that is well-formed.
+// Until the first whole event nothing goes to the client: what breaks before is tried once more, with a header
+// that names who broke off.
 //
 //               the request is whole            a whole event came
 //     GATHERING ------------------> WAITING --------------------> RELAYING ---------> ENDED
-//      |     |                       |  ^ |                           |  the answer ended, or it broke:
-//      |     | larger than           |  | | not a stream of events,   |  then behind an event that says so
-//      |     v allowed: 413          +--+ | or no answer at all       v
-//      |   ENDED            broke, once   v                        ENDED  the client does not read: reset
-//      | no stream       broke twice:  PASSING ---------> ENDED
-//      v is asked for     502, ENDED            the answer ended, or it broke: reset
-//    ASIDE
+//         |                          |  ^ |                           |  the answer ended, or it broke:
+//         | larger than              |  | | not a stream of events,   |  then behind an event that says so
+//         v allowed: 413             +--+ | or no answer at all       v
+//       ENDED               broke, once   v                        ENDED  the client does not read: reset
+//                        broke twice:  PASSING ---------> ENDED
+//                          502, ENDED            the answer ended, or it broke: reset
+//
+// For the log, the dynamic metadata of the call get `broken` (1: it broke off midway), `failed` (the provider
+// that broke off before its first event), and `first_token_us` (a header of the answer, which is taken out).
 //
 // Envoy destroys its filter in any state, and within any call that ends the response. So every event holds the
 // guard while it runs (`enter`, `leave`), and looks at the state after each such call.
 //
-// Bounds: the request's body is that of its route, and never more than the configuration says; an event that is
-// not yet whole MAX_EVENT (what is longer is handed on in parts, and a break within it is a broken connection,
-// as it were without the guard), and what Envoy keeps for a client that does not read MAX_AHEAD, beyond which
-// the client is disconnected: the ABI has no way to have the provider wait. Where there is no memory, the client
-// gets what it would after a break.
+// Bounds: the request's body is that of the configuration; an event that is not yet whole MAX_EVENT (what is
+// longer is handed on in parts, and a break within it is a broken connection, as it were without the guard); and
+// what Envoy keeps for a client that does not read MAX_AHEAD, beyond which the client is disconnected: the ABI
+// has no way to have the provider wait. Where there is no memory, the client gets what it would after a break.
 #include <stdio.h>
 #include <strings.h>
 
@@ -41,13 +42,15 @@
 #define PROVIDER_HEADER "x-weft-llm-provider"
 #define RESPONSES_PATH "/v1/responses"
 #define AGAIN_HEADER "x-weft-llm-again"
+#define FIRST_TOKEN_HEADER "x-weft-llm-first-token-us"
+#define METADATA text_of("weft.llm")
 
 typedef struct {
   char* cluster;
   size_t max_body;
 } settings;
 
-typedef enum { GATHERING, ASIDE, WAITING, RELAYING, PASSING, ENDED } state;
+typedef enum { GATHERING, WAITING, RELAYING, PASSING, ENDED } state;
 
 typedef struct {
   int holders;  // Envoy, until it destroys its filter, and events under way
@@ -179,6 +182,7 @@ static void write_error_event(const guard* g, char* event, size_t size) {
 
 // The end of an answer that broke off, or had a clean end without being complete.
 static void end_broken(guard* g) {
+  ENVOY(set_dynamic_metadata_number)(g->envoy, METADATA, text_of("broken"), 1);
   if (g->events.torn) {
     disconnect(g);  // nothing well-formed can follow half an event
     return;
@@ -261,14 +265,18 @@ static bool is_current(guard* g, uint64_t stream) {
 // The stream under way is no more, and its answer is not complete.
 static void broke(guard* g) {
   g->stream = 0;
-  if (g->state == PASSING)
+  if (g->state == PASSING) {
     disconnect(g);
-  else if (g->state == RELAYING)
+  } else if (g->state == RELAYING) {
     g->events.finished ? end_finished(g) : end_broken(g);
-  else if (g->starting)
-    g->failed = true;  // whoever starts it goes on
-  else
-    try_providers(g);
+  } else {
+    if (g->provider[0] != 0)
+      ENVOY(set_dynamic_metadata_string)(g->envoy, METADATA, text_of("failed"), text_of(g->provider));
+    if (g->starting)
+      g->failed = true;  // whoever starts it goes on
+    else
+      try_providers(g);
+  }
 }
 
 // ---- What comes from the stream
@@ -313,8 +321,12 @@ static bool keep_answer(guard* g, const header* headers, size_t count) {
     header each = {at, headers[i].name_length, at + headers[i].name_length, headers[i].value_length};
     at += each.name_length + each.value_length;
     if (named(&each, PROVIDER_HEADER)) keep_provider(g, each.value, each.value_length);
-    // An event may be added to the answer.
-    if (!g->is_events || !named(&each, "content-length")) g->answer[kept++] = each;
+    if (named(&each, FIRST_TOKEN_HEADER)) {
+      text said = {each.value, each.value_length};
+      ENVOY(set_dynamic_metadata_string)(g->envoy, METADATA, text_of("first_token_us"), said);
+    } else if (!g->is_events || !named(&each, "content-length")) {  // an event may be added to the answer
+      g->answer[kept++] = each;
+    }
   }
   g->answer_count = kept;
   return true;
@@ -430,48 +442,16 @@ EVENT(void, http_filter_destroy)(const void* filter) {
   leave(g);
 }
 
-static bool is_space(char each) { return each == ' ' || each == '\t' || each == '\n' || each == '\r'; }
-
-// Whether somewhere in JSON there is `"stream": true`: quotes inside of strings are escaped, so no text looks
-// like it. Where it is not that of the request itself, an answer comes that is no stream, and passes.
-static bool asks_for_stream(const bytes* body) {
-  static const char key[] = "\"stream\"";
-  const char *at = body->at, *end = body->at + body->length;
-  while (at < end && (at = memmem(at, (size_t)(end - at), key, sizeof key - 1)) != NULL) {
-    at += sizeof key - 1;
-    while (at < end && is_space(*at)) at++;
-    if (at == end || *at != ':') continue;
-    for (at++; at < end && is_space(*at);) at++;
-    if (begins(at, (size_t)(end - at), "true")) return true;
-  }
-  return false;
-}
-
-// The request is whole.
-static void decide(guard* g) {
-  if (asks_for_stream(&g->body)) {
-    try_providers(g);
-  } else {
-    g->state = ASIDE;
-    bytes_free(&g->body);
-  }
-}
-
 EVENT(int, http_filter_request_headers)(void* envoy, const void* filter, bool end) {
   (void)envoy;
-  if (!end) return STOP;
-  ((guard*)filter)->state = ASIDE;
-  return CONTINUE;
-}
-
-static size_t max_body(guard* g) {
-  uint64_t of_route = ENVOY(get_buffer_limit)(g->envoy);  // 0: none
-  return of_route > 0 && of_route < g->settings->max_body ? (size_t)of_route : g->settings->max_body;
+  guard* g = enter(filter);
+  if (end && g->state == GATHERING) try_providers(g);
+  leave(g);
+  return STOP;
 }
 
 static bool gather(guard* g, const text* chunk) {
-  size_t most = max_body(g);
-  return chunk->length <= most && g->body.length <= most - chunk->length &&
+  return chunk->length <= g->settings->max_body && g->body.length <= g->settings->max_body - chunk->length &&
          bytes_add(&g->body, chunk->at, chunk->length);
 }
 
@@ -489,19 +469,17 @@ EVENT(int, http_filter_request_body)(void* envoy, const void* filter, bool end) 
   (void)envoy;
   guard* g = enter(filter);
   if (g->state == GATHERING) gather_body(g);
-  if (end && g->state == GATHERING) decide(g);
-  state now = g->state;
+  if (end && g->state == GATHERING) try_providers(g);
   leave(g);
-  return now == ASIDE ? CONTINUE : now == GATHERING ? STOP_AND_BUFFER : STOP_WITHOUT_BUFFER;
+  return STOP_WITHOUT_BUFFER;
 }
 
 EVENT(int, http_filter_request_trailers)(void* envoy, const void* filter) {
   (void)envoy;
   guard* g = enter(filter);
-  if (g->state == GATHERING) decide(g);
-  state now = g->state;
+  if (g->state == GATHERING) try_providers(g);
   leave(g);
-  return now == ASIDE ? CONTINUE : STOP;
+  return STOP;
 }
 
 EVENT(void, http_filter_http_stream_headers)(void* envoy, const void* filter, uint64_t stream,
