@@ -143,8 +143,11 @@ class Caller:
 
 
 @asynccontextmanager
-async def caller(agent_type: str | None, secrets: Secrets) -> AsyncIterator[Caller]:
-    """The sidecar of an agent of this type, or of none; its Envoy is gone when the context is left."""
+async def caller(agent_type: str | None, secrets: Secrets, pki: Pki | None = None) -> AsyncIterator[Caller]:
+    """The sidecar of an agent of this type, or of none; its Envoy is gone when the context is left.
+
+    `pki` gives it its identity; by default one that nobody else has.
+    """
     with (
         TemporaryDirectory(prefix="wt-") as name,
         reserve_port(HOST) as outbound,
@@ -154,7 +157,7 @@ async def caller(agent_type: str | None, secrets: Secrets) -> AsyncIterator[Call
         listening = Inbound(agent_type, addresses[1], Address(HOST, 9)) if agent_type else None
         result = Caller(Node("c-1", addresses[0], listening), secrets, Path(name))
         ads = AdsServer(result.snapshots, observer=result.log, registry=CollectorRegistry())
-        async with result.http, result.admin, ads, _envoy(result, ads.port):
+        async with result.http, result.admin, ads, _envoy(result, ads.port, pki or Pki()):
             pushing = asyncio.create_task(ads.run())
             await _listening(result)
             yield result
@@ -162,7 +165,7 @@ async def caller(agent_type: str | None, secrets: Secrets) -> AsyncIterator[Call
 
 
 @asynccontextmanager
-async def _envoy(caller: Caller, xds_port: int) -> AsyncIterator[None]:
+async def _envoy(caller: Caller, xds_port: int, pki: Pki) -> AsyncIterator[None]:
     """The caller's Envoy with the sidecars' own bootstrap, but for the TLS towards the control plane."""
     config = bootstrap(
         caller.node,
@@ -173,7 +176,7 @@ async def _envoy(caller: Caller, xds_port: int) -> AsyncIterator[None]:
     )
     for cluster in config["static_resources"]["clusters"]:
         cluster.pop("transport_socket", None)
-    write_secrets(caller.directory, Pki(), f"spiffe://weft.local/agent/{caller.node.key.replace('.', '/')}")
+    write_secrets(caller.directory, pki, f"spiffe://weft.local/agent/{caller.node.key.replace('.', '/')}")
     file = caller.directory / "envoy.json"
     file.write_text(json.dumps(config))
     options = ("--disable-hot-restart", "--concurrency", "1", "--log-level", "warning")

@@ -29,6 +29,7 @@ _NEVER = 3600.0
 _REQUESTS = "requests"
 _TOKENS = "tokens"
 
+_UNASKED = "unasked"
 _ENDLESS = 2**32 - 1
 _TOO_FEW = 1
 """Tokens of which every call needs more."""
@@ -68,6 +69,10 @@ def _limits(number: str, grants: Mapping[str, Grant | None]) -> LocalRateLimit:
         rule = limits.rate_limits.add()
         action = rule.actions.add().request_headers
         action.header_name, action.descriptor_key = POOL_HEADER, what
+        # What is asked for in any case does not use up the lease.
+        unasked = rule.actions.add().header_value_match
+        unasked.descriptor_value, unasked.expect_match.value = _UNASKED, False
+        unasked.headers.add(name=ASK_HEADER, present_match=True)
         if what == _TOKENS:
             rule.hits_addend.format = f"%REQ({TOKENS_HEADER})%"
     limits.descriptors.append(_descriptor(_REQUESTS, NO_POOL, _ENDLESS))
@@ -84,6 +89,7 @@ def _limits(number: str, grants: Mapping[str, Grant | None]) -> LocalRateLimit:
 def _descriptor(what: str, pool: str, amount: int) -> LocalRateLimitDescriptor:
     result = LocalRateLimitDescriptor(token_bucket=_bucket(amount))
     result.entries.add(key=what, value=pool)
+    result.entries.add(key="header_match", value=_UNASKED)
     return result
 
 

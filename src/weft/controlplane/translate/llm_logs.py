@@ -44,7 +44,7 @@ def attempt_log() -> AccessLog:
     # expression takes some microseconds.
     provider = condition.and_filter.filters.add().extension_filter
     provider.name = "envoy.access_loggers.extension_filters.cel"
-    provider.typed_config.Pack(ExpressionFilter(expression="xds.cluster_name.startsWith('provider/')"))
+    provider.typed_config.Pack(ExpressionFilter(expression="xds.cluster_name.startsWith('llm/')"))
     return _log(ATTEMPT_LOG, condition)
 
 

@@ -38,6 +38,11 @@ from weft.model.names import LOCALHOST_DOMAIN, MESH_DOMAIN
 MAX_LISTED_BYTES = 1024 * 1024
 """Size of the list of models."""
 
+_EDITED_BYTES = 1024
+"""By which a body may grow when it is edited, at most."""
+
+_NO_CLUSTER = "llm"
+
 _RETRIED = "5xx,connect-failure,refused-stream,reset,retriable-status-codes"
 _TOO_MANY_REQUESTS = 429
 _PAUSE = 0.01
@@ -48,7 +53,6 @@ def llm_host(models: Models) -> VirtualHost:
     """`llm.mesh`, as a caller who has these `models` sees it."""
     domains = [LLM_HOST, f"{LLM_HOST}.{MESH_DOMAIN}", f"{LLM_HOST}.{LOCALHOST_DOMAIN}"]
     host = VirtualHost(name=LLM_HOST, domains=domains, include_request_attempt_count=True)
-    host.request_body_buffer_limit.value = largest_body(models.pools)
     turn_on(host.typed_per_filter_config, models)
     host.response_headers_to_add.extend(_told_to_clients())
     host.response_headers_to_remove.extend([REFUSED_HEADER])
@@ -57,6 +61,7 @@ def llm_host(models: Models) -> VirtualHost:
         for streamed in (True, False):
             host.routes.append(_asked(pool, streamed=streamed))
             host.routes.append(_leased(pool, streamed=streamed))
+    host.routes.append(_unread(models))
     host.routes.append(_unknown_path())
     return host
 
@@ -102,14 +107,21 @@ def _asked(pool: ModelPool, *, streamed: bool) -> Route:
     match.headers.add(name=CLUSTER_HEADER, present_match=True)
     action = _action(pool, streamed=streamed)
     action.cluster_header = CLUSTER_HEADER
-    return Route(name=f"llm/{pool.name}/asked", match=match, route=action)
+    return _large(Route(name=f"llm/{pool.name}/asked", match=match, route=action), pool)
 
 
 def _leased(pool: ModelPool, *, streamed: bool) -> Route:
     action = _action(pool, streamed=streamed)
     for cluster, weight in weighted_orders(pool):
         action.weighted_clusters.clusters.add(name=cluster).weight.value = weight
-    return Route(name=f"llm/{pool.name}/leased", match=_of(pool, streamed=streamed), route=action)
+    match = _of(pool, streamed=streamed)
+    return _large(Route(name=f"llm/{pool.name}/leased", match=match, route=action), pool)
+
+
+def _large(route: Route, pool: ModelPool) -> Route:
+    """`route` with bodies kept for another attempt, however large they are."""
+    route.request_body_buffer_limit.value = pool.spec.max_body_bytes + _EDITED_BYTES
+    return route
 
 
 def _of(pool: ModelPool, *, streamed: bool) -> RouteMatch:
@@ -136,6 +148,19 @@ def _action(pool: ModelPool, *, streamed: bool) -> RouteAction:
     else:
         retries.per_try_timeout.CopyFrom(duration(max(each.timeout for each in pool.providers)))
     return action
+
+
+def _unread(models: Models) -> Route:
+    """A call of which the script has not read yet what it is. It lets so much of a body in.
+
+    Envoy takes that limit only from a route that leads to a cluster. To this one no call gets, since none
+    passes the script without having been read.
+    """
+    match = any_call(_exact(":method", "POST"))
+    match.headers.add(name=POOL_HEADER, present_match=True, invert_match=True)
+    route = Route(name="llm/unread", match=match, route=RouteAction(cluster=_NO_CLUSTER))
+    route.request_body_buffer_limit.value = largest_body(models.pools)
+    return route
 
 
 def _unknown_path() -> Route:
