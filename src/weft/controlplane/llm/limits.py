@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from typing import Final
 
@@ -21,7 +22,7 @@ _ROUNDING: Final = 1e-6
 class Window:
     """Requests and tokens of the last minute, in buckets of time."""
 
-    __slots__ = ("_buckets", "_first", "requests", "tokens")
+    __slots__ = ("_buckets", "_first", "_leaves", "requests", "tokens")
 
     def __init__(self, buckets: Iterable[tuple[int, int, int]] = ()) -> None:
         """Go on from what `buckets` returned."""
@@ -29,18 +30,21 @@ class Window:
         self.requests = sum(each[0] for each in self._buckets.values())
         """In the window, as of the last `advance`."""
         self.tokens = sum(each[1] for each in self._buckets.values())
+        self._find_first()
+
+    def _find_first(self) -> None:
         self._first = min(self._buckets, default=None)
+        self._leaves = math.inf if self._first is None else leaves(self._first)
 
     def advance(self, now: float) -> None:
         """Forget what is no longer in the window."""
-        first = self._first
-        if first is None or now < leaves(first):
+        if now < self._leaves:
             return
         for number in [each for each in self._buckets if now >= leaves(each)]:
             requests, tokens = self._buckets.pop(number)
             self.requests -= requests
             self.tokens -= tokens
-        self._first = min(self._buckets, default=None)
+        self._find_first()
 
     def charge(self, now: float, requests: int, tokens: int) -> None:
         """Count what is sent at `now`, which may be a little in the future."""
@@ -49,7 +53,7 @@ class Window:
         if bucket is None:
             self._buckets[number] = [requests, tokens]
             if self._first is None or number < self._first:
-                self._first = number
+                self._find_first()
         else:
             bucket[0] += requests
             bucket[1] += tokens
@@ -67,7 +71,7 @@ class Window:
 
     def next_leaves(self) -> float | None:
         """When something leaves the window next."""
-        return None if self._first is None else leaves(self._first)
+        return None if self._first is None else self._leaves
 
     def buckets(self) -> tuple[tuple[int, int, int], ...]:
         """Numbers of buckets, with requests and tokens."""

@@ -96,12 +96,12 @@ class PoolScheduler:
         if call.id in self._waiting:
             return
         waiter = self._waiter(call, now)
-        ahead = self._waiting.ahead(call.tenant, waiter.rank)
-        refusal = (
-            too_large(call, self._providers)
-            or refusals.hopeless(waiter, self._providers, self._scheduling.max_wait, now)
-            or refusals.too_late(waiter, self._providers, ahead, now)
+        refusal = too_large(call, self._providers) or refusals.hopeless(
+            waiter, self._providers, self._scheduling.max_wait, now
         )
+        if refusal is None and call.deadline is not None:
+            ahead = self._waiting.ahead(call.tenant, waiter.rank)
+            refusal = refusals.too_late(waiter, self._providers, ahead, now)
         if refusal is not None:
             self._refuse(refusal)
         else:

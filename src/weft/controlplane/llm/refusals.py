@@ -19,10 +19,12 @@ def hopeless(
     waiter: Waiter, providers: Sequence[ProviderState], max_wait: float, now: float
 ) -> Refusal | None:
     """A refusal, if no provider may be sent anything before the call has waited too long."""
+    latest = now + max_wait
+    for each in providers:
+        if each.bit & waiter.lane and each.available_at() <= latest:
+            return None
     able = _able(waiter, providers)
     until = min(each.available_at() for each in able)
-    if until <= now + max_wait:
-        return None
     seconds = f"for another {until - now:.0f} s, longer than a call waits ({max_wait:g} s)"
     if all(now < each.circuit.until for each in able):
         detail = f"all providers of {waiter.call.pool!r} fail, and are sent nothing {seconds}"

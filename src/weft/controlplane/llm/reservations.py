@@ -20,6 +20,8 @@ _CERTAIN: Final = 3
 _PER: Final = 1_000_000
 """Tokens to which prices apply."""
 
+_RANKS: Final = {each: each.rank for each in ServiceClass}
+
 _DEFAULT: Final = (1.0, ServiceClass.STANDARD.rank)
 """Weight and best class of tenants of whom nothing is declared."""
 
@@ -46,7 +48,7 @@ class Terms:
             call=call,
             number=number,
             since=now,
-            rank=max(call.service_class.rank, ceiling),
+            rank=max(_RANKS[call.service_class], ceiling),
             lane=lane(call, providers),
             tokens=call.prompt_tokens + output,
             output_tokens=output,
@@ -73,10 +75,11 @@ def lane(call: Call, providers: Sequence[ProviderState]) -> int:
 
 def too_large(call: Call, providers: Sequence[ProviderState]) -> Refusal | None:
     """A refusal, if the call certainly exceeds every provider's context."""
-    contexts = [each.context_tokens for each in providers]
-    largest = max((each for each in contexts if each is not None), default=None)
-    if largest is None or None in contexts:
-        return None
+    largest = 0
+    for each in providers:
+        if each.context_tokens is None:
+            return None
+        largest = max(largest, each.context_tokens)
     output = call.max_output_tokens or 0
     if output <= largest and call.prompt_tokens // _CERTAIN + output <= largest:
         return None

@@ -171,6 +171,8 @@ class _Class:
                 lane.lowered(tenant)
 
     def first(self, closed: int) -> Waiter | None:
+        if not self.tenants:
+            return None
         best: tuple[float, int, Waiter] | None = None
         for mask, lane in self.lanes.items():
             top = lane.top() if mask & ~closed else None
