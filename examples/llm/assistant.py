@@ -15,18 +15,17 @@ from weft import Agent, AgentError
 MODEL = "gpt-4o-mini"
 
 agent = Agent("assistant", capabilities=["explain"])
-models = AsyncOpenAI()
 
 
 @agent.handles("explain")
 async def explain(topic: str) -> str:
     """An explanation in a few words."""
+    question = f"Explain in a few words: {topic}"
     try:
-        answer = await models.chat.completions.create(
-            model=MODEL,
-            messages=[{"role": "user", "content": f"Explain in a few words: {topic}"}],
-            max_tokens=60,
-        )
+        async with AsyncOpenAI() as models:
+            answer = await models.chat.completions.create(
+                model=MODEL, messages=[{"role": "user", "content": question}], max_tokens=60
+            )
     except APIStatusError as error:
         # The mesh's reason: a budget that is used up, nobody there in time, ...
         raise AgentError(error.message, status=503, code=error.code or "no-model") from error

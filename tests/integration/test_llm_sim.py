@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import runpy
 import signal
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import openai
@@ -17,8 +19,11 @@ import psutil
 import pytest
 from openai import AsyncAzureOpenAI, AsyncOpenAI
 
+from weft import AgentFailed
 from weft.aio.poll import until
-from weft.testing import SimulatedLLM
+from weft.testing import InMemoryMesh, SimulatedLLM
+
+ROOT = Path(__file__).parents[2]
 
 LIMIT = 60.0
 
@@ -334,6 +339,21 @@ async def test_requests_in_a_row_are_answered_in_their_order(llm: SimulatedLLM) 
             head = await reader.readuntil(b"\r\n\r\n")
             length = int(head.partition(b"content-length: ")[2].partition(b"\r\n")[0])
             assert json.loads(await reader.readexactly(length))["choices"][0]["message"]["content"] == text
+
+
+async def test_the_example_of_an_agent_that_asks_models_is_tested_so(
+    llm: SimulatedLLM, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OPENAI_BASE_URL", llm.url)
+    monkeypatch.setenv("OPENAI_API_KEY", "any")
+    agent = runpy.run_path(str(ROOT / "examples" / "llm" / "assistant.py"))["agent"]
+    async with InMemoryMesh() as mesh:
+        mesh.add(agent)
+        said = await mesh.client.request("assistant", "explain", topic="[[sim text='It scatters.']]")
+        assert said == "It scatters."
+        llm.behave(models=["another"])
+        with pytest.raises(AgentFailed, match="gpt-4o-mini"):
+            await mesh.client.request("assistant", "explain", topic="the sky")
 
 
 def test_it_ends_with_whoever_started_it() -> None:
