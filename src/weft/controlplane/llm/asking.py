@@ -47,10 +47,6 @@ class Schedules(Protocol):
         """Whether `call`, which failed elsewhere, may go to `provider`; likewise."""
         ...
 
-    def untold(self, call: Call) -> None:
-        """`call` was admitted, but could not be told."""
-        ...
-
 
 class Asking:
     """The service."""
@@ -98,13 +94,9 @@ class Asking:
         decision = await _while_there(deciding, context)
         if decision is None:
             return
-        answer = _reply(decision, call, again=bool(question.provider))
-        try:
-            await context.write(answer)
-        except BaseException:
-            if isinstance(decision, Admission) and not question.provider:
-                self._schedules.untold(call)
-            raise
+        # Envoy hangs up as soon as it has its answer, so it cannot be known here whether it has come to it. A
+        # call that it has not come to is told of by nobody, and counts as over after a while.
+        await context.write(_reply(decision, call, again=bool(question.provider)))
 
 
 async def _while_there(deciding: Awaitable[Decision], context: Context) -> Decision | None:

@@ -91,9 +91,10 @@ def ended_call(entry: Any, peer: Peer, pools: Pools, now: float) -> Ended | None
         status=status,
         started=now - took,
         ended=now,
-        first_token=None if begun is None else max(0.0, begun - (sent or 0.0)),
+        first_token=_first_token(fields, begun, sent),
         usage=_usage(fields),
-        broken=not cancelled and begun is not None and any(getattr(flags, each) for each in _BROKEN),
+        broken=_number(fields, "broken") == 1
+        or (not cancelled and begun is not None and any(getattr(flags, each) for each in _BROKEN)),
         cancelled=cancelled,
         estimated_tokens=_estimate(fields),
         sidecar=peer.sidecar,
@@ -105,6 +106,16 @@ def ended_call(entry: Any, peer: Peer, pools: Pools, now: float) -> Ended | None
         key=_text(fields, "key") or None,
         news=rate_limit_news(headers, now),
     )
+
+
+def broken_off(entry: Any, pools: Pools, now: float) -> Attempt | None:
+    """The attempt before, if the stream guard tells of one that was broken off without a single event."""
+    fields = _fields(entry.common_properties)
+    pool = pools.get(_text(fields, "pool"))
+    failed = _text(fields, "failed")
+    if pool is None or pool.provider(failed) is None:
+        return None
+    return Attempt(pool.name, failed, 0, None, now)
 
 
 def failed_attempt(entry: Any, pools: Pools, now: float) -> Attempt | None:
@@ -165,6 +176,13 @@ def _usage(fields: Any) -> Usage | None:
     if completion is None:
         completion = max(0, (total or 0) - prompt)
     return Usage(prompt, completion, min(_number(fields, "cached_tokens") or 0, prompt))
+
+
+def _first_token(fields: Any, begun: float | None, sent: float | None) -> float | None:
+    guarded = _number(fields, "first_token_us")
+    if guarded is not None:
+        return guarded / 1e6
+    return None if begun is None else max(0.0, begun - (sent or 0.0))
 
 
 def _estimate(fields: Any) -> int:

@@ -16,7 +16,7 @@ from prometheus_client import CollectorRegistry
 from weft.aio.cancellation import end
 from weft.aio.generation import Generation
 from weft.controlplane.llm.asking import Asking
-from weft.controlplane.llm.call import Call, Decision, Ended, Reason, Refusal
+from weft.controlplane.llm.call import Attempt, Call, Decision, Ended, Reason, Refusal
 from weft.controlplane.llm.declared import Declared, declared_of
 from weft.controlplane.llm.figures_record import FiguresRecord, waiting_calls
 from weft.controlplane.llm.kept_records import Superseded
@@ -26,7 +26,7 @@ from weft.controlplane.llm.metrics import LlmMetrics
 from weft.controlplane.llm.peers import Peer, Peers
 from weft.controlplane.llm.recent_usage import RecentUsage
 from weft.controlplane.llm.reporting import Reporting
-from weft.controlplane.llm.reports import call_under_way, ended_call, failed_attempt, still_runs
+from weft.controlplane.llm.reports import broken_off, call_under_way, ended_call, failed_attempt, still_runs
 from weft.controlplane.llm.standing import Standing
 from weft.controlplane.llm.state_records import StateBuckets
 from weft.controlplane.llm.term import Lapsed, Term
@@ -169,11 +169,6 @@ class LlmScheduling:
         """Whether `call`, which failed elsewhere, may go to `provider`; likewise."""
         return await self._decided(call, lambda term: term.retry(call, provider))
 
-    def untold(self, call: Call) -> None:
-        """`call` was admitted, but could not be told."""
-        if self._term is not None:
-            self._term.leave(call)
-
     async def ready(self) -> bool:
         """Wait until this replica schedules; False if another does."""
         return await self._leading(HOLD) is not None
@@ -188,6 +183,7 @@ class LlmScheduling:
             if call_id is not None:
                 term.still_runs(call_id)
             return
+        self._attempt_failed(broken_off(entry, self._current().pools, time.time()))
         ended = ended_call(entry, peer, self._current().pools, time.time())
         # Without an id and without a provider it was refused, or never left the sidecar.
         if ended is None or (ended.call_id is None and ended.provider is None):
@@ -199,7 +195,9 @@ class LlmScheduling:
 
     def attempt_logged(self, entry: Any, peer: Peer) -> None:  # noqa: ARG002 -- for the interface
         """A sidecar tells that a provider failed."""
-        attempt = failed_attempt(entry, self._current().pools, time.time())
+        self._attempt_failed(failed_attempt(entry, self._current().pools, time.time()))
+
+    def _attempt_failed(self, attempt: Attempt | None) -> None:
         if attempt is not None and self._term is not None:
             self._metrics.attempt_failed(attempt)
             self._term.attempt_failed(attempt)
