@@ -158,6 +158,13 @@ class PoolScheduler:
         for flight in [each for each in self._flights if each.record.sidecar == sidecar]:
             self._lose(flight, now)
 
+    def lost(self, call_id: str, now: float) -> None:
+        """Nobody has heard of a call for too long: it has ended, and how will not be known."""
+        now = self._tick(now)
+        flight = self._flights.get(call_id)
+        if flight is not None:
+            self._lose(flight, now)
+
     def demand(self, holder: str, requests: int, tokens: int, now: float) -> None:
         """A sidecar sent so much on its lease, or asked for it."""
         self._leasing.demand(holder, requests, tokens, self._tick(now))

@@ -24,6 +24,7 @@ from weft.controlplane.llm.metrics import LlmMetrics
 from weft.controlplane.llm.pool import PoolScheduler
 from weft.controlplane.llm.pool_state import PoolState
 from weft.controlplane.llm.state_records import StateBuckets
+from weft.controlplane.translate.llm_logs import STILL_RUNS_INTERVAL
 from weft.errors import Unavailable
 from weft.model.llm_lease import Grant
 from weft.model.model_pool import ModelPool
@@ -39,11 +40,15 @@ RETRY: Final = 0.1
 WRITE_LIMIT: Final = 5.0
 """Seconds for which writing may fail before the calls that wait for it are told."""
 
-LONGEST_CALL: Final = 3700.0
-"""Seconds after which a call is forgotten whose end was never told: no provider's `timeout` is longer."""
+LOST_AFTER: Final = 3.5 * STILL_RUNS_INTERVAL
+"""Seconds after which a call that no sidecar has told of any more is over: its end was told to a replica that
+died, or its sidecar did."""
 
-TIDYING: Final = 60.0
+TIDYING: Final = 5.0
 """Seconds between two looks for what is of no use any more."""
+
+FORGETTING: Final = 60.0
+"""Seconds between two looks through all accounts of budgets."""
 
 Grants = Mapping[str, tuple[Grant, ...]]
 """What each holder may send without asking, all pools together."""
@@ -117,6 +122,7 @@ class Term:
         self._lease_due = False
         self._written_at = float("-inf")
         self._tidied_at = float("-inf")
+        self._looked_at = float("-inf")
         self._woken = asyncio.Event()
         self._closed = False
 
@@ -420,10 +426,20 @@ class Term:
 
     def _tidy(self, now: float) -> None:
         self._tidied_at = now
-        self._expired.update(self._ledger.expired(now))
+        if now - self._looked_at > FORGETTING:
+            self._looked_at = now
+            self._expired.update(self._ledger.expired(now))
         for call_id, live in list(self._live.items()):
-            if live.heard < now - LONGEST_CALL:
-                del self._live[call_id]
+            if live.heard < now - LOST_AFTER:
+                self._lose(call_id, live.pool, now)
+
+    def _lose(self, call_id: str, pool: str, now: float) -> None:
+        del self._live[call_id]
+        scheduler = self._pools.get(pool)
+        if scheduler is not None:
+            logger.info("nobody tells of call %s to pool %r any more: it counts as over", call_id, pool)
+            scheduler.lost(call_id, now)
+            self._touch(pool)
 
 
 def _unknown(call: Call) -> Refusal:

@@ -35,6 +35,7 @@ from weft.controlplane.translate.http_listener import (
 from weft.controlplane.translate.inbound_routes import INBOUND_ROUTES
 from weft.controlplane.translate.llm_errors import llm_replies
 from weft.controlplane.translate.llm_filters import add_llm_filters
+from weft.controlplane.translate.llm_streams import streams_listener, streams_manager
 from weft.controlplane.translate.outside_listener import outside_listener
 from weft.controlplane.translate.replies import (
     CALLER_HEADER,
@@ -70,7 +71,11 @@ def listeners(
 
     `connection_lifetime`: seconds after which callers must connect anew.
     """
-    result = [outbound_listener(node.outbound)]
+    result = [outbound_listener(node.outbound, guarded=node.stream_guard)]
+    if node.stream_guard:
+        behind_guard = streams_manager()
+        _take_routes(behind_guard, ROUTE_CONFIGURATION)
+        result.append(streams_listener(behind_guard))
     if node.inbound is not None:
         result.append(inbound_listener(node.inbound, connection_lifetime=connection_lifetime))
     if node.outside is not None and gateway is not None:
@@ -78,15 +83,18 @@ def listeners(
     return result
 
 
-def outbound_listener(address: Address) -> Listener:
-    """The HTTP proxy through which an agent reaches the mesh; its routes come by RDS."""
+def outbound_listener(address: Address, *, guarded: bool = False) -> Listener:
+    """The HTTP proxy through which an agent reaches the mesh; its routes come by RDS.
+
+    `guarded`: its Envoy can load the stream guard, and has the listener behind it.
+    """
     manager = connection_manager(OUTBOUND_LISTENER)
     _take_routes(manager, ROUTE_CONFIGURATION)
     manager.local_reply_config.mappers.extend([*llm_replies(), *outbound_replies().mappers])
     mutation = manager.early_header_mutation_extensions.add(name="destination")
     mutation.typed_config.Pack(_destination_from_request(address))
     manager.upgrade_configs.add(upgrade_type=CONNECT)
-    add_llm_filters(manager)
+    add_llm_filters(manager, guarded=guarded)
     # What few routes need costs all calls something, so it is off but where a route turns it on.
     add_filter(manager, FAULT_FILTER, HTTPFault(), disabled=True)
     add_filter(manager, INSTANCE_FILTER, HeaderToMetadata(), disabled=True)
@@ -94,6 +102,8 @@ def outbound_listener(address: Address) -> Listener:
     router = Router(suppress_envoy_headers=True, upstream_log=[llm_logs.attempt_log()])
     add_filter(manager, "envoy.filters.http.router", router)
     manager.access_log.extend([*egress_log(), llm_logs.call_log()])
+    still_runs = manager.access_log_options.access_log_flush_interval
+    still_runs.CopyFrom(duration(llm_logs.STILL_RUNS_INTERVAL))
     listener = new_listener(OUTBOUND_LISTENER, TrafficDirection.OUTBOUND, address)
     add_manager(listener, manager)
     return listener

@@ -14,6 +14,9 @@ from weft.model.llm_wire import ACCESS_LOG, ATTEMPT_LOG, PROVIDER_HEADER, SCHEDU
 FLUSH_INTERVAL = 0.05
 """Seconds, at most, for which an entry waits for others."""
 
+STILL_RUNS_INTERVAL = 10.0
+"""Seconds between two entries that only tell that a call is still under way."""
+
 _LIMITS = (
     "retry-after",
     "retry-after-ms",
