@@ -16,6 +16,7 @@ from typing import Any
 from benchmarks import (
     convergence,
     event_rate,
+    fairness_case,
     latency,
     llm_rate,
     memory,
@@ -50,6 +51,7 @@ BENCHMARKS: dict[str, Callable[..., Awaitable[Result]]] = {
     "events": event_rate.measure,
     "queue-latency": queue_latency.measure,
     "queue-memory": queue_memory.measure,
+    "fairness": fairness_case.measure,
     "seed": seed_case.measure,
     "llm": llm_rate.measure,
 }
