@@ -203,11 +203,16 @@ class Models:
 
 
 @asynccontextmanager
-async def models(secrets: Secrets, *, agent_type: str = "worker") -> AsyncIterator[Models]:
-    """The Envoy of an agent of this type, with a scheduler; all gone when the context is left."""
+async def models(
+    secrets: Secrets, *, agent_type: str = "worker", guarded: bool = False
+) -> AsyncIterator[Models]:
+    """The Envoy of an agent of this type, with a scheduler; all gone when the context is left.
+
+    `guarded`: it has the stream guard.
+    """
     pki = Pki()
     async with AsyncExitStack() as stack:
-        agent = await stack.enter_async_context(caller(agent_type, secrets, pki))
+        agent = await stack.enter_async_context(caller(agent_type, secrets, pki, guarded=guarded))
         scheduler = Scheduler()
         server = aio.server()
         add_ExternalProcessorServicer_to_server(scheduler, server)

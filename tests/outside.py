@@ -27,6 +27,7 @@ from weft.model.audit import AuditRecord
 from weft.model.manifest import parse_documents
 from weft.model.node import Address, Inbound, Node
 from weft.model.resource import AnyResource
+from weft.native import SEARCH_PATH, stream_guard
 from weft.sidecar.bootstrap import bootstrap
 from weft.sidecar.denials import parse_denial
 from weft.sidecar.system_roots import system_roots
@@ -143,10 +144,12 @@ class Caller:
 
 
 @asynccontextmanager
-async def caller(agent_type: str | None, secrets: Secrets, pki: Pki | None = None) -> AsyncIterator[Caller]:
+async def caller(
+    agent_type: str | None, secrets: Secrets, pki: Pki | None = None, *, guarded: bool = False
+) -> AsyncIterator[Caller]:
     """The sidecar of an agent of this type, or of none; its Envoy is gone when the context is left.
 
-    `pki` gives it its identity; by default one that nobody else has.
+    `pki` gives it its identity; by default one that nobody else has. `guarded`: it has the stream guard.
     """
     with (
         TemporaryDirectory(prefix="wt-") as name,
@@ -155,7 +158,7 @@ async def caller(agent_type: str | None, secrets: Secrets, pki: Pki | None = Non
     ):
         addresses = [Address(HOST, each.port) for each in (outbound, inbound)]
         listening = Inbound(agent_type, addresses[1], Address(HOST, 9)) if agent_type else None
-        result = Caller(Node("c-1", addresses[0], listening), secrets, Path(name))
+        result = Caller(Node("c-1", addresses[0], listening, stream_guard=guarded), secrets, Path(name))
         ads = AdsServer(result.snapshots, observer=result.log, registry=CollectorRegistry())
         async with result.http, result.admin, ads, _envoy(result, ads.port, pki or Pki()):
             pushing = asyncio.create_task(ads.run())
@@ -184,6 +187,7 @@ async def _envoy(caller: Caller, xds_port: int, pki: Pki) -> AsyncIterator[None]
         process = await asyncio.create_subprocess_exec(
             *(ENVOY, "-c", file, *options, "--file-flush-interval-msec", "50"),
             cwd=caller.directory,
+            env={SEARCH_PATH: str(library.parent)} if (library := stream_guard()) else {},
             stdout=output,
             stderr=sys.stderr,
         )

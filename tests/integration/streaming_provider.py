@@ -6,6 +6,7 @@ import asyncio
 import json
 import socket
 import struct
+from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 
@@ -43,6 +44,7 @@ class StreamingProvider:
         self.port = 0
         self.open = 0
         """Connections."""
+        self._asked: Counter[str] = Counter()
         self.requests: list[tuple[dict[str, str], bytes]] = []
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -62,13 +64,17 @@ class StreamingProvider:
         headers = {name.lower(): value for name, _, value in (line.partition(": ") for line in head)}
         body = await _body(reader, headers)
         self.requests.append((headers, body))
-        first, _, second = headers.get(MODE, "").partition(" ")
-        mode, _, detail = (second if AGAIN in headers else first).partition("=")
+        mode, _, detail = self._turn(headers.get(MODE, "")).partition("=")
         if answer := _WHOLE.get(mode):
             writer.write(answer)
             return True
         writer.write(SSE)
         return await _streams.get(mode, _complete)(reader, writer, detail)
+
+    def _turn(self, modes: str) -> str:
+        first, _, second = modes.partition(" ")
+        self._asked[modes] += bool(second)
+        return first if self._asked[modes] % 2 or not second else second
 
 
 async def _body(reader: asyncio.StreamReader, headers: dict[str, str]) -> bytes:

@@ -148,7 +148,7 @@ static const char* const ends[] = {"\n", "\r", "\r\n"};
 
 static void tell_headers(bool end) {
   static header events[] = {{":status", 7, "200", 3}, {"content-type", 12, "text/event-stream; charset=utf-8", 32},
-                            {"content-length", 14, "9", 1}, {PROVIDER_HEADER, 19, "one", 3}, {FIRST_TOKEN_HEADER, 25, "12", 2}};
+                            {"content-length", 14, "9", 1}, {PROVIDER_HEADER, 19, "one", 3}, {BEGUN_HEADER, 19, "12", 2}};
   static header other[] = {{":status", 7, "503", 3}, {"content-type", 12, "application/json", 16}};
   bool is_other = draw(5) == 0;
   envoy_dynamic_module_on_http_filter_http_stream_headers(&now, now.filter, now.stream, is_other ? other : events,

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from envoy.config.bootstrap.v3.bootstrap_pb2 import Bootstrap
 from envoy.config.cluster.v3.cluster_pb2 import Cluster
+from envoy.extensions.bootstrap.internal_listener.v3 import internal_listener_pb2
 from envoy.extensions.resource_monitors.downstream_connections.v3 import downstream_connections_pb2
 from envoy.extensions.transport_sockets.tls.v3.tls_pb2 import UpstreamTlsContext
 from envoy.extensions.upstreams.http.v3 import http_protocol_options_pb2
@@ -27,10 +28,12 @@ OUTBOUND = Address("127.0.0.1", 15001)
 CALLER = Node("script", OUTBOUND)
 INBOUND = Inbound("summarizer", Address("127.0.0.1", 15006), Address("127.0.0.1", 8001))
 AGENT = Node("s1", OUTBOUND, INBOUND, Locality("eu", "a"))
+GUARDED = replace(AGENT, stream_guard=True)
 GRPC_AGENT = Node("s1", OUTBOUND, replace(INBOUND, protocol=AgentProtocol.H2C))
 
 # Parsing the JSON needs the messages it contains to be known.
 assert http_protocol_options_pb2.DESCRIPTOR
+assert internal_listener_pb2.DESCRIPTOR
 assert downstream_connections_pb2.DESCRIPTOR
 
 
@@ -44,7 +47,7 @@ def made_for(node: Node, *xds: Address) -> str:
     return json.dumps(config)
 
 
-@pytest.mark.parametrize("node", [CALLER, AGENT], ids=["caller", "agent"])
+@pytest.mark.parametrize("node", [CALLER, AGENT, GUARDED], ids=["caller", "agent", "guarded"])
 def test_the_control_plane_finds_the_node_in_the_metadata(node: Node) -> None:
     # Parsing would also fail on a field that Envoy's own proto does not have.
     parsed = Parse(made_for(node), Bootstrap(), ignore_unknown_fields=False)
@@ -92,7 +95,7 @@ def test_a_sidecar_that_only_calls_has_no_agent() -> None:
     assert [each.name for each in clusters] == ["xds"]
 
 
-@pytest.mark.parametrize("node", [CALLER, AGENT, GRPC_AGENT], ids=["caller", "agent", "grpc"])
+@pytest.mark.parametrize("node", [CALLER, GUARDED, GRPC_AGENT], ids=["caller", "guarded", "grpc"])
 async def test_envoy_accepts_the_bootstrap(node: Node, tmp_path: Path) -> None:
     write_secrets(tmp_path, Pki(), "spiffe://weft.local/agent/summarizer/s1")
     file = tmp_path / "bootstrap.json"

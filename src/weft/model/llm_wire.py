@@ -66,6 +66,15 @@ DEADLINE_HEADER: Final = "x-weft-deadline"
 BUDGET_HEADER: Final = "x-weft-budget"
 """In requests: what the call tree (a trace of `traceparent`) may still spend: `5000 tokens`, `0.25 usd`."""
 
+PLACE_HEADER: Final = "x-weft-llm-place"
+"""mesh: where in the body of a streamed call the model's name is: first byte, and how many."""
+
+AGAIN_HEADER: Final = "x-weft-llm-again"
+"""mesh: who broke off a streamed answer to the call before its first event; the call is to go to the next."""
+
+BEGUN_HEADER: Final = "x-weft-llm-begun-us"
+"""mesh: in answers that are streamed, on the way to the stream guard: microseconds until they began."""
+
 MESH_HEADERS: Final = (
     MODEL_HEADER,
     POOL_HEADER,
@@ -79,6 +88,9 @@ MESH_HEADERS: Final = (
     ASK_HEADER,
     CALL_HEADER,
     CLUSTER_HEADER,
+    PLACE_HEADER,
+    AGAIN_HEADER,
+    BEGUN_HEADER,
 )
 """Taken from what agents send, and from what goes to providers."""
 
@@ -88,7 +100,8 @@ METADATA: Final = "weft.llm"
 Text: `call` (set by the scheduler; absent from calls on a lease), `model`, `pool`, `endpoint`, `tenant` (the
 value of the pool's tenantHeader), `context`, `key`. Numbers: `stream` (0 or 1), `prompt` (bytes), `output`
 (tokens), `tokens` (the estimate); and from the answer `prompt_tokens`, `completion_tokens`, `total_tokens`,
-`cached_tokens`.
+`cached_tokens`. From the stream guard, where there is one: `broken` (1: the answer broke off midway),
+`begun_us` (what BEGUN_HEADER says), and the text `failed` (who broke off before, without a single event).
 """
 
 ACCESS_LOG: Final = "llm"
@@ -102,6 +115,9 @@ SCHEDULER_CLUSTER: Final = "scheduler"
 
 LEASE_FILTER: Final = "llm-lease"
 """Name of the filter, and of the ECDS resource, that holds a sidecar's leases."""
+
+STREAMS: Final = "llm-streams"
+"""Envoy's internal listener behind the stream guard, and the cluster that leads to it."""
 
 NEVER_LEASED: Final = 1_000_000_000
 """Value of `x-weft-llm-tokens` that no lease covers."""

@@ -62,6 +62,8 @@ class Node:
     locality: Locality = Locality()
     outside: Address | None = None
     """Where callers from outside the mesh are taken, if its agent is a gateway."""
+    stream_guard: bool = False
+    """Whether its Envoy can load the stream guard."""
 
     @property
     def key(self) -> str:
@@ -77,6 +79,7 @@ class Node:
             "region": self.locality.region,
             "zone": self.locality.zone,
             "outside": None if self.outside is None else str(self.outside),
+            "streamGuard": self.stream_guard,
             "inbound": None
             if inbound is None
             else {
@@ -99,6 +102,7 @@ class Node:
                 outbound=parse_address(metadata["outbound"]),
                 locality=Locality(str(metadata["region"]), str(metadata["zone"])),
                 outside=None if outside is None else parse_address(outside),
+                stream_guard=metadata.get("streamGuard", False) is True,
                 inbound=None
                 if inbound is None
                 else Inbound(

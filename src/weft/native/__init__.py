@@ -11,7 +11,10 @@ from typing import Final
 
 MODULE: Final = "weft_stream_guard"
 """What Envoy's configuration calls the stream guard: its file is `lib<MODULE>.so`, in a directory that Envoy
-is told by `ENVOY_DYNAMIC_MODULES_SEARCH_PATH`."""
+is told by SEARCH_PATH."""
+
+SEARCH_PATH: Final = "ENVOY_DYNAMIC_MODULES_SEARCH_PATH"
+"""Variable in Envoy's environment: the directory of its libraries."""
 
 ENVOY_VERSION: Final = "1.40."
 """How the version begins of the Envoy that it is for."""

@@ -16,7 +16,7 @@
 //                          502, ENDED            the answer ended, or it broke: reset
 //
 // For the log, the dynamic metadata of the call get `broken` (1: it broke off midway), `failed` (the provider
-// that broke off before its first event), and `first_token_us` (a header of the answer, which is taken out).
+// that broke off before its first event), and `begun_us` (a header of the answer, which is taken out).
 //
 // Envoy destroys its filter in any state, and within any call that ends the response. So every event holds the
 // guard while it runs (`enter`, `leave`), and looks at the state after each such call.
@@ -42,7 +42,7 @@
 #define PROVIDER_HEADER "x-weft-llm-provider"
 #define RESPONSES_PATH "/v1/responses"
 #define AGAIN_HEADER "x-weft-llm-again"
-#define FIRST_TOKEN_HEADER "x-weft-llm-first-token-us"
+#define BEGUN_HEADER "x-weft-llm-begun-us"
 #define METADATA text_of("weft.llm")
 
 typedef struct {
@@ -321,9 +321,9 @@ static bool keep_answer(guard* g, const header* headers, size_t count) {
     header each = {at, headers[i].name_length, at + headers[i].name_length, headers[i].value_length};
     at += each.name_length + each.value_length;
     if (named(&each, PROVIDER_HEADER)) keep_provider(g, each.value, each.value_length);
-    if (named(&each, FIRST_TOKEN_HEADER)) {
+    if (named(&each, BEGUN_HEADER)) {
       text said = {each.value, each.value_length};
-      ENVOY(set_dynamic_metadata_string)(g->envoy, METADATA, text_of("first_token_us"), said);
+      ENVOY(set_dynamic_metadata_string)(g->envoy, METADATA, text_of("begun_us"), said);
     } else if (!g->is_events || !named(&each, "content-length")) {  // an event may be added to the answer
       g->answer[kept++] = each;
     }

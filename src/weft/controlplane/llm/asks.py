@@ -105,9 +105,9 @@ def asked(request: Any, metadata: Iterable[tuple[str, str | bytes]]) -> Asked:
     for each in request.request_headers.headers.headers:
         if each.key in _WANTED:
             headers[each.key] = each.raw_value.decode("latin-1") if each.raw_value else each.value
-    if POOL_HEADER in headers:
-        return Asked(headers)
     said = dict(metadata)
+    if POOL_HEADER in headers and PROVIDER_HEADER not in said:
+        return Asked(headers)
     headers.update(_from_metadata(request))
     headers[POOL_HEADER] = str(said.get(POOL_HEADER, ""))
     return Asked(headers, str(said.get(PROVIDER_HEADER, "")))

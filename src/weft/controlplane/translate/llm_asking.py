@@ -7,14 +7,14 @@ A call that comes back from a scheduler that has died without CALL_HEADER is ask
 replica of the control plane.
 
 **May it go to the next provider?** Before every attempt but the first, the headers are those of the attempt
-before, without what the mesh had set. So ATTEMPT_HEADER says which attempt it is, the attribute
-`xds.cluster_name` which cluster it goes to, and the dynamic metadata of METADATA what else there is to know.
+before, without what the mesh had set. So the question's own gRPC metadata say, as POOL_HEADER and
+PROVIDER_HEADER, which provider it goes to, and the dynamic metadata of METADATA what else there is to know.
 An empty answer means yes. Without a scheduler the attempt is made.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from envoy.config.route.v3.route_components_pb2 import FilterConfig
 from envoy.extensions.common.matching.v3.extension_matcher_pb2 import ExtensionWithMatcher
@@ -27,9 +27,12 @@ from xds.type.matcher.v3.matcher_pb2 import Matcher
 
 from weft.controlplane.translate.durations import duration
 from weft.model.llm_wire import (
+    AGAIN_HEADER,
     ASK_HEADER,
     CALL_HEADER,
     METADATA,
+    POOL_HEADER,
+    PROVIDER_HEADER,
     SCHEDULER_CLUSTER,
 )
 
@@ -59,21 +62,38 @@ def ask_again() -> ExtensionWithMatcher:
     return _where(unanswered, _processor(XDS_CLUSTER, failure_mode_allow=False))
 
 
-def ask_for_attempts() -> ExtensionWithMatcher:
-    """Ask about every attempt but the first."""
-    processor = _processor(SCHEDULER_CLUSTER, failure_mode_allow=True)
-    processor.request_attributes.append("xds.cluster_name")
-    return _where(_matches(ATTEMPT_HEADER, "[2-9]"), processor)
+def ask_for_attempts(pool: str, order: Sequence[str]) -> ExtensionWithMatcher:
+    """Ask about every attempt but the first: the nth goes to the nth provider of `order`.
+
+    About the first, too, where somebody else has already begun to answer, and broke off.
+    """
+    asked = {}
+    for number, provider in enumerate(order, 1):
+        asked[number] = processor = _processor(SCHEDULER_CLUSTER, failure_mode_allow=True)
+        processor.grpc_service.initial_metadata.add(key=POOL_HEADER, value=pool)
+        processor.grpc_service.initial_metadata.add(key=PROVIDER_HEADER, value=provider)
+        processor.request_attributes.append("xds.cluster_name")
+    result = by_attempt(asked)
+    first = result.xds_matcher.matcher_tree.exact_match_map.map["1"]
+    again = Matcher()
+    again.matcher_list.matchers.add(predicate=_present(AGAIN_HEADER)).on_match.CopyFrom(first)
+    first.matcher.CopyFrom(again)
+    return result
 
 
 def by_attempt(filters: Mapping[int, Message]) -> ExtensionWithMatcher:
     """A filter that is another one for each attempt, by its number; none for those that are not named."""
+    return by_header(ATTEMPT_HEADER, {str(number): config for number, config in filters.items()})
+
+
+def by_header(name: str, filters: Mapping[str, Message]) -> ExtensionWithMatcher:
+    """A filter that is another one for each value of a header; none for those that are not named."""
     result = _composite()
     tree = result.xds_matcher.matcher_tree
-    tree.input.name = "attempt"
-    tree.input.typed_config.Pack(HttpRequestHeaderMatchInput(header_name=ATTEMPT_HEADER))
-    for number, config in filters.items():
-        _execute(tree.exact_match_map.map[str(number)], config)
+    tree.input.name = name
+    tree.input.typed_config.Pack(HttpRequestHeaderMatchInput(header_name=name))
+    for value, config in filters.items():
+        _execute(tree.exact_match_map.map[value], config)
     return result
 
 

@@ -152,7 +152,7 @@ def _on_the_way(pool: ModelPool, order: Iterable[str]) -> Iterator[tuple[str, Me
     """What is done to a request for each attempt."""
     providers = [each for name in order if (each := pool.provider(name)) is not None]
     if len(providers) > 1:
-        yield "ask", ask_for_attempts()
+        yield "ask", ask_for_attempts(pool.name, [each.name for each in providers])
     yield "strip", _strip()
     keys = {
         number: credential_injector(key_name(pool.name, each.name), key_header(each))

@@ -5,10 +5,8 @@ A request passes them as they stand here, an answer the other way round:
 1. the script reads the body into headers and metadata, and refuses what makes no sense;
 2. the lease marks what exceeds it;
 3. what is marked is asked for at the scheduler, and if that is gone, anywhere;
-4. what the answer says of tokens becomes metadata, for the log.
-
-What watches over answers that break off midway belongs between the script and the lease: it sees answers as
-the client would, the usage still in them.
+4. what the answer says of tokens becomes metadata, for the log;
+5. where a sidecar has the stream guard, that watches over answers which may break off midway.
 """
 
 from __future__ import annotations
@@ -29,6 +27,7 @@ from weft.controlplane.translate.llm_asking import ask_again, ask_to_start, turn
 from weft.controlplane.translate.llm_lease import lease_filter
 from weft.controlplane.translate.llm_pools import Models, by_model
 from weft.controlplane.translate.llm_scripts import listener_script
+from weft.controlplane.translate.llm_streams import GUARD_FILTER, stream_guard
 from weft.controlplane.translate.typed_struct import typed_struct
 from weft.model.llm_wire import LEASE_FILTER, METADATA
 
@@ -38,7 +37,7 @@ ASK_AGAIN_FILTER = "weft.llm.ask-again"
 USAGE_FILTER = "weft.llm.usage"
 EVENTS_FILTER = "weft.llm.events"
 
-_TURNED_ON = (LEASE_FILTER, ASK_FILTER, ASK_AGAIN_FILTER, USAGE_FILTER, EVENTS_FILTER)
+_TURNED_ON = (LEASE_FILTER, ASK_FILTER, ASK_AGAIN_FILTER, USAGE_FILTER, EVENTS_FILTER, GUARD_FILTER)
 
 _MAX_EVENT_BYTES = 4 * 1024 * 1024
 """A larger event is not looked at; one of those of Responses has all of the answer in it."""
@@ -55,8 +54,8 @@ _USAGE = (
 """Where an answer says what, and the key it gets. Streams of Responses have it within `response`."""
 
 
-def add_llm_filters(manager: HttpConnectionManager) -> None:
-    """Add the filters to `manager`, all of them off."""
+def add_llm_filters(manager: HttpConnectionManager, *, guarded: bool = False) -> None:
+    """Add the filters to `manager`, all of them off; `guarded`: its Envoy can load the stream guard."""
     script = Lua(clear_route_cache={"value": True})
     script.default_source_code.inline_string = listener_script()
     add_filter(manager, SCRIPT_FILTER, script, disabled=True)
@@ -65,6 +64,8 @@ def add_llm_filters(manager: HttpConnectionManager) -> None:
     add_filter(manager, ASK_AGAIN_FILTER, ask_again(), disabled=True)
     add_filter(manager, USAGE_FILTER, _usage(), disabled=True)
     add_filter(manager, EVENTS_FILTER, _usage_of_events(), disabled=True)
+    if guarded:
+        add_filter(manager, GUARD_FILTER, stream_guard(), disabled=True)
 
 
 def llm_filters_on(models: Models) -> dict[str, Message]:

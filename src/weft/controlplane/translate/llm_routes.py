@@ -22,6 +22,7 @@ from weft.controlplane.translate.durations import duration
 from weft.controlplane.translate.llm_errors import INVALID, error_format
 from weft.controlplane.translate.llm_filters import llm_filters_on
 from weft.controlplane.translate.llm_pools import Models, largest_body, weighted_orders
+from weft.controlplane.translate.llm_streams import again_routes
 from weft.controlplane.translate.replies import ERROR_HEADER, REFUSED_HEADER, header
 from weft.model.llm_wire import (
     CALL_HEADER,
@@ -58,6 +59,7 @@ def llm_host(models: Models) -> VirtualHost:
     host.response_headers_to_remove.extend([REFUSED_HEADER])
     host.routes.extend(_listing(models))
     for pool in models.pools:
+        host.routes.extend(_again(pool))
         for streamed in (True, False):
             host.routes.append(_asked(pool, streamed=streamed))
             host.routes.append(_leased(pool, streamed=streamed))
@@ -85,7 +87,7 @@ def _listing(models: Models) -> Iterable[Route]:
     yield _json("models", "/v1/models", {"object": "list", "data": listed})
     for each in listed:
         name = str(each["id"])
-        for path in dict.fromkeys((name, quote(name, safe=""))):
+        for path in dict.fromkeys((name, quote(name, safe=":@+"), quote(name, safe=""))):
             yield _json("model", f"/v1/models/{path}", each)
 
 
@@ -99,6 +101,12 @@ def _json(name: str, path: str, body: object) -> Route:
     route.direct_response.body.inline_string = json.dumps(body)
     route.response_headers_to_add.append(header("content-type", "application/json"))
     return route
+
+
+def _again(pool: ModelPool) -> Iterable[Route]:
+    """A streamed call whose provider broke off before its first event goes to the next."""
+    match, action = _of(pool, streamed=True), _action(pool, streamed=True)
+    return (_large(each, pool) for each in again_routes(pool, match, action))
 
 
 def _asked(pool: ModelPool, *, streamed: bool) -> Route:

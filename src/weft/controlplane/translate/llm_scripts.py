@@ -38,6 +38,8 @@ _NAMES = {
         "DEADLINE_HEADER",
         "BUDGET_HEADER",
         "ASK_HEADER",
+        "CALL_HEADER",
+        "PLACE_HEADER",
     )
 }
 
@@ -46,6 +48,12 @@ _NAMES = {
 def listener_script() -> str:
     """Reads requests, and looks at answers."""
     return _script(_wire(), "json", "errors", "llm_request", "llm_answer")
+
+
+@cache
+def stream_script() -> str:
+    """Knows again, behind the stream guard, what the listener's script has read."""
+    return _script(_wire(), "llm_stream")
 
 
 def provider_script(providers: Sequence[Table]) -> str:

@@ -164,9 +164,11 @@ local function admit(handle, endpoint, path)
     body:setBytes(edited)
     if headers:get("content-length") then headers:replace("content-length", tostring(#edited)) end
   end
+  local length_of_model = last.model - first.model + 1
   metadata:set(wire.REQUEST_METADATA, "request", {
-    path = path, at = at, length = last.model - first.model + 1, strip = edited ~= nil,
+    path = path, at = at, length = length_of_model, strip = edited ~= nil,
   })
+  if stream then headers:replace(wire.PLACE_HEADER, string.format("%d %d", at, length_of_model)) end
   -- Calls by the listener's own address are from here on like those by name.
   headers:replace(wire.DESTINATION_HEADER, wire.LLM_HOST)
 end
