@@ -31,6 +31,9 @@ _SHARE: Final = 0.1
 _RATE_TIME: Final = 10.0
 """Seconds after which what happened counts 1/e in rates."""
 
+_RATE_STEP: Final = 0.05
+"""Seconds that count as one moment in rates."""
+
 
 class Lengths:
     """How long the answers of one kind are, in tokens."""
@@ -165,15 +168,18 @@ class Rate:
 
     def count(self, now: float, amount: float) -> None:
         """So much happened."""
-        self._sum = self._sum * math.exp((self._at - now) / _RATE_TIME) + amount
-        self._at = now
+        if now > self._at + _RATE_STEP:
+            self._sum *= math.exp((self._at - now) / _RATE_TIME)
+            self._at = now
+        self._sum += amount
 
     def per_second(self, now: float) -> float:
         """Over the last ten seconds or so."""
         if now <= self._since:
             return 0.0
         known = 1 - math.exp((self._since - now) / _RATE_TIME)
-        return self._sum * math.exp((self._at - now) / _RATE_TIME) / (_RATE_TIME * known)
+        left = math.exp(min(0.0, self._at - now) / _RATE_TIME)
+        return self._sum * left / (_RATE_TIME * known)
 
 
 def _averaged(former: float | None, latest: float) -> float:

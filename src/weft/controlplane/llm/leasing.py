@@ -106,7 +106,7 @@ class Leasing:
         for name, (requests, tokens) in needs.items():
             number = math.floor(requests * scale)
             if number:
-                size = math.floor(tokens * scale) if bounded else LARGE_TOKENS
+                size = max(1, math.floor(tokens * scale)) if bounded else LARGE_TOKENS
                 grants[name] = Grant(pool, number, size)
         for limit in limits:
             limit.charge(

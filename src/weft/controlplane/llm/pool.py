@@ -34,7 +34,7 @@ from weft.controlplane.llm.leasing import Leasing, may_lease
 from weft.controlplane.llm.limits import WINDOW
 from weft.controlplane.llm.pool_state import FlightRecord, PoolState
 from weft.controlplane.llm.providers import ProviderState, choose, is_fault
-from weft.controlplane.llm.reservations import Terms, flight_record, highest_price, lane, too_large, used
+from weft.controlplane.llm.reservations import Terms, flight_record, lane, too_large, used
 from weft.controlplane.llm.retries import Retries, Retrying
 from weft.controlplane.llm.usage import charge, price
 from weft.controlplane.llm.usage import highest_price as dearest
@@ -244,9 +244,6 @@ class PoolScheduler:
         self._refuse_past_deadline(now)
         self._waiting.rise(now, max_wait / 2)
         closed = self._decide_retries(now)
-        for each in self._providers:
-            if not each.has_room(1, now):
-                closed |= each.bit
         for rank in range(RANKS):
             closed = self._admit(rank, closed, now)
         while (oldest := self._waiting.oldest()) is not None and now >= oldest.since + max_wait:
@@ -272,7 +269,8 @@ class PoolScheduler:
             if provider is None:
                 closed |= waiter.lane
                 continue
-            refusal = refusals.too_late(waiter, self._providers, 0, now) or self._reserve(waiter)
+            late = refusals.too_late(waiter, self._providers, 0, now) if waiter.call.deadline else None
+            refusal = late or self._reserve(waiter)
             if refusal is not None:
                 self._waiting.remove(waiter.call.id)
                 self._refuse(refusal)
@@ -282,7 +280,7 @@ class PoolScheduler:
         return closed
 
     def _reserve(self, waiter: Waiter) -> Refusal | None:
-        usd = highest_price(waiter, self._pool.spec.providers)
+        usd = self._terms.highest_price(waiter)
         return self._budgets.reserve(waiter.call, waiter.tokens, usd, self._now)
 
     def _start(self, waiter: Waiter, provider: ProviderState, now: float) -> None:
@@ -447,7 +445,7 @@ class PoolScheduler:
     def _configure(self, pool: ModelPool, state: PoolState | None) -> None:
         self._pool = pool
         self._scheduling = pool.spec.scheduling
-        self._terms = Terms(pool.spec.scheduling)
+        self._terms = Terms(pool.spec)
         self._prefers = pool.spec.affinity is Affinity.PREFIX and len(pool.spec.providers) > 1
         records = {} if state is None else {each.name: each for each in state.providers}
         for each in self._known.values():
@@ -469,7 +467,8 @@ class PoolScheduler:
             provider = self._known.get(record.provider)
             if provider is not None:
                 provider.under_way += 1
-            lifetime = (provider or self._providers[0]).lifetime(record.streaming)
+            # Not that of a stream: how it ended may have been told to the predecessor.
+            lifetime = (provider or self._providers[0]).lifetime(streaming=False)
             self._flights.add(Flight(record, lifetime, _UNCOUNTED, held=provider is not None))
 
     def _waiting_figures(self, now: float) -> tuple[WaitingFigures, ...]:

@@ -11,7 +11,7 @@ from weft.controlplane.llm.fairness import cost
 from weft.controlplane.llm.pool_state import FlightRecord
 from weft.controlplane.llm.providers import ProviderState
 from weft.controlplane.llm.waiting import Waiter
-from weft.model.model_pool import Provider, Scheduling
+from weft.model.model_pool import ModelPoolSpec
 from weft.model.service_class import ServiceClass
 
 _CERTAIN: Final = 3
@@ -29,14 +29,22 @@ _DEFAULT: Final = (1.0, ServiceClass.STANDARD.rank)
 class Terms:
     """What a pool's tenants get, and what is assumed of their calls."""
 
-    def __init__(self, scheduling: Scheduling) -> None:
+    def __init__(self, pool: ModelPoolSpec) -> None:
         """As it is declared."""
-        self._assumed = scheduling.assumed_output_tokens
-        self._tenants = {each.name: (each.weight, each.service_class.rank) for each in scheduling.tenants}
+        self._assumed = pool.scheduling.assumed_output_tokens
+        self._tenants = {
+            each.name: (each.weight, each.service_class.rank) for each in pool.scheduling.tenants
+        }
+        self._prices = tuple({(each.prices.input, each.prices.output) for each in pool.providers})
 
     def weight(self, tenant: str) -> float:
         """Its share."""
         return self._tenants.get(tenant, _DEFAULT)[0]
+
+    def highest_price(self, waiter: Waiter) -> float:
+        """What the call costs at most, in US dollars: at the dearest of the providers."""
+        prompt, output = waiter.call.prompt_tokens, waiter.output_tokens
+        return max([prompt * of_input + output * of_output for of_input, of_output in self._prices]) / _PER
 
     def waiter(
         self, call: Call, number: int, now: float, lengths: AnswerLengths, providers: Sequence[ProviderState]
@@ -89,17 +97,6 @@ def too_large(call: Call, providers: Sequence[ProviderState]) -> Refusal | None:
         f"the prompt (about {call.prompt_tokens} tokens) and an answer of up to {output} tokens exceed the "
         f"context of {largest} tokens of every provider of {call.pool!r}: shorten the prompt, or allow the "
         "answer less",
-    )
-
-
-def highest_price(each: Waiter, providers: Sequence[Provider]) -> float:
-    """What the call costs at most, in US dollars, at the dearest of the providers it may be sent to."""
-    return (
-        max(
-            each.call.prompt_tokens * provider.prices.input + each.output_tokens * provider.prices.output
-            for provider in providers
-        )
-        / _PER
     )
 
 

@@ -183,6 +183,8 @@ class _Class:
         return None if best is None else best[2]
 
     def _least(self) -> float | None:
+        if not self.tenants:
+            return None
         tops = [top for lane in self.lanes.values() if (top := lane.top()) is not None]
         return min(tops)[0] if tops else None
 
