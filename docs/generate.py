@@ -137,7 +137,6 @@ MEANINGS = {
     "ModelPoolSpec.providers": "Who serves it.",
     "ModelPoolSpec.scheduling": "How calls wait, and who goes first.",
     "ModelPoolSpec.affinity": "Which calls prefer the provider that had the one before.",
-    "ModelPoolSpec.on_break": "What a client gets when a streamed answer breaks off midway.",
     "Provider.name": "Unique in its pool.",
     "Provider.preset": "What kind of service it is.",
     "Provider.limits": "What it allows, for all of the mesh together.",

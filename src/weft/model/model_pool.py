@@ -177,15 +177,6 @@ class Affinity(StrEnum):
     NONE = "none"
 
 
-class OnBreak(StrEnum):
-    """What a client gets when a streamed answer breaks off midway."""
-
-    ERROR = "error"
-    """A last event that says what happened."""
-    CONTINUE = "continue"
-    """The rest of the answer from another provider, which is given what there was of it."""
-
-
 class ModelPoolSpec(Spec):
     """A model; metadata.name is the name under which agents ask for it, unless `models` has others."""
 
@@ -195,7 +186,6 @@ class ModelPoolSpec(Spec):
     providers: Annotated[tuple[Provider, ...], Field(min_length=1, max_length=MAX_PROVIDERS)]
     scheduling: Scheduling = Scheduling()
     affinity: Affinity = Affinity.PREFIX
-    on_break: OnBreak = OnBreak.ERROR
     max_body_bytes: Annotated[int, Field(ge=1024, le=64 * 1024 * 1024)] = 16 * 1024 * 1024
     """Larger requests are refused with 413."""
 

@@ -9,7 +9,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Final
 
-MODULE: Final = "weft_stream_guard"
+MODULE: Final = "weft-stream-guard"
 """What Envoy's configuration calls the stream guard: its file is `lib<MODULE>.so`, in a directory that Envoy
 is told by SEARCH_PATH."""
 

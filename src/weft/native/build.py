@@ -17,7 +17,7 @@ DIRECTORY = Path(__file__).parent
 SOURCE = "stream_guard.c"
 LIBRARIES = "lib"
 """Directory for what is built. Not beside Python's modules: Python would take it for one of them."""
-LIBRARY = "libweft_stream_guard.so"
+LIBRARY = "libweft-stream-guard.so"
 FLAGS = (
     "-std=c11",
     "-D_GNU_SOURCE",

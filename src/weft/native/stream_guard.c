@@ -180,9 +180,13 @@ static void write_error_event(const guard* g, char* event, size_t size) {
              name);
 }
 
+static void note_broken(guard* g) {
+  ENVOY(set_dynamic_metadata_number)(g->envoy, METADATA, text_of("broken"), 1);
+}
+
 // The end of an answer that broke off, or had a clean end without being complete.
 static void end_broken(guard* g) {
-  ENVOY(set_dynamic_metadata_number)(g->envoy, METADATA, text_of("broken"), 1);
+  note_broken(g);
   if (g->events.torn) {
     disconnect(g);  // nothing well-formed can follow half an event
     return;
@@ -266,6 +270,7 @@ static bool is_current(guard* g, uint64_t stream) {
 static void broke(guard* g) {
   g->stream = 0;
   if (g->state == PASSING) {
+    note_broken(g);
     disconnect(g);
   } else if (g->state == RELAYING) {
     g->events.finished ? end_finished(g) : end_broken(g);
