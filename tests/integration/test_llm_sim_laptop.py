@@ -12,7 +12,6 @@ from pathlib import Path
 import psutil
 import pytest
 
-from weft.errors import NotFound
 from weft.local.default_models import POOL, SECRET, SIMULATOR, default_models, simulator_environment
 from weft.local.mesh import LocalMesh
 from weft.local.ports import free_ports
@@ -45,25 +44,17 @@ def files_with(directory: Path, text: bytes) -> list[Path]:
     return [each for each in directory.rglob("*") if each.is_file() and text in each.read_bytes()]
 
 
-async def test_models_are_simulated_until_somebody_has_a_key_or_declares_others(home: Path) -> None:
+async def test_the_users_key_is_for_envoy_only_and_for_nothing_once_models_are_declared(home: Path) -> None:
     path = {"PATH": "/usr/bin:/bin"}
-    async with asyncio.timeout(LIMIT), mesh(home, path) as simulated:
-        child = simulated.children[SIMULATOR]
-        assert (child.phase, simulated.state.models[:9]) == ("ready", "simulated")
-        (provider,) = (await simulated.api.resource("modelpools", POOL))["spec"]["providers"]
-        assert provider["name"] == SIMULATOR
-        with pytest.raises(NotFound):
-            await simulated.api.resource("secrets", SECRET)
-    assert child.pid is not None
-    assert not psutil.pid_exists(child.pid)
-
     async with asyncio.timeout(LIMIT), mesh(home, {**path, "OPENAI_API_KEY": "sk-own-key"}) as real:
+        await real.wait_healthy(LIMIT)
         assert SIMULATOR not in real.children
         (provider,) = (await real.api.resource("modelpools", POOL))["spec"]["providers"]
         assert (provider["preset"], provider["key"]["secret"]) == ("openai", SECRET)
         assert psutil.Process(real.children["door"].pid).environ().get("OPENAI_API_KEY") is None
 
     async with asyncio.timeout(LIMIT), mesh(home, path, OWN) as declared:
+        await declared.wait_healthy(LIMIT)
         assert SIMULATOR not in declared.children
         assert declared.state.models == ""
         pools = await declared.api.resources("modelpools")
