@@ -113,6 +113,7 @@ class LlmSidecar:
         self.holder = holder
         self._channel: Any = channel
         self._logs: dict[str, Any] = {}
+        self._writing = asyncio.Lock()
 
     async def ask(self, pool: str, **headers: str) -> Asked:
         """Ask whether a call may start; underscores in names of `headers` stand for hyphens."""
@@ -163,7 +164,7 @@ class LlmSidecar:
         if name not in self._logs:
             self._logs[name] = self._channel.stream_unary(f"/{reporting.SERVICE}/{reporting.METHOD}")()
             message.identifier.log_name = name
-        async with asyncio.timeout(LIMIT):
+        async with asyncio.timeout(LIMIT), self._writing:
             await self._logs[name].write(message.SerializeToString())
 
     def _entry(

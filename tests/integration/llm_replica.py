@@ -7,7 +7,6 @@ each replica that schedules.
 
 from __future__ import annotations
 
-import asyncio
 import json
 import logging
 import sys
@@ -15,6 +14,7 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+import uvloop
 from prometheus_client import CollectorRegistry
 from tests.xds import Log, OneSnapshot, snapshot
 
@@ -90,4 +90,4 @@ async def main(url: str, name: str, directory: str, port: str) -> None:
 
 if __name__ == "__main__":
     logging.basicConfig(level=logging.INFO, format="%(name)s %(message)s")
-    asyncio.run(main(*sys.argv[1:]))
+    uvloop.run(main(*sys.argv[1:]))

@@ -33,7 +33,7 @@ NEWS_HEADERS: Final = (
 )
 """Headers of answers that the access logs must carry."""
 
-_NUMBER = re.compile(r"\d{1,15}(\.\d{1,9})?")
+_NUMBER = re.compile(r"\d{1,15}(\.\d{1,9})?", re.ASCII)
 _SPAN = re.compile(
     r"(?:(\d{1,6})d)?(?:(\d{1,6})h)?(?:(\d{1,6})m(?!s))?(?:(\d{1,9}(?:\.\d{1,9})?)s)?(?:(\d{1,9}(?:\.\d{1,9})?)ms)?"
 )

@@ -179,7 +179,7 @@ def _usage(fields: Any) -> Usage | None:
 
 
 def _first_token(fields: Any, begun: float | None, sent: float | None) -> float | None:
-    guarded = _number(fields, "first_token_us")
+    guarded = _number(fields, "begun_us")
     if guarded is not None:
         return guarded / 1e6
     return None if begun is None else max(0.0, begun - (sent or 0.0))
