@@ -39,7 +39,7 @@ _VARYING = (
 )
 """What differs from run to run; applied to lines whose spaces have been made single."""
 
-_WATCHING = ("agents", "discover", "status")
+_WATCHING = ("agents", "discover", "llm", "status")
 """Commands that may be given again until what they show has come true."""
 
 _CHANGING = ("apply", "delete")
