@@ -29,7 +29,7 @@ from weft.model.service_class import ServiceClass
 
 # Without shrinking, which takes minutes: what fails is told as it was found.
 FAST = settings(
-    max_examples=60,
+    max_examples=50,
     stateful_step_count=60,
     deadline=None,
     derandomize=True,

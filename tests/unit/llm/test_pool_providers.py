@@ -281,6 +281,33 @@ def test_what_is_reserved_for_an_answer_without_bound_is_learned() -> None:
     assert 40 <= here.state().flights[0].output_tokens <= 60
 
 
+def test_a_provider_that_is_declared_with_another_key_is_not_judged_by_the_former() -> None:
+    here = scheduler(pool(provider()))
+    for _ in range(5):
+        here.attempt_failed(failure("a", NOW, 401), NOW)
+    assert health(here, NOW) is Health.BROKEN
+    here.reconfigure(pool(provider(weight=2)), NOW)
+    assert health(here, NOW) is Health.BROKEN
+    here.reconfigure(pool(provider(key={"secret": "new", "key": "value"})), NOW)
+    assert start(here, "x") == ["a"]
+
+
+def test_a_call_that_is_told_late_that_it_may_start_counts_from_then_on() -> None:
+    here = scheduler(pool(provider(limits={"requestsPerMinute": 1})))
+    start(here, "slow", "next")
+    here.delayed("slow", NOW + 4)
+    assert here.decisions(NOW + 62) == []
+    assert admitted(here.decisions(NOW + 66)) == ["next"]
+
+
+@pytest.mark.parametrize(
+    "text", [b"", b"[]", b"{}", b'{"version":2}', b'{"version":1,"flights":[[1]],"providers":[]}', b"\xff"]
+)
+def test_what_is_no_state_of_a_pool_is_not_taken_for_one(text: bytes) -> None:
+    with pytest.raises(ValueError, match=r"."):
+        PoolState.from_json(text)
+
+
 def test_providers_come_and_go_while_calls_wait_and_run() -> None:
     here = scheduler(pool(provider("a", limits={"concurrency": 1})))
     assert start(here, "runs", "waits") == ["a"]

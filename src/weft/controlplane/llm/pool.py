@@ -117,12 +117,27 @@ class PoolScheduler:
         self._retries.add(Retrying(flight, provider, now))
 
     def withdraw(self, call_id: str, now: float) -> None:
-        """The caller left before it was told a decision."""
+        """The caller left before it was told a decision: the call was not sent, and will not be."""
         now = self._tick(now)
         self._due = [each for each in self._due if each.call_id != call_id]
         self._waiting.remove(call_id)
         if self._forget(call_id) is not None:
             self._budgets.release(call_id, now)
+
+    def delayed(self, call_id: str, now: float) -> None:
+        """An admission is told only now, though it was decided a while ago: it took time to write it down.
+
+        To be called if that was longer than half a second (`limits.MARGIN` has some for the way, too). The
+        call counts from now on as well: its provider will count it later than was thought.
+        """
+        now = self._tick(now)
+        flight = self._flights.get(call_id)
+        provider = None if flight is None else self._known.get(flight.record.provider)
+        if flight is not None and provider is not None:
+            provider.window.charge(now, 1, flight.record.tokens)
+            self._flights.remove(call_id)
+            flight.record = flight.record._replace(started=now)
+            self._flights.add(flight)
 
     def ended(self, end: Ended, now: float) -> None:
         """A call is over."""

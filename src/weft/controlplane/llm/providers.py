@@ -54,10 +54,14 @@ class ProviderState:
         """For smooth weighted round robin."""
         self._told_requests = record.told_requests if record else None
         self._told_tokens = record.told_tokens if record else None
+        self.provider = provider
         self.declare(provider)
 
     def declare(self, provider: Provider) -> None:
-        """It is declared so, from now on."""
+        """It is declared so, from now on. What is another service now is not judged by what it was."""
+        if _service(provider) != _service(self.provider):
+            self.cooling, self.circuit, self.pace = Cooling(), Circuit(), Pace()
+            self._told_requests = self._told_tokens = None
         self.provider = provider
         self.name = provider.name
         self.concurrency = provider.limits.concurrency
@@ -239,6 +243,11 @@ def _by_weight(able: Sequence[ProviderState]) -> ProviderState:
     chosen = max(able, key=lambda each: each.turn)
     chosen.turn -= sum(each.provider.weight for each in able)
     return chosen
+
+
+def _service(provider: Provider) -> tuple[object, ...]:
+    """What makes it another service if it is changed."""
+    return provider.base_url, provider.address, provider.model, provider.key
 
 
 def _lower(declared: int | None, told: int | None) -> int | None:
