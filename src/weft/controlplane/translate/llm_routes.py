@@ -154,7 +154,10 @@ def _action(pool: ModelPool, *, streamed: bool) -> RouteAction:
         silence = max(each.first_token for each in pool.providers)
         retries.per_try_idle_timeout.CopyFrom(duration(silence))
     else:
-        retries.per_try_timeout.CopyFrom(duration(max(each.timeout for each in pool.providers)))
+        limits = [each.timeout for each in pool.providers]
+        retries.per_try_timeout.CopyFrom(duration(max(limits)))
+        # An attempt whose answer has begun is bounded by this alone.
+        action.timeout.CopyFrom(duration(sum(limits)))
     return action
 
 
