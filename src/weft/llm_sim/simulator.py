@@ -166,7 +166,7 @@ class Simulator:
         """Count a request and let it in. Raises ApiError if that exceeds a limit."""
         behaviour = self.behaviour
         tokens = 0
-        if planned.fate in {Fate.ANSWER, Fate.HANG}:
+        if planned.fate is Fate.ANSWER or planned.fate is Fate.HANG:
             tokens = ask.prompt_tokens + _output_tokens(behaviour, ask, choices)
         exceeded = self.limits.enter(behaviour, tokens, _now())
         if exceeded is not None:
