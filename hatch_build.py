@@ -23,7 +23,7 @@ class NativeLibraries(BuildHookInterface[Any]):
         builder = runpy.run_path(str(Path(self.root, _NATIVE, "build.py")))
         try:
             library = builder["build"]()
-        except OSError as error:
+        except (OSError, RuntimeError) as error:
             self.app.display_warning(f"no stream guard: {error}")
             return
         build_data["pure_python"] = False

@@ -88,6 +88,19 @@ async def test_an_answer_that_breaks_off_midway_ends_with_an_event_and_is_told_o
     assert entry.common_properties.metadata.filter_metadata["weft.llm"]["broken"] == 1
 
 
+async def test_where_there_is_no_next_provider_it_is_said_who_broke_off(
+    mesh: Models, provider: StreamingProvider
+) -> None:
+    await mesh.agent.declare(pool("gpt", {"name": "one", "url": f"http://127.0.0.1:{provider.port}/v1"}))
+    await mesh.lease("gpt")
+    answer = await _call(mesh, "fin=0")
+    assert (answer.status_code, answer.headers["x-weft-error"]) == (502, "stream_broken")
+    assert answer.json()["error"]["message"].startswith(
+        "provider 'one', which is the only one of pool 'gpt',"
+    )
+    assert len(provider.requests) == 1
+
+
 @pytest.mark.parametrize("mode", ["fin=0", "silent=0"])
 async def test_who_breaks_off_before_the_first_event_is_replaced_by_the_next_when_the_scheduler_says_so(
     mesh: Models, provider: StreamingProvider, mode: str

@@ -526,20 +526,25 @@ EVENT(void, http_filter_http_stream_reset)(void* envoy, const void* filter, uint
   leave(g);
 }
 
+// These two come for a filter that has been destroyed, too: then without it.
 EVENT(void, http_filter_downstream_above_write_buffer_high_watermark)(void* envoy, const void* filter) {
   (void)envoy;
-  ((guard*)filter)->slow = true;
-  ((guard*)filter)->ahead = 0;
+  guard* g = (guard*)filter;
+  if (g == NULL) return;
+  g->slow = true;
+  g->ahead = 0;
 }
 
 EVENT(void, http_filter_downstream_below_write_buffer_low_watermark)(void* envoy, const void* filter) {
   (void)envoy;
-  ((guard*)filter)->slow = false;
+  guard* g = (guard*)filter;
+  if (g != NULL) g->slow = false;
 }
 
 EVENT(void, http_filter_stream_complete)(void* envoy, const void* filter) {
   (void)envoy;
-  ((guard*)filter)->state = ENDED;
+  guard* g = (guard*)filter;
+  if (g != NULL) g->state = ENDED;
 }
 
 // ---- Events that Envoy insists on, and that mean nothing here
