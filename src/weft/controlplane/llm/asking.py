@@ -28,6 +28,9 @@ METHOD: Final = "Process"
 FIRST_MESSAGE: Final = 10.0
 """Seconds that a sidecar has for its question."""
 
+MAX_OPEN: Final = 20_000
+"""Questions that wait at one replica at once; a further call is refused, since others need streams, too."""
+
 LOOK: Final = 0.02
 """Seconds after which the stream of a call that still waits is watched for its end."""
 
@@ -54,6 +57,7 @@ class Asking:
     def __init__(self, schedules: Schedules, peers: Peers) -> None:
         self._schedules = schedules
         self._peers = peers
+        self._open = 0
 
     def handler(self) -> grpc.GenericRpcHandler[bytes, bytes]:
         """What a gRPC server needs to serve it."""
@@ -61,6 +65,7 @@ class Asking:
         return grpc.method_handlers_generic_handler(SERVICE, {METHOD: method})
 
     async def _process(self, requests: AsyncIterator[bytes], context: Context) -> None:  # noqa: ARG002
+        self._open += 1
         try:
             peer = self._peers.peer(context)
             async with asyncio.timeout(FIRST_MESSAGE):
@@ -75,6 +80,8 @@ class Asking:
             await context.abort(grpc.StatusCode.PERMISSION_DENIED, error.detail)
         except TimeoutError:
             await context.abort(grpc.StatusCode.DEADLINE_EXCEEDED, "the question did not come")
+        finally:
+            self._open -= 1
 
     async def _answer(self, request: ProcessingRequest, peer: Peer, context: Context) -> None:
         if not request.HasField("request_headers"):
@@ -83,6 +90,9 @@ class Asking:
         pool = self._schedules.pool(question.pool)
         if pool is None:
             await context.write(replies.refused(_unknown(question)))
+            return
+        if self._open > MAX_OPEN:
+            await context.write(replies.refused(_too_many()))
             return
         call = call_of(question, peer, pool, time.time())
         if question.provider:
@@ -161,6 +171,11 @@ def _reply(decision: Decision, call: Call, *, again: bool) -> bytes:
         case Admission() if again:
             return replies.attempt_admitted(call.id)
     return replies.admitted(call.id, call.pool, decision.provider)
+
+
+def _too_many() -> Refusal:
+    detail = f"{MAX_OPEN} calls wait at this replica of the control plane already: try again later"
+    return Refusal("", Reason.QUEUE_FULL, detail, retry_after=1.0)
 
 
 def _unknown(question: Asked) -> Refusal:

@@ -9,12 +9,12 @@ from envoy.extensions.access_loggers.grpc.v3.als_pb2 import HttpGrpcAccessLogCon
 
 from weft.controlplane.translate.durations import duration
 from weft.controlplane.translate.llm_errors import is_llm_call
-from weft.model.llm_wire import ACCESS_LOG, ATTEMPT_LOG, PROVIDER_HEADER, SCHEDULER_CLUSTER
+from weft.model.llm_wire import ACCESS_LOG, ATTEMPT_LOG, CALL_HEADER, PROVIDER_HEADER, SCHEDULER_CLUSTER
 
 FLUSH_INTERVAL = 0.05
 """Seconds, at most, for which an entry waits for others."""
 
-STILL_RUNS_INTERVAL = 10.0
+STILL_RUNS_INTERVAL = 5.0
 """Seconds between two entries that only tell that a call is still under way."""
 
 _LIMITS = (
@@ -53,7 +53,7 @@ def attempt_log() -> AccessLog:
 
 def _log(name: str, condition: AccessLogFilter) -> AccessLog:
     config = HttpGrpcAccessLogConfig(
-        additional_response_headers_to_log=[PROVIDER_HEADER, *_LIMITS],
+        additional_response_headers_to_log=[CALL_HEADER, PROVIDER_HEADER, *_LIMITS],
     )
     common = config.common_config
     common.log_name = name

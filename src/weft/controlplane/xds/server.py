@@ -35,8 +35,8 @@ QUIET = 0.02
 LONGEST_DELAY = 0.2
 """Seconds after which a change is pushed though others keep following."""
 
-MAX_STREAMS = 10_000
-"""Streams open at once; a further one ends with RESOURCE_EXHAUSTED."""
+MAX_STREAMS = 40_000
+"""Streams open at once, those of `services` included; a further one ends with RESOURCE_EXHAUSTED."""
 
 MAX_REQUEST_BYTES = 4 * 1024 * 1024
 """A coming-back client lists all it holds: 20,000 names and versions fit."""
