@@ -41,6 +41,9 @@ LATEST = 0.9
 
 REQUESTS, TOKENS, CONCURRENCY = 10, 500, 3
 
+TIMEOUT = 600.0
+"""Seconds that a call takes at most, by default."""
+
 delays = st.sampled_from([0.0, LATEST])
 
 
@@ -152,10 +155,18 @@ class Schedulers(RuleBasedStateMachine):
     @rule(seconds=st.sampled_from([0.01, 0.1, 0.3, 1.0, 7.0, 31.0, 59.5]))
     def time_passes(self, seconds: float) -> None:
         self.now += seconds
+        self.time_out()
+
+    def time_out(self) -> None:
+        """Nothing takes longer than the providers' timeout; that these ended is told by nobody."""
+        for call_id in tuple(self.providers.under_way):
+            if self.now > self.sent[call_id].at + TIMEOUT:
+                del self.providers.under_way[call_id]
 
     @rule(delay=delays)
     def time_passes_until_it_wakes(self, delay: float) -> None:
         self.now = max(self.now, self.scheduler.wakes_at() or self.now)
+        self.time_out()
         self.decide(delay)
 
     @rule(
