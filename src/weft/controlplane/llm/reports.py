@@ -14,6 +14,7 @@ from weft.controlplane.llm.call_ids import is_of
 from weft.controlplane.llm.peers import Peer
 from weft.controlplane.llm.rate_limit_news import rate_limit_news
 from weft.model.llm_wire import (
+    CALL_HEADER,
     METADATA,
     NEVER_LEASED,
     PROVIDER_HEADER,
@@ -54,7 +55,7 @@ def call_under_way(entry: Any, peer: Peer) -> str | None:
     common = entry.common_properties
     if not common.intermediate_log_entry and common.access_log_type not in _STILL_RUNS:
         return None
-    return _call_id(_fields(common), peer)
+    return _call_id(entry, peer)
 
 
 def still_runs(entry: Any) -> bool:
@@ -71,7 +72,7 @@ def ended_call(entry: Any, peer: Peer, pools: Pools, now: float) -> Ended | None
     common, response = entry.common_properties, entry.response
     fields = _fields(common)
     pool = pools.get(_text(fields, "pool"))
-    call_id = _call_id(fields, peer)
+    call_id = _call_id(entry, peer)
     if pool is None or (call_id is None and _text(fields, "call")):
         return None
     headers = response.response_headers
@@ -143,8 +144,11 @@ def _fields(common: Any) -> Any:
     )
 
 
-def _call_id(fields: Any, peer: Peer) -> str | None:
-    call_id = _text(fields, "call")
+def _call_id(entry: Any, peer: Peer) -> str | None:
+    """The call's id; of a stream on a lease that got one with a further attempt only the answer tells it."""
+    call_id = _text(_fields(entry.common_properties), "call") or entry.response.response_headers.get(
+        CALL_HEADER
+    )
     return call_id if call_id and is_of(call_id, peer.sidecar) else None
 
 
