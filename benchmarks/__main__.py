@@ -18,6 +18,8 @@ from benchmarks import (
     event_rate,
     fairness_case,
     latency,
+    llm_contended,
+    llm_limits,
     llm_rate,
     memory,
     policy_cost,
@@ -54,6 +56,8 @@ BENCHMARKS: dict[str, Callable[..., Awaitable[Result]]] = {
     "fairness": fairness_case.measure,
     "seed": seed_case.measure,
     "llm": llm_rate.measure,
+    "llm-contended": llm_contended.measure,
+    "llm-limits": llm_limits.measure,
 }
 
 _MIN_WIDTH = 120

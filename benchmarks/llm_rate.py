@@ -20,7 +20,7 @@ from benchmarks.models.doors import (
     weft,
 )
 from benchmarks.models.pools import AMPLE, declare, pool
-from benchmarks.models.samples import CONNECTIONS, DIRECT, Rounds, Sample, sample
+from benchmarks.models.samples import CONNECTIONS, DIRECT, Rounds, rounds_of
 from benchmarks.progress import step
 from benchmarks.report import Budget, Figure, Result
 from benchmarks.rig import Rig, rig
@@ -55,19 +55,8 @@ async def measure(*, quick: bool = False) -> Result:
         for name, enter in {**_OURS, **(_PEERS if has_peers() else {})}.items():
             step(f"llm: starting, {name}")
             doors[name] = await enter(mesh, to)
-        for name, door in doors.items():
-            step(f"llm: warming up, {name}")
-            await sample(mesh.guard, door, seconds=1)
-        taken = [await _round(mesh, doors, number, seconds) for number in range(1, rounds + 1)]
-    return _result(Rounds(taken), seconds)
-
-
-async def _round(mesh: Rig, doors: Mapping[str, Door], number: int, seconds: int) -> dict[str, Sample]:
-    taken = {}
-    for name, door in doors.items():
-        step(f"llm: round {number}, {name}")
-        taken[name] = await sample(mesh.guard, door, seconds=seconds)
-    return taken
+        taken = await rounds_of(mesh.guard, doors, rounds, seconds, "llm")
+    return _result(taken, seconds)
 
 
 def _result(taken: Rounds, seconds: int) -> Result:

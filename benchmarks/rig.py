@@ -17,9 +17,11 @@ from weft.aio.children import Child
 from weft.aio.guard import Guard
 from weft.aio.poll import until
 from weft.aio.ports import reserve_port
-from weft.local.commands import DOOR, sidecar_command
+from weft.local.commands import DOOR, control_command, sidecar_command
 from weft.local.mesh import LocalMesh
+from weft.local.nats_security import NatsSecurity
 from weft.local.ports import free_ports
+from weft.local.security import LocalSecurity
 
 HOST = "127.0.0.1"
 
@@ -102,6 +104,16 @@ class Rig:
         command = sidecar_command(self.mesh.ports, self.directory / MESH, options, program)
         token = await self.mesh.api.join_token(agent_type, instance, {})
         return await self.start(command, stderr=stderr, environ={"WEFT_JOIN_TOKEN": token})
+
+    async def another_control(self, name: str) -> int:
+        """Start one more replica of the control plane; the port at which sidecars reach it, soon."""
+        free = free_ports()
+        ports = self.mesh.ports.model_copy(update={"api": free.api, "xds": free.xds})
+        # Only names of files are asked of it; what else it has stands in NATS's configuration.
+        security = LocalSecurity(self.directory / MESH, "", NatsSecurity(self.nats_keys, "", ""))
+        command = [*control_command(ports), "--replica", name]
+        await self.start(command, environ=security.control_environment())
+        return ports.xds
 
     async def mesh_pair(self, backend: int) -> Pair:
         """The door's Envoy and that of a sidecar beside the agent at port `backend`."""

@@ -100,9 +100,12 @@ async def weft(rig: Rig, _to: Provider) -> Door:
     return await _open(Door(*_through(rig, WHOLE, STREAMED), (pid,)))
 
 
-def through(rig: Rig, model: str) -> Target:
-    """Whole answers of one of the mesh's models."""
-    return _through(rig, model, model)[0]
+async def weft_asked(rig: Rig, model: str) -> Door:
+    """The mesh's door, for a `model` all calls to which ask the scheduler, whose time counts as well."""
+    control = rig.mesh.children["control"].pid
+    assert control is not None, "the mesh is up"
+    whole, _ = _through(rig, model, model)
+    return await _open(Door(whole, None, (envoy_of(rig.door).pid, control)))
 
 
 def has_peers() -> bool:
@@ -166,11 +169,12 @@ async def _peer(rig: Rig, command: Sequence[str], environ: Mapping[str, str]) ->
 async def _open(door: Door, timeout: float = START_TIMEOUT) -> Door:
     for target in (door.whole, door.streamed):
         if target is not None:
-            await _answers(target, timeout)
+            await takes_calls(target, timeout)
     return door
 
 
-async def _answers(target: Target, timeout: float) -> None:
+async def takes_calls(target: Target, timeout: float = START_TIMEOUT) -> None:
+    """Wait until a call is answered with 200. Raises RuntimeError after `timeout` seconds."""
     headers = {"content-type": "application/json", "x-weft-to": target.destination}
     if target.key:
         headers["authorization"] = f"Bearer {target.key}"

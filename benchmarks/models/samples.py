@@ -9,6 +9,7 @@ from statistics import median
 from benchmarks.load import Load, Target, closed_loop
 from benchmarks.models.doors import Door
 from benchmarks.processes import cpu_seconds
+from benchmarks.progress import step
 
 from weft.aio.guard import Guard
 
@@ -47,7 +48,7 @@ async def sample(guard: Guard, door: Door, *, seconds: int) -> Sample:
 async def _loaded(guard: Guard, target: Target, pids: Sequence[int], seconds: int) -> tuple[Load, float]:
     before = _used(pids)
     load = await closed_loop(guard, target, connections=CONNECTIONS, seconds=seconds)
-    return load, (_used(pids) - before) / load.requests * 1e6
+    return load, (_used(pids) - before) / max(1, load.requests) * 1e6
 
 
 def _used(pids: Sequence[int]) -> float:
@@ -79,3 +80,17 @@ class Rounds:
     def told(self, name: str, what: str) -> str:
         """A figure in each of the rounds, for those who wonder how much is noise."""
         return ", ".join(f"{getattr(each[name], what):,.0f}" for each in self._taken)
+
+
+async def rounds_of(
+    guard: Guard, doors: Mapping[str, Door], rounds: int, seconds: int, benchmark: str
+) -> Rounds:
+    """Interleaved rounds through all `doors`, after a short one that does not count."""
+    taken = []
+    for number in range(rounds + 1):
+        found = {}
+        for name, door in doors.items():
+            step(f"{benchmark}: {f'round {number} of {rounds}' if number else 'warming up'}, {name}")
+            found[name] = await sample(guard, door, seconds=seconds if number else 1)
+        taken.append(found)
+    return Rounds(taken[1:])
