@@ -22,7 +22,7 @@ from weft.local.home import MeshHome
 from weft.local.nats import nats_command, nats_serves
 from weft.local.ports import free_ports
 from weft.local.token_file import TOKEN_FILE
-from weft.model.local_state import LOOPBACK
+from weft.model.local_state import LOOPBACK, MeshPorts
 
 _START_LIMIT = 40.0
 _STOP_LIMIT = 20.0
@@ -57,6 +57,12 @@ class Program:
     def running(self) -> bool:
         """Whether it has not ended."""
         return self._process is not None and self._process.poll() is None
+
+    @property
+    def pid(self) -> int:
+        """Of the process that was started last."""
+        assert self._process is not None
+        return self._process.pid
 
     def admit(self, admitted: Mapping[str, str]) -> None:
         """Take what the next start needs from somebody else: the control plane may be down then."""
@@ -182,9 +188,17 @@ class Core:
             assert program.running, f"{program.name} has ended:\n{program.log}"
             if program is self.nats:
                 return await nats_serves(port, self._security.nats)
-            return await _accepts(port)
+            return await accepts(port)
 
         await until(ready, longest=0.1)
+
+    def another_control(self, name: str) -> tuple[Program, MeshPorts]:
+        """One more replica of the control plane, yet to be started, and where it listens."""
+        free = free_ports()
+        ports = self.ports.model_copy(update={"api": free.api, "xds": free.xds})
+        command = [*control_command(ports), *self._lease, "--replica", name]
+        environ = {**self.environ, **self._security.control_environment()}
+        return Program(name, command, self.directory, environ), ports
 
     def sidecar(self, name: str, *arguments: str, command: Sequence[str] = ()) -> Program:
         """A sidecar of the instance `name`, yet to be started."""
@@ -221,7 +235,8 @@ def agent_type(arguments: Sequence[str]) -> str | None:
     return given
 
 
-async def _accepts(port: int) -> bool:
+async def accepts(port: int) -> bool:
+    """Whether somebody listens at a port."""
     try:
         _, writer = await asyncio.open_connection(LOOPBACK, port)
     except OSError:
