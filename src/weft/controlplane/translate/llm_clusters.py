@@ -25,8 +25,8 @@ from weft.controlplane.translate.composite_cluster import composite_of
 from weft.controlplane.translate.credentials import CONNECT_TIMEOUT as OUTSIDE_CONNECT_TIMEOUT
 from weft.controlplane.translate.credentials import IDLE_TIMEOUT, credential_injector, is_ip, outside_tls
 from weft.controlplane.translate.durations import duration
-from weft.controlplane.translate.llm_asking import ask_for_attempts, by_attempt
-from weft.controlplane.translate.llm_pools import key_name, renamed
+from weft.controlplane.translate.llm_asking import ATTEMPT_HEADER, ask_for_attempts, by_attempt
+from weft.controlplane.translate.llm_pools import is_adapted, key_name, renamed
 from weft.controlplane.translate.llm_scripts import provider_script
 from weft.controlplane.translate.tls import control_prefix, secure_cluster
 from weft.model.llm_wire import METADATA, SCHEDULER_CLUSTER, order_cluster, provider_cluster
@@ -60,6 +60,8 @@ _STRIPPED = (
     "accept-encoding",
     "x-request-id",
 )
+"""Whatever key the agent, or the attempt before, has put there; and what else is not for a provider."""
+
 _STRIPPED_PREFIXES = ("x-weft-", "x-forwarded-", "x-envoy-external-", "x-envoy-internal")
 
 
@@ -114,6 +116,7 @@ def _provider_cluster(pool: ModelPool, provider: Provider, *, usable: bool) -> C
     # A cluster without any host fails a call at once; one that cannot be connected to leaves it to the next.
     for priority, address in enumerate([*places, *([] if usable and not resolved else [_NOWHERE])]):
         endpoint = static_endpoint(address)
+        endpoint.endpoint.hostname = at.authority
         endpoint.metadata.filter_metadata[METADATA].update({"provider": provider.name})
         group = cluster.load_assignment.endpoints.add(priority=priority)
         group.lb_endpoints.append(endpoint)
@@ -153,7 +156,7 @@ def _on_the_way(pool: ModelPool, order: Iterable[str]) -> Iterator[tuple[str, Me
     providers = [each for name in order if (each := pool.provider(name)) is not None]
     if len(providers) > 1:
         yield "ask", ask_for_attempts(pool.name, [each.name for each in providers])
-    yield "strip", _strip()
+    yield "strip", _without(_STRIPPED, _STRIPPED_PREFIXES)
     keys = {
         number: credential_injector(key_name(pool.name, each.name), key_header(each))
         for number, each in enumerate(providers, 1)
@@ -161,9 +164,13 @@ def _on_the_way(pool: ModelPool, order: Iterable[str]) -> Iterator[tuple[str, Me
     }
     if keys:
         yield "key", by_attempt(keys) if len(providers) > 1 else keys[1]
-    script = Lua()
-    script.default_source_code.inline_string = provider_script([_adapted(pool, each) for each in providers])
-    yield "adapt", script
+    if is_adapted(pool):
+        script = Lua()
+        adapted = [_adapted(pool, each) for each in providers]
+        script.default_source_code.inline_string = provider_script(adapted)
+        yield "adapt", script
+    # What those before go by.
+    yield "uncount", _without((ATTEMPT_HEADER,))
     yield "codec", UpstreamCodec()
 
 
@@ -177,29 +184,25 @@ def key_value(provider: Provider, key: str) -> str:
     return key if provider.preset is Preset.AZURE else f"Bearer {key}"
 
 
-def _strip() -> HeaderMutation:
-    """Take away what is the mesh's own, and whatever key the agent or the attempt before has put there."""
+def _without(names: Iterable[str], prefixes: Iterable[str] = ()) -> HeaderMutation:
+    """Take headers away."""
     mutation = HeaderMutation()
-    for name in _STRIPPED:
+    for name in names:
         mutation.mutations.request_mutations.add().remove = name
-    for prefix in _STRIPPED_PREFIXES:
+    for prefix in prefixes:
         mutation.mutations.request_mutations.add().remove_on_match.key_matcher.prefix = prefix
     return mutation
 
 
 def _adapted(pool: ModelPool, provider: Provider) -> Mapping[str, str | bool | None]:
-    at = _Location.of(provider)
-    path, query = at.path, None
+    """What of a request is another for this provider than as the agent gave it."""
+    path, query = urlsplit(provider.base_url).path, None
     if provider.preset is Preset.AZURE:
         path = f"{path}/openai/deployments/{quote(provider.model or '', safe='')}"
         query = f"api-version={provider.api_version or AZURE_API_VERSION}"
-    return {
-        "authority": at.authority,
-        "path": path,
-        "query": query,
-        "model": renamed(pool, provider),
-        "renamed": any(renamed(pool, each) is not None for each in pool.providers),
-    }
+    model = renamed(pool, provider)
+    any_renamed = any(renamed(pool, each) is not None for each in pool.spec.providers)
+    return {"path": path, "query": query, "model": model, "renamed": any_renamed}
 
 
 @dataclass(frozen=True, slots=True)
@@ -209,7 +212,6 @@ class _Location:
     host: str
     """As its certificate says."""
     port: int
-    path: str
     tls: bool
     connect: str
     """What to connect to."""
@@ -219,7 +221,7 @@ class _Location:
         parts = urlsplit(provider.base_url)
         host, tls = parts.hostname or "", parts.scheme == "https"
         port = parts.port or (443 if tls else 80)
-        return cls(host, port, parts.path, tls, provider.address or host)
+        return cls(host, port, tls, provider.address or host)
 
     @property
     def authority(self) -> str:

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
+from urllib.parse import urlsplit
 
 from weft.model.llm_wire import order_cluster
-from weft.model.model_pool import Affinity, ModelPool, Provider
+from weft.model.model_pool import Affinity, ModelPool, Preset, Provider
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +47,15 @@ def key_name(pool: str, provider: str) -> str:
 def renamed(pool: ModelPool, provider: Provider) -> str | None:
     """What the provider calls the model, where that is not what every agent calls it."""
     return None if provider.model is None or pool.models == (provider.model,) else provider.model
+
+
+def is_adapted(pool: ModelPool) -> bool:
+    """Whether requests are to be changed for any of its providers: in the model's name, or in their paths."""
+    return any(renamed(pool, each) is not None or not _has_usual_paths(each) for each in pool.spec.providers)
+
+
+def _has_usual_paths(provider: Provider) -> bool:
+    return provider.preset is not Preset.AZURE and urlsplit(provider.base_url).path == "/v1"
 
 
 def first_providers(pool: ModelPool) -> list[Provider]:
@@ -88,6 +98,7 @@ def _usable(pool: ModelPool, *, budgeted: bool) -> Mapping[str, Any]:
         "most": pool.spec.max_body_bytes,
         "assumed": scheduling.assumed_output_tokens,
         "asks": budgeted or counted or not scheduling.fast_path,
+        "adapted": is_adapted(pool),
         "affine": pool.spec.affinity is Affinity.PREFIX and len(pool.spec.providers) > 1,
     }
     return known if scheduling.tenant_header is None else {**known, "tenant": scheduling.tenant_header}

@@ -144,7 +144,8 @@ def _exact(name: str, value: str) -> HeaderMatcher:
 
 def _action(pool: ModelPool, *, streamed: bool) -> RouteAction:
     """Limits of time are for each attempt, the most that any of the providers has: Envoy has one for all."""
-    action = RouteAction(timeout=duration(0))
+    # The host is the provider's, of each attempt: it stands with its endpoint.
+    action = RouteAction(timeout=duration(0), auto_host_rewrite={"value": True})
     retries = action.retry_policy
     retries.retry_on = _RETRIED
     retries.retriable_status_codes.append(_TOO_MANY_REQUESTS)

@@ -76,7 +76,7 @@ function envoy_on_response(handle)
   local who = "provider '" .. (headers:get(wire.PROVIDER_HEADER) or "unknown") .. "'"
   if string.find(kind, "text/event-stream", 1, true) then
     local request = handle:streamInfo():dynamicMetadata():get(wire.REQUEST_METADATA)
-    if request and request.request.strip then
+    if request and request.strip then
       headers:remove("content-length")
       strip_usage(handle)
     end

@@ -3,7 +3,7 @@
 
 function envoy_on_request(handle)
   local provider = providers[tonumber(handle:headers():get("x-envoy-attempt-count"))]
-  local request = handle:streamInfo():dynamicMetadata():get(wire.REQUEST_METADATA).request
+  local request = handle:streamInfo():dynamicMetadata():get(wire.REQUEST_METADATA)
   local body = provider.renamed and handle:body(true)
   local headers = handle:headers()
   if provider.model then
@@ -15,11 +15,9 @@ function envoy_on_request(handle)
   if body and headers:get("content-length") then
     headers:replace("content-length", tostring(body:length()))
   end
-  local path = provider.path .. request.path
+  local query = request.query
   if provider.query then
-    path = path .. (string.find(request.path, "?", 1, true) and "&" or "?") .. provider.query
+    query = (query and query .. "&" or "?") .. provider.query
   end
-  headers:replace(":path", path)
-  headers:replace(":authority", provider.authority)
-  headers:remove("x-envoy-attempt-count")
+  headers:replace(":path", provider.path .. request.path .. (query or ""))
 end

@@ -98,7 +98,7 @@ local function set(headers, metadata, header, key, value)
   metadata:set(wire.METADATA, key, value)
 end
 
-local function admit(handle, endpoint, path)
+local function admit(handle, endpoint, path, query)
   local body = handle:body()
   -- While the body came, what was there before has lost its validity.
   local headers, metadata = handle:headers(), handle:streamInfo():dynamicMetadata()
@@ -165,10 +165,13 @@ local function admit(handle, endpoint, path)
     if headers:get("content-length") then headers:replace("content-length", tostring(#edited)) end
   end
   local length_of_model = last.model - first.model + 1
-  metadata:set(wire.REQUEST_METADATA, "request", {
-    path = path, at = at, length = length_of_model, strip = edited ~= nil,
-  })
-  if stream then headers:replace(wire.PLACE_HEADER, string.format("%d %d", at, length_of_model)) end
+  if edited then metadata:set(wire.REQUEST_METADATA, "strip", true) end
+  if pool.adapted then
+    metadata:set(wire.REQUEST_METADATA, "path", path)
+    metadata:set(wire.REQUEST_METADATA, "at", at)
+    metadata:set(wire.REQUEST_METADATA, "length", last.model - first.model + 1)
+    if query ~= "" then metadata:set(wire.REQUEST_METADATA, "query", query) end
+  end
   -- Calls by the listener's own address are from here on like those by name.
   headers:replace(wire.DESTINATION_HEADER, wire.LLM_HOST)
 end
@@ -183,7 +186,7 @@ function envoy_on_request(handle)
   local bare = string.match(path, "^[^?]*")
   local endpoint = headers:get(":method") == "POST" and ENDPOINTS[bare]
   if endpoint then
-    admit(handle, endpoint, string.sub(path, 4))
+    admit(handle, endpoint, string.sub(bare, 4), string.sub(path, #bare + 1))
   else
     headers:replace(wire.POOL_HEADER, wire.NO_POOL)
     headers:replace(wire.TOKENS_HEADER, "1")
