@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator
 
 import httpx
 import pytest
+from envoy.service.ext_proc.v3.external_processor_pb2 import ProcessingResponse
 from tests.integration.streaming_provider import (
     DONE,
     EVENTS,
@@ -17,6 +18,7 @@ from tests.integration.streaming_provider import (
 )
 from tests.llm import Models, key, models, pool, secret, to
 
+from weft.controlplane.llm.replies import attempt_admitted
 from weft.controlplane.sealing import Sealer
 from weft.controlplane.secrets import Secrets
 from weft.native import stream_guard
@@ -86,6 +88,19 @@ async def test_an_answer_that_breaks_off_midway_ends_with_an_event_and_is_told_o
     await mesh.scheduler.heard_of(1)
     [entry] = mesh.scheduler.ended
     assert entry.common_properties.metadata.filter_metadata["weft.llm"]["broken"] == 1
+
+
+async def test_a_call_on_a_lease_that_needs_another_provider_is_known_by_its_id_from_then_on(
+    mesh: Models, provider: StreamingProvider
+) -> None:
+    await _declare(mesh, provider)
+    await mesh.lease("gpt")
+    mesh.scheduler.decide = lambda _: ProcessingResponse.FromString(attempt_admitted("call-9"))
+    answer = await _call(mesh, "fin=0 complete")
+    assert (answer.content, answer.headers["x-weft-llm-call"]) == (EVENTS + DONE, "call-9")
+    await mesh.scheduler.heard_of(1)
+    [entry] = mesh.scheduler.ended
+    assert entry.common_properties.metadata.filter_metadata["weft.llm"]["call"] == "call-9"
 
 
 async def test_where_there_is_no_next_provider_it_is_said_who_broke_off(

@@ -148,11 +148,11 @@ static const char* const ends[] = {"\n", "\r", "\r\n"};
 
 static void tell_headers(bool end) {
   static header events[] = {{":status", 7, "200", 3}, {"content-type", 12, "text/event-stream; charset=utf-8", 32},
-                            {"content-length", 14, "9", 1}, {PROVIDER_HEADER, 19, "one", 3}, {BEGUN_HEADER, 19, "12", 2}};
+                            {"content-length", 14, "9", 1}, {PROVIDER_HEADER, 19, "one", 3}, {BEGUN_HEADER, 19, "12", 2}, {CALL_HEADER, 15, "c", 1}};
   static header other[] = {{":status", 7, "503", 3}, {"content-type", 12, "application/json", 16}};
   bool is_other = draw(5) == 0;
   envoy_dynamic_module_on_http_filter_http_stream_headers(&now, now.filter, now.stream, is_other ? other : events,
-                                                          is_other ? 2 : 5, end);
+                                                          is_other ? 2 : 6, end);
 }
 
 // A copy of its own in each call, so that whoever keeps a pointer is found out.

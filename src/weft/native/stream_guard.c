@@ -16,7 +16,8 @@
 //                          502, ENDED            the answer ended, or it broke: reset
 //
 // For the log, the dynamic metadata of the call get `broken` (1: it broke off midway), `failed` (the provider
-// that broke off before its first event), and `begun_us` (a header of the answer, which is taken out).
+// that broke off before its first event), and what headers of the answer say: `begun_us`, which is taken out, and
+// `call`, the id of a call on a lease that had to ask for another provider.
 //
 // Envoy destroys its filter in any state, and within any call that ends the response. So every event holds the
 // guard while it runs (`enter`, `leave`), and looks at the state after each such call.
@@ -42,6 +43,7 @@
 #define PROVIDER_HEADER "x-weft-llm-provider"
 #define RESPONSES_PATH "/v1/responses"
 #define AGAIN_HEADER "x-weft-llm-again"
+#define CALL_HEADER "x-weft-llm-call"
 #define BEGUN_HEADER "x-weft-llm-begun-us"
 #define METADATA text_of("weft.llm")
 
@@ -184,6 +186,10 @@ static void note_broken(guard* g) {
   ENVOY(set_dynamic_metadata_number)(g->envoy, METADATA, text_of("broken"), 1);
 }
 
+static void note(guard* g, const char* key, text value) {
+  ENVOY(set_dynamic_metadata_string)(g->envoy, METADATA, text_of(key), value);
+}
+
 // The end of an answer that broke off, or had a clean end without being complete.
 static void end_broken(guard* g) {
   note_broken(g);
@@ -275,8 +281,7 @@ static void broke(guard* g) {
   } else if (g->state == RELAYING) {
     g->events.finished ? end_finished(g) : end_broken(g);
   } else {
-    if (g->provider[0] != 0)
-      ENVOY(set_dynamic_metadata_string)(g->envoy, METADATA, text_of("failed"), text_of(g->provider));
+    if (g->provider[0] != 0) note(g, "failed", text_of(g->provider));
     if (g->starting)
       g->failed = true;  // whoever starts it goes on
     else
@@ -326,9 +331,9 @@ static bool keep_answer(guard* g, const header* headers, size_t count) {
     header each = {at, headers[i].name_length, at + headers[i].name_length, headers[i].value_length};
     at += each.name_length + each.value_length;
     if (named(&each, PROVIDER_HEADER)) keep_provider(g, each.value, each.value_length);
+    if (named(&each, CALL_HEADER)) note(g, "call", (text){each.value, each.value_length});
     if (named(&each, BEGUN_HEADER)) {
-      text said = {each.value, each.value_length};
-      ENVOY(set_dynamic_metadata_string)(g->envoy, METADATA, text_of("begun_us"), said);
+      note(g, "begun_us", (text){each.value, each.value_length});
     } else if (!g->is_events || !named(&each, "content-length")) {  // an event may be added to the answer
       g->answer[kept++] = each;
     }
