@@ -200,7 +200,8 @@ class Connection(asyncio.Protocol):
             self._body[0] if len(self._body) == 1 else b"".join(self._body),
             self._parser.should_keep_alive(),
         )
-        if self._request is None:
+        # A task that has answered is not over at that very moment, and must not be taken for the next one's.
+        if self._request is None and self._task is None:
             self._answer(request)
         else:
             self._waiting.append(request)
