@@ -14,6 +14,18 @@ from weft.model import llm_wire
 REQUEST_METADATA = "weft.llm.request"
 """Namespace of what the listener's script leaves for that of the providers: paths, places in the body."""
 
+_ALWAYS_SET = frozenset(
+    {
+        llm_wire.MODEL_HEADER,
+        llm_wire.ENDPOINT_HEADER,
+        llm_wire.STREAM_HEADER,
+        llm_wire.PROMPT_HEADER,
+        llm_wire.OUTPUT_HEADER,
+        llm_wire.TOKENS_HEADER,
+    }
+)
+"""Headers that need not be taken away: without a new POOL_HEADER a call gets nowhere; it comes with these."""
+
 Value = str | int | bool | None
 Table = Mapping[str, Value]
 
@@ -63,7 +75,7 @@ def provider_script(providers: Sequence[Table]) -> str:
 
 
 def _wire() -> str:
-    stripped = (*llm_wire.MESH_HEADERS, llm_wire.PROVIDER_HEADER, ATTEMPT_HEADER)
+    stripped = (*(each for each in llm_wire.MESH_HEADERS if each not in _ALWAYS_SET), ATTEMPT_HEADER)
     names = _table(
         {
             **_NAMES,

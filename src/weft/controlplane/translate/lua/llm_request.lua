@@ -171,6 +171,10 @@ local function admit(handle, endpoint, path, query)
     metadata:set(wire.REQUEST_METADATA, "at", at)
     metadata:set(wire.REQUEST_METADATA, "length", last.model - first.model + 1)
     if query ~= "" then metadata:set(wire.REQUEST_METADATA, "query", query) end
+    -- For those behind the stream guard, whose metadata are their own.
+    if stream then
+      headers:replace(wire.PLACE_HEADER, string.format("%d %d", at, last.model - first.model + 1))
+    end
   end
   -- Calls by the listener's own address are from here on like those by name.
   headers:replace(wire.DESTINATION_HEADER, wire.LLM_HOST)

@@ -19,8 +19,12 @@ function envoy_on_request(handle)
   for key, name in pairs(NUMBERS) do
     metadata:set(wire.METADATA, key, tonumber(headers:get(name)) or 0)
   end
+  -- Only where a provider has another name for the model, or other paths.
   local at, length = string.match(headers:get(wire.PLACE_HEADER) or "", "^(%d+) (%d+)$")
-  metadata:set(wire.REQUEST_METADATA, "request", {
-    path = string.sub(headers:get(":path"), 4), at = tonumber(at), length = tonumber(length),
-  })
+  if not at then return end
+  local path, query = string.match(headers:get(":path"), "^/v1([^?]*)(.*)$")
+  metadata:set(wire.REQUEST_METADATA, "path", path)
+  metadata:set(wire.REQUEST_METADATA, "at", tonumber(at))
+  metadata:set(wire.REQUEST_METADATA, "length", tonumber(length))
+  if query ~= "" then metadata:set(wire.REQUEST_METADATA, "query", query) end
 end
