@@ -32,7 +32,7 @@ from weft.controlplane.llm.state_records import StateBuckets
 from weft.controlplane.llm.term import Lapsed, Term
 from weft.controlplane.llm.usage import charge, highest_price, price
 from weft.controlplane.llm.usage_book import UsageBook
-from weft.errors import MeshError, Unavailable
+from weft.errors import MeshError
 from weft.model.llm_lease import Lease
 from weft.model.model_pool import ModelPool
 from weft.model.node import Address, parse_address
@@ -259,7 +259,7 @@ class LlmScheduling:
                 continue
             except Superseded as error:
                 logger.warning("this replica reads again what was decided about models: %s", error.detail)
-            except Unavailable as error:
+            except MeshError as error:
                 logger.warning("calls to models cannot be scheduled: %s", error.detail)
             await asyncio.sleep(RETRY)
 
