@@ -16,9 +16,6 @@ _MAX_LINE = 1000
 _WINDOW_SECONDS = 10.0
 _LINES_PER_WINDOW = 50
 _REPEAT_SECONDS = 60.0
-_KNOWN = "marked as work-in-progress"
-"""In what Envoy says, each time anew, of the filter by which tokens in streams are counted."""
-
 _DIGITS = re.compile(r"\d+")
 _WORK_IN_PROGRESS = "marked as work-in-progress"
 """In what Envoy says of each use of an API that may yet change: we pin Envoy's version, and know."""
@@ -61,8 +58,6 @@ class EnvoyLog:
             self._pass_on(line.decode(errors="replace").rstrip())
 
     def _pass_on(self, line: str) -> None:
-        if _KNOWN in line:
-            return
         level, _, message = line.partition(" ")
         # A line without a level goes on with the message before it.
         text = (message if level in _LEVELS else line)[:_MAX_LINE]
