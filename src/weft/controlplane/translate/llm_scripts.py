@@ -75,7 +75,8 @@ def provider_script(providers: Sequence[Table]) -> str:
 
 
 def _wire() -> str:
-    stripped = (*(each for each in llm_wire.MESH_HEADERS if each not in _ALWAYS_SET), ATTEMPT_HEADER)
+    forged = (each for each in llm_wire.MESH_HEADERS if each not in _ALWAYS_SET)
+    stripped = (*forged, llm_wire.PROVIDER_HEADER, ATTEMPT_HEADER)
     names = _table(
         {
             **_NAMES,

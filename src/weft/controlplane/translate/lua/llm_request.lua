@@ -164,7 +164,6 @@ local function admit(handle, endpoint, path, query)
     body:setBytes(edited)
     if headers:get("content-length") then headers:replace("content-length", tostring(#edited)) end
   end
-  local length_of_model = last.model - first.model + 1
   if edited then metadata:set(wire.REQUEST_METADATA, "strip", true) end
   if pool.adapted then
     metadata:set(wire.REQUEST_METADATA, "path", path)
