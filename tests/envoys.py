@@ -180,6 +180,9 @@ def _put_routes_in(listener: Listener, routes: Mapping[str, RouteConfiguration])
         manager = HttpConnectionManager()
         if each.typed_config.Unpack(manager) and manager.HasField("rds"):
             manager.route_config.CopyFrom(routes[manager.rds.route_config_name])
+            for part in manager.http_filters:
+                if part.HasField("config_discovery"):
+                    part.typed_config.CopyFrom(part.config_discovery.default_config)
             each.typed_config.Pack(manager)
 
 
