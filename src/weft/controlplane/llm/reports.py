@@ -26,6 +26,9 @@ from weft.model.model_pool import ModelPool
 LONGEST: Final = 86_400.0
 """Seconds; a call that Envoy says took longer is taken to have taken this."""
 
+BYTES_PER_STREAMED_TOKEN: Final = 256
+"""Of a streamed answer, roughly: most of an event is not its text."""
+
 Pools = Mapping[str, ModelPool]
 
 _STILL_RUNS = frozenset(
@@ -97,7 +100,7 @@ def ended_call(entry: Any, peer: Peer, pools: Pools, now: float) -> Ended | None
         broken=_number(fields, "broken") == 1
         or (not cancelled and begun is not None and any(getattr(flags, each) for each in _BROKEN)),
         cancelled=cancelled,
-        estimated_tokens=_estimate(fields),
+        estimated_tokens=_estimate(fields, pool, response.response_body_bytes),
         sidecar=peer.sidecar,
         agent_type=peer.agent_type,
         tenant=_tenant(fields, peer, pool),
@@ -110,19 +113,28 @@ def ended_call(entry: Any, peer: Peer, pools: Pools, now: float) -> Ended | None
 
 
 def broken_off(entry: Any, pools: Pools, now: float) -> Attempt | None:
-    """The attempt before, if the stream guard tells of one that was broken off without a single event."""
-    fields = _fields(entry.common_properties)
+    """The attempt that failed, if only the entry of its call tells: its own has nothing to be known by.
+
+    One is that before the last, of which the stream guard tells that it broke off without a single event;
+    the other the last, if it was given up for want of an answer.
+    """
+    common = entry.common_properties
+    fields = _fields(common)
     pool = pools.get(_text(fields, "pool"))
-    failed = _text(fields, "failed")
-    if pool is None or pool.provider(failed) is None:
+    if pool is None:
         return None
-    return Attempt(pool.name, failed, 0, None, now)
+    failed: str | None = _text(fields, "failed")
+    if not failed and common.response_flags.upstream_request_timeout and not _answered(common):
+        failed = _provider(entry.response.response_headers, common, pool)
+    return None if not failed or pool.provider(failed) is None else Attempt(pool.name, failed, 0, None, now)
 
 
 def failed_attempt(entry: Any, pools: Pools, now: float) -> Attempt | None:
     """The failed attempt that an entry of ATTEMPT_LOG is about; None if it is about no provider.
 
-    An attempt has none of the call's metadata: where it went says all that is to be known.
+    An attempt has none of the call's metadata: where it went says all that is to be known. One that ended
+    without a flag and an answer was given up by the caller's side: the client left, or time was up
+    (`broken_off` tells of these), which is not the same.
     """
     common, response = entry.common_properties, entry.response
     called = parse_provider_cluster(common.upstream_cluster)
@@ -131,9 +143,16 @@ def failed_attempt(entry: Any, pools: Pools, now: float) -> Attempt | None:
         return None
     status = response.response_code.value if response.HasField("response_code") else 0
     # Without a byte of an answer the status is one that Envoy made up.
-    answered = common.HasField("time_to_first_upstream_rx_byte")
+    answered = _answered(common)
+    if not answered and not common.HasField("response_flags"):
+        return None
     news = rate_limit_news(response.response_headers, now)
     return Attempt(pool.name, called[1], status if answered else 0, news, now)
+
+
+def _answered(common: Any) -> bool:
+    """Whether a byte of an answer came."""
+    return bool(common.HasField("time_to_first_upstream_rx_byte"))
 
 
 def _fields(common: Any) -> Any:
@@ -189,12 +208,20 @@ def _first_token(fields: Any, begun: float | None, sent: float | None) -> float 
     return None if begun is None else max(0.0, begun - (sent or 0.0))
 
 
-def _estimate(fields: Any) -> int:
+def _estimate(fields: Any, pool: ModelPool, answer_bytes: int) -> int:
+    """What the call used, as long as the answer does not say it: of one that was left before its end, say.
+
+    An answer without bound counts as long as is assumed of those, or as long as it has been: it would else
+    be the cheaper the later it is left.
+    """
+    prompt, output = math.ceil((_number(fields, "prompt") or 0) / BYTES_PER_TOKEN), _number(fields, "output")
     tokens = _number(fields, "tokens") or 0
-    if tokens < NEVER_LEASED:
-        return tokens
-    prompt, output = _number(fields, "prompt") or 0, _number(fields, "output") or 0
-    return math.ceil(prompt / BYTES_PER_TOKEN) + output
+    if tokens >= NEVER_LEASED:
+        embeds = _text(fields, "endpoint") == "embeddings"
+        tokens = prompt + (output or (0 if embeds else pool.spec.scheduling.assumed_output_tokens))
+    if _number(fields, "stream") == 1 and not output:
+        tokens = max(tokens, prompt + answer_bytes // BYTES_PER_STREAMED_TOKEN)
+    return min(tokens, MAX_COUNT)
 
 
 def _tenant(fields: Any, peer: Peer, pool: ModelPool) -> str:
