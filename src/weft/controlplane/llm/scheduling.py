@@ -20,11 +20,12 @@ from weft.controlplane.llm.call import Attempt, Call, Decision, Ended, Reason, R
 from weft.controlplane.llm.declared import Declared, declared_of
 from weft.controlplane.llm.figures_record import FiguresRecord, waiting_calls
 from weft.controlplane.llm.kept_records import Superseded
-from weft.controlplane.llm.leadership import Leadership
+from weft.controlplane.llm.leadership import RENEWAL, Leadership
 from weft.controlplane.llm.leases import Leases
 from weft.controlplane.llm.metrics import LlmMetrics
 from weft.controlplane.llm.peers import Peer, Peers
 from weft.controlplane.llm.recent_usage import RecentUsage
+from weft.controlplane.llm.records import Leader
 from weft.controlplane.llm.reporting import Reporting
 from weft.controlplane.llm.reports import broken_off, call_under_way, ended_call, failed_attempt, still_runs
 from weft.controlplane.llm.standing import Standing
@@ -222,16 +223,23 @@ class LlmScheduling:
         """The term, once this replica leads; None if another does, or nobody for `limit` seconds."""
         if self._term is not None:
             return self._term
-        asked = self._leadership.leader
+        loop = asyncio.get_running_loop()
+        asked, began = self._leadership.leader, loop.time()
         with suppress(TimeoutError):
             async with asyncio.timeout(limit):
                 while self._term is None:
-                    leader = self._leadership.leader
-                    # One that was heard of since is alive; until then it may be the one that has just died.
-                    if leader is not None and leader != asked and not self._leadership.mine(leader):
-                        return None
                     await self._news.later_than(self._news.number)
+                    if self._alive_elsewhere(asked, loop.time() - began):
+                        return None
         return self._term
+
+    def _alive_elsewhere(self, known: Leader | None, waited: float) -> bool:
+        """Whether another replica leads, and did not just die; `known` is who led `waited` seconds ago."""
+        leader = self._leadership.leader
+        if leader is None or leader == known or self._leadership.vacant or self._leadership.mine(leader):
+            return False
+        # The last sign of life of one that has died may have been on its way.
+        return waited > RENEWAL or known is None or leader.term != known.term
 
     # Leading.
 
