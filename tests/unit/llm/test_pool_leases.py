@@ -36,6 +36,13 @@ def test_a_grant_is_what_its_holder_needs_until_the_next_and_is_charged() -> Non
     assert (figures.requests_in_window, figures.tokens_in_window) == (grant.requests, grant.tokens)
 
 
+def test_a_small_part_of_a_large_limit_is_leased_whatever_is_needed_so_that_a_burst_need_not_ask() -> None:
+    here = scheduler(pool(provider(limits={"requestsPerMinute": 6_000_000})))
+    asked(here, NOW, 15, "h")
+    asked(here, NOW, 15, "i")
+    assert [each.requests for each in here.grants(NOW + 1).values()] == [2000, 2000]
+
+
 @pytest.mark.parametrize(
     "providers",
     [

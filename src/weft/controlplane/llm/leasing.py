@@ -33,6 +33,10 @@ LARGE_TOKENS: Final = 900_000_000
 _HANDFUL: Final = 4
 """Requests that a grant is for at least."""
 
+_FREE: Final = 0.04
+"""Part of a limit that is leased in any case to those who send anything, for what they may want to send next:
+who has used up a grant asks, and who asks is slower, so what it would have sent does not show in demand."""
+
 _LEAST_RATE: Final = 1.0
 """Calls in a second below which a holder asks, where there are limits: most of a grant would be lost."""
 
@@ -95,9 +99,9 @@ class Leasing:
             return self._granted(dict.fromkeys(self._holders, large))
         if any(self._exceed(each) for each in limits):
             return self.void()
-        needs = {
-            name: _need(each) for name, each in self._holders.items() if each.request_rate >= _LEAST_RATE
-        }
+        active = [name for name, each in self._holders.items() if each.request_rate >= _LEAST_RATE]
+        free = [each.free(len(active)) for each in limits]
+        needs = {name: _need(self._holders[name], free) for name in active}
         scale = _scale(
             limits, sum(each[0] for each in needs.values()), sum(each[1] for each in needs.values())
         )
@@ -183,6 +187,14 @@ class _Limit:
             return math.inf
         return max(0.0, SHARE * self.tokens - self._window.tokens) / self._share(requests)
 
+    def free(self, holders: int) -> tuple[float, float]:
+        """Requests and tokens for each of so many holders and for a second, whatever they need."""
+        share = _FREE / (WINDOW * self.part * max(1, holders))
+        return (
+            math.inf if self.requests is None else self.requests * share,
+            math.inf if self.tokens is None else self.tokens * share,
+        )
+
     def charge(self, requests: int, tokens: int, at: float) -> None:
         """So much is leased, of all providers together."""
         if requests:
@@ -209,9 +221,12 @@ def _limits_of(providers: Sequence[ProviderState], now: float) -> list[_Limit]:
     return limits
 
 
-def _need(holder: _Holder) -> tuple[float, float]:
-    requests = max(holder.request_rate * HORIZON, _HANDFUL)
-    return requests, requests * holder.token_rate / holder.request_rate
+def _need(holder: _Holder, free: Sequence[tuple[float, float]]) -> tuple[float, float]:
+    """Requests and tokens for one holder: what it sends, or what is `free` for it, if that is more."""
+    size = holder.token_rate / holder.request_rate
+    spare = min(min(requests, tokens / size if size else math.inf) for requests, tokens in free)
+    requests = max(holder.request_rate * HORIZON, _HANDFUL, spare if math.isfinite(spare) else 0.0)
+    return requests, requests * size
 
 
 def _scale(limits: Sequence[_Limit], requests: float, tokens: float) -> float:
