@@ -75,20 +75,20 @@ class Seen:
 
 async def measure(*, quick: bool = False) -> Result:
     """All limits at the same time, each with a provider and a pool of its own."""
-    settling, seconds = (20.0, 15.0) if quick else (SETTLING, 120.0)
+    seconds = 60.0 if quick else 120.0
     async with rig() as mesh:
         sims = [await _simulator(mesh, each) for each in LIMITS]
         await declare(mesh, [_pool(each, port) for each, port in zip(LIMITS, sims, strict=True)])
         step(f"llm-limits: starting a second control plane and {len(TENANTS)} sidecars")
         doors = await _sidecars(mesh, await mesh.another_control("control-2"))
-        step(f"llm-limits: {settling + seconds:g} s of load")
+        step(f"llm-limits: {SETTLING + seconds:g} s of load")
         async with asyncio.TaskGroup() as tasks:
             for target, connections in _targets(doors):
                 load = closed_loop(
-                    mesh.guard, target, connections=connections, seconds=int(settling + seconds) + 2
+                    mesh.guard, target, connections=connections, seconds=int(SETTLING + seconds) + 2
                 )
                 tasks.create_task(load)
-            await asyncio.sleep(settling)
+            await asyncio.sleep(SETTLING)
             seen = await asyncio.gather(
                 *(_watched(each, port, seconds) for each, port in zip(LIMITS, sims, strict=True))
             )
@@ -205,7 +205,7 @@ def _result(seen: Sequence[Seen], seconds: float) -> Result:
         tuple(figures),
         (
             f"two control planes, {len(TENANTS)} sidecars, each of another tenant, with {loads} calls "
-            f"waiting or under way at each provider all the time; {seconds:g} s, after {SETTLING:g} s of that load",
+            f"waiting or under way at each provider all the time; {seconds:g} s, after {SETTLING:g} s of it",
             f"the provider is `weft llm-sim`, and the judge of all: {FIRST_TOKEN:g} s to the first token, "
             f"{TOKENS} tokens at {TOKENS_PER_SECOND} a second, of the {MOST_TOKENS} that calls allow",
             "tokens of the tenants: "
