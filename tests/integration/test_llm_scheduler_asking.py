@@ -60,6 +60,12 @@ async def url(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[str]:
             model_pool("short", limits={"concurrency": 1}, maxWait="1s"),
             {"kind": "Budget", "metadata": {"name": "tiny"}, "spec": {"tokens": 250, "pools": ["bought"]}},
             model_pool("bought"),
+            model_pool("closed"),
+            {
+                "kind": "AccessPolicy",
+                "metadata": {"name": "keep-out"},
+                "spec": {"effect": "deny", "from": [{"type": "writer"}], "to": [{"pool": "closed"}]},
+            },
         )
         await store.close()
         yield server.url
@@ -187,6 +193,24 @@ async def test_a_sidecar_ends_no_calls_but_its_own(running: Running, sidecar: Ll
     await sidecar.tell((await waiting.answer()).call, "one", "p1")
 
 
+async def test_who_may_not_use_a_pool_takes_none_of_its_room_and_speaks_ill_of_nobody(
+    running: Running, sidecar: LlmSidecar
+) -> None:
+    refused = await (await sidecar.ask("closed")).answer()
+    assert (refused.status, refused.error["code"]) == (403, "denied")
+    assert "keep-out" in refused.error["message"]
+    again = await (await sidecar.ask_again("closed", "", "p1")).answer()
+    assert (again.status, again.error["code"]) == (403, "denied")
+    async with llm_sidecar(PKI, running.port, "reader/r-1") as reader:
+        for each in (sidecar, reader):
+            await each.tell("", "closed", "p1")
+            await each.tell_failed("", "closed", "p1", 503)
+        async with asyncio.timeout(LIMIT):
+            await until(lambda: _heard_of_closed(running))
+        assert _told_of_closed(running) == (1, 1)
+        assert (await (await reader.ask("closed")).answer()).admitted
+
+
 async def test_the_next_provider_is_asked_for(running: Running, sidecar: LlmSidecar) -> None:
     first = await (await sidecar.ask("spare")).answer()
     await sidecar.tell_failed(first.call, "spare", "p1", 503)
@@ -253,6 +277,19 @@ async def _waits(running: Running, pool: str, calls: int) -> bool:
 
 async def _ended(running: Running, pool: str) -> bool:
     return running.metric("weft_llm_ended_total", pool=pool, leased="false") > 0
+
+
+def _told_of_closed(running: Running) -> tuple[float, float]:
+    """Calls that ended there, and attempts that failed."""
+    failed = {"pool": "closed", "provider": "p1", "status": "503"}
+    return (
+        running.metric("weft_llm_ended_total", pool="closed", leased="true"),
+        running.metric("weft_llm_attempts_failed_total", **failed),
+    )
+
+
+async def _heard_of_closed(running: Running) -> bool:
+    return all(_told_of_closed(running))
 
 
 async def _failed(running: Running) -> bool:

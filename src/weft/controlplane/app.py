@@ -197,7 +197,13 @@ async def _serve(api: FastAPI, tls: ServerTls, listening: socket.socket) -> None
 def _replica(settings: ControlPlaneSettings, security: Security) -> Replica:
     """This replica, as sidecars reach it when it schedules calls to models."""
     address = settings.advertise_xds or str(Address(settings.host, settings.xds_port))
-    return Replica(settings.replica, address, settings.trust_domain, revoked=security.identities.is_revoked)
+    return Replica(
+        settings.replica,
+        address,
+        settings.trust_domain,
+        revoked=security.identities.is_revoked,
+        labels_of=lambda identity: security.identities.labels.get(identity, {}),
+    )
 
 
 def _api_address(settings: ControlPlaneSettings) -> Address:

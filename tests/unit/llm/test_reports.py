@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 from envoy.data.accesslog.v3.accesslog_pb2 import HTTPAccessLogEntry
-
 from tests.unit.llm.scheduling import NOW, pool, provider
+
 from weft.controlplane.llm.call import Ended
 from weft.controlplane.llm.call_ids import new_call_id
 from weft.controlplane.llm.peers import Peer

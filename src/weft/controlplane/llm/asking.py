@@ -42,6 +42,10 @@ class Schedules(Protocol):
         """The pool of that name, if it is declared."""
         ...
 
+    def denial(self, sidecar: str, pool: str) -> str | None:
+        """Why a sidecar, by its SPIFFE ID, may not use `pool`; None: it may."""
+        ...
+
     async def start(self, call: Call, holder: str) -> Decision:
         """Whether and where `call` starts; returns when it is time. When cancelled, the call is given up."""
         ...
@@ -90,6 +94,10 @@ class Asking:
         pool = self._schedules.pool(question.pool)
         if pool is None:
             await context.write(replies.refused(_unknown(question)))
+            return
+        denial = self._schedules.denial(peer.sidecar, pool.name)
+        if denial is not None:
+            await context.write(replies.refused(_denied(pool.name, denial)))
             return
         if self._open > MAX_OPEN:
             await context.write(replies.refused(_too_many()))
@@ -176,6 +184,11 @@ def _reply(decision: Decision, call: Call, *, again: bool) -> bytes:
 def _too_many() -> Refusal:
     detail = f"{MAX_OPEN} calls wait at this replica of the control plane already: try again later"
     return Refusal("", Reason.QUEUE_FULL, detail, retry_after=1.0)
+
+
+def _denied(pool: str, reason: str) -> Refusal:
+    detail = f"this agent may not use pool {pool!r}: {reason}; see why with 'weft can'"
+    return Refusal("", Reason.DENIED, detail)
 
 
 def _unknown(question: Asked) -> Refusal:

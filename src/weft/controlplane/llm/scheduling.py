@@ -24,6 +24,7 @@ from weft.controlplane.llm.leadership import RENEWAL, Leadership
 from weft.controlplane.llm.leases import Leases
 from weft.controlplane.llm.metrics import LlmMetrics
 from weft.controlplane.llm.peers import Peer, Peers
+from weft.controlplane.llm.pool_rights import LabelsOf, PoolRights
 from weft.controlplane.llm.recent_usage import RecentUsage
 from weft.controlplane.llm.records import Leader
 from weft.controlplane.llm.reporting import Reporting
@@ -79,6 +80,8 @@ class Replica:
     trust_domain: str
     revoked: Callable[[str], bool]
     """Asked by SPIFFE ID."""
+    labels_of: LabelsOf = lambda _: {}
+    """What is attested of who asks, for AccessPolicies that go by it."""
 
 
 class LlmScheduling:
@@ -108,6 +111,7 @@ class LlmScheduling:
         self._recent = RecentUsage()
         self._news = Generation()
         peers = Peers(replica.trust_domain, replica.revoked)
+        self._rights = PoolRights(declared, replica.labels_of, replica.trust_domain)
         self._asking = Asking(self, peers)
         self._reporting = Reporting(self, peers)
 
@@ -157,6 +161,10 @@ class LlmScheduling:
         """The pool of that name, if it is declared."""
         return self._current().pools.get(name)
 
+    def denial(self, sidecar: str, pool: str) -> str | None:
+        """Why a sidecar, by its SPIFFE ID, may not use `pool`; None: it may."""
+        return self._rights.denial(sidecar, pool)
+
     async def start(self, call: Call, holder: str) -> Decision:
         """Whether and where `call` starts; returns when it is time. When cancelled, the call is given up."""
 
@@ -184,22 +192,26 @@ class LlmScheduling:
             if call_id is not None:
                 term.still_runs(call_id)
             return
-        self._attempt_failed(broken_off(entry, self._current().pools, time.time()))
+        self._attempt_failed(broken_off(entry, self._current().pools, time.time()), peer)
         ended = ended_call(entry, peer, self._current().pools, time.time())
         # Without an id and without a provider it was refused, or never left the sidecar.
         if ended is None or (ended.call_id is None and ended.provider is None):
+            return
+        if ended.call_id is None and self.denial(peer.sidecar, ended.pool) is not None:
             return
         if ended.call_id is None:
             term.demand(ended.pool, peer.holder, ended.estimated_tokens)
         if term.ended(ended):
             self._count(ended)
 
-    def attempt_logged(self, entry: Any, peer: Peer) -> None:  # noqa: ARG002 -- for the interface
+    def attempt_logged(self, entry: Any, peer: Peer) -> None:
         """A sidecar tells that a provider failed."""
-        self._attempt_failed(failed_attempt(entry, self._current().pools, time.time()))
+        self._attempt_failed(failed_attempt(entry, self._current().pools, time.time()), peer)
 
-    def _attempt_failed(self, attempt: Attempt | None) -> None:
-        if attempt is not None and self._term is not None:
+    def _attempt_failed(self, attempt: Attempt | None, peer: Peer) -> None:
+        if attempt is None or self.denial(peer.sidecar, attempt.pool) is not None:
+            return
+        if self._term is not None:
             self._metrics.attempt_failed(attempt)
             self._term.attempt_failed(attempt)
 
