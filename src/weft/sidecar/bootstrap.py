@@ -23,6 +23,9 @@ MESH_CLUSTER = "mesh"
 AGENT_CLUSTER = "agent"
 """The agent on loopback: the inbound listener sends calls to it, its requests in flight are the load."""
 
+_THRESHOLDS = ("max_connections", "max_pending_requests", "max_requests", "max_retries")
+_UNLIMITED = 1_000_000
+
 _SOCKET_MODE = 0o600
 _TYPE = "type.googleapis.com/"
 _HTTP_OPTIONS = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
@@ -130,6 +133,8 @@ def _xds_cluster(addresses: Sequence[Address], trust_domain: str) -> dict[str, A
     }
     return {
         **_cluster(XDS_CLUSTER, addresses, options),
+        # While nobody schedules calls to models, all that wait ask here, and then another replica.
+        "circuit_breakers": {"thresholds": [dict.fromkeys(_THRESHOLDS, _UNLIMITED)]},
         "transport_socket": _control_plane_tls(trust_domain),
     }
 

@@ -21,6 +21,7 @@ from envoy.extensions.common.matching.v3.extension_matcher_pb2 import ExtensionW
 from envoy.extensions.filters.http.composite.v3.composite_pb2 import Composite, ExecuteFilterAction
 from envoy.extensions.filters.http.ext_proc.v3.ext_proc_pb2 import ExternalProcessor
 from envoy.extensions.filters.http.ext_proc.v3.processing_mode_pb2 import ProcessingMode
+from envoy.extensions.retry.host.previous_hosts.v3.previous_hosts_pb2 import PreviousHostsPredicate
 from envoy.type.matcher.v3.http_inputs_pb2 import HttpRequestHeaderMatchInput
 from google.protobuf.message import Message
 from xds.type.matcher.v3.matcher_pb2 import Matcher
@@ -45,6 +46,10 @@ ATTEMPT_HEADER = "x-envoy-attempt-count"
 LONGEST_WAIT = 3600.0
 """Seconds, at most, for which the scheduler may keep a call waiting; it has to end that itself before."""
 
+_RETRIES = 10
+_PAUSE, _LONGEST_PAUSE = 0.05, 1.0
+"""Seconds between two replicas that are asked, on average half of it; it doubles."""
+
 _HEADERS = ("traceparent", ATTEMPT_HEADER)
 _PREFIX = "x-weft-"
 
@@ -59,7 +64,17 @@ def ask_again() -> ExtensionWithMatcher:
     unanswered = Matcher.MatcherList.Predicate()
     unanswered.and_matcher.predicate.append(_present(ASK_HEADER))
     unanswered.and_matcher.predicate.add().not_matcher.CopyFrom(_present(CALL_HEADER))
-    return _where(unanswered, _processor(XDS_CLUSTER, failure_mode_allow=False))
+    processor = _processor(XDS_CLUSTER, failure_mode_allow=False)
+    # The replica that has died is one of them still.
+    retries = processor.grpc_service.retry_policy
+    retries.retry_on = "connect-failure,refused-stream,reset"
+    retries.num_retries.value = _RETRIES
+    retries.retry_back_off.base_interval.CopyFrom(duration(_PAUSE))
+    retries.retry_back_off.max_interval.CopyFrom(duration(_LONGEST_PAUSE))
+    other = retries.retry_host_predicate.add(name="envoy.retry_host_predicates.previous_hosts")
+    other.typed_config.Pack(PreviousHostsPredicate())
+    retries.host_selection_retry_max_attempts = _RETRIES
+    return _where(unanswered, processor)
 
 
 def ask_for_attempts(pool: str, order: Sequence[str]) -> ExtensionWithMatcher:
