@@ -300,6 +300,17 @@ def test_a_call_that_is_told_late_that_it_may_start_counts_from_then_on() -> Non
     assert admitted(here.decisions(NOW + 66)) == ["next"]
 
 
+def test_a_successor_whose_clock_is_behind_waits_no_longer_than_a_window() -> None:
+    limited = pool(provider("a", limits={"requestsPerMinute": 1}))
+    before = scheduler(limited, now=NOW + 3600)
+    before.submit(call("before"), NOW + 3600)
+    assert admitted(before.decisions(NOW + 3600)) == ["before"]
+    here = scheduler(limited, before.state())
+    here.submit(call("next"), NOW)
+    assert admitted(here.decisions(NOW + 60)) == []
+    assert admitted(here.decisions(NOW + 62)) == ["next"]
+
+
 @pytest.mark.parametrize(
     "text", [b"", b"[]", b"{}", b'{"version":2}', b'{"version":1,"flights":[[1]],"providers":[]}', b"\xff"]
 )

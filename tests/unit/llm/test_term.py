@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 
@@ -16,6 +17,7 @@ from weft.controlplane.llm.declared import Declared
 from weft.controlplane.llm.kept_records import Superseded
 from weft.controlplane.llm.metrics import LlmMetrics
 from weft.controlplane.llm.state_records import StateBuckets
+from weft.controlplane.llm.steady import steady_clock
 from weft.controlplane.llm.term import LOST_AFTER, Lapsed, Term
 from weft.model.model_pool import ModelPool, ModelPoolSpec
 from weft.model.service_class import ServiceClass
@@ -72,6 +74,13 @@ async def running(term: Term) -> AsyncIterator[asyncio.Task[None]]:
 @pytest.fixture
 async def buckets() -> StateBuckets:
     return await StateBuckets.open(MemoryStore())
+
+
+def test_the_time_of_a_term_does_not_jump(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = time.time()
+    clock = steady_clock()
+    monkeypatch.setattr(time, "time", lambda: now + 86_400)
+    assert now - 1 < clock() < now + 3600
 
 
 async def test_a_call_of_which_nobody_tells_any_more_makes_room(buckets: StateBuckets) -> None:

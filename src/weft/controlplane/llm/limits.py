@@ -69,6 +69,16 @@ class Window:
             bucket[1] += change
             self.tokens += change
 
+    def not_beyond(self, now: float) -> None:
+        """Count as of `now` what is counted as of later: whoever counted it had another clock."""
+        latest = bucket_of(now)
+        for number in [each for each in self._buckets if each > latest]:
+            requests, tokens = self._buckets.pop(number)
+            counts = self._buckets.setdefault(latest, [0, 0])
+            counts[0] += requests
+            counts[1] += tokens
+        self._find_first()
+
     def next_leaves(self) -> float | None:
         """When something leaves the window next."""
         return None if self._first is None else self._leaves

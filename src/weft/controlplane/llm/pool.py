@@ -477,14 +477,17 @@ class PoolScheduler:
             del self._known[name]
 
     def _restore(self, state: PoolState | None) -> None:
-        """Take over what a predecessor admitted."""
+        """Take over what a predecessor admitted, by whose clock it may be later than by this one."""
+        for known in self._known.values():
+            known.window.not_beyond(self._now)
         for record in () if state is None else sorted(state.flights, key=lambda each: each.started):
             provider = self._known.get(record.provider)
             if provider is not None:
                 provider.under_way += 1
             # Not that of a stream: how it ended may have been told to the predecessor.
             lifetime = (provider or self._providers[0]).lifetime(streaming=False)
-            self._flights.add(Flight(record, lifetime, _UNCOUNTED, held=provider is not None))
+            since = record._replace(started=min(record.started, self._now))
+            self._flights.add(Flight(since, lifetime, _UNCOUNTED, held=provider is not None))
 
     def _waiting_figures(self, now: float) -> tuple[WaitingFigures, ...]:
         counts: Counter[tuple[str, int]] = Counter()

@@ -7,7 +7,7 @@ import logging
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final, Protocol
 
 import grpc
@@ -31,6 +31,7 @@ from weft.controlplane.llm.reporting import Reporting
 from weft.controlplane.llm.reports import broken_off, call_under_way, ended_call, failed_attempt, still_runs
 from weft.controlplane.llm.standing import Standing
 from weft.controlplane.llm.state_records import StateBuckets
+from weft.controlplane.llm.steady import steady_clock
 from weft.controlplane.llm.term import Lapsed, Term
 from weft.controlplane.llm.usage import charge, highest_price, price
 from weft.controlplane.llm.usage_book import UsageBook
@@ -170,7 +171,7 @@ class LlmScheduling:
 
         def ask(term: Term) -> asyncio.Future[Decision]:
             term.demand(call.pool, holder, call.prompt_tokens + (call.max_output_tokens or 0))
-            return term.ask(call)
+            return term.ask(_by_clock_of(term, call))
 
         return await self._decided(call, ask)
 
@@ -192,8 +193,9 @@ class LlmScheduling:
             if call_id is not None:
                 term.still_runs(call_id)
             return
-        self._attempt_failed(broken_off(entry, self._current().pools, time.time()), peer)
-        ended = ended_call(entry, peer, self._current().pools, time.time())
+        now = term.now
+        self._attempt_failed(broken_off(entry, self._current().pools, now), peer)
+        ended = ended_call(entry, peer, self._current().pools, now)
         # Without an id and without a provider it was refused, or never left the sidecar.
         if ended is None or (ended.call_id is None and ended.provider is None):
             return
@@ -206,7 +208,8 @@ class LlmScheduling:
 
     def attempt_logged(self, entry: Any, peer: Peer) -> None:
         """A sidecar tells that a provider failed."""
-        self._attempt_failed(failed_attempt(entry, self._current().pools, time.time()), peer)
+        if self._term is not None:
+            self._attempt_failed(failed_attempt(entry, self._current().pools, self._term.now), peer)
 
     def _attempt_failed(self, attempt: Attempt | None, peer: Peer) -> None:
         if attempt is None or self.denial(peer.sidecar, attempt.pool) is not None:
@@ -290,7 +293,13 @@ class LlmScheduling:
             return self._leadership.term == name
 
         term = await Term.begin(
-            self._buckets, name, self._current(), self._metrics, leads=leads, lease=self._leases.grant
+            self._buckets,
+            name,
+            self._current(),
+            self._metrics,
+            leads=leads,
+            lease=self._leases.grant,
+            clock=steady_clock(),
         )
         book = UsageBook()
         book.restore(await self.standing.open_pages(time.time()))
@@ -379,7 +388,7 @@ class LlmScheduling:
                 logger.debug("figures of calls to models cannot be written: %s", error)
 
     async def _tell(self, term: Term) -> None:
-        now = time.time()
+        now = term.now
         figures = [each.figures(now) for each in term.pools.values()]
         self._metrics.show(figures)
         waiting: dict[str, list[Call]] = {}
@@ -443,6 +452,13 @@ class _Parts:
 
 async def _run(work: Awaitable[None]) -> None:
     await work
+
+
+def _by_clock_of(term: Term, call: Call) -> Call:
+    """The call with its deadline, which is by the clocks of machines, by that of `term`."""
+    if call.deadline is None:
+        return call
+    return replace(call, deadline=call.deadline - time.time() + term.now)
 
 
 def _not_scheduled(call: Call) -> Refusal:

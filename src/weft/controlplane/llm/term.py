@@ -154,6 +154,11 @@ class Term:
         return begun
 
     @property
+    def now(self) -> float:
+        """Seconds since 1970, by the clock that everything in this term goes by."""
+        return self._clock()
+
+    @property
     def pools(self) -> Mapping[str, PoolScheduler]:
         """The schedulers of the pools that are declared."""
         return self._pools
