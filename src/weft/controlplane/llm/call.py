@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Protocol
 
@@ -159,6 +159,49 @@ class Ended:
     context: str | None
     key: str | None
     news: RateLimitNews | None
+
+
+@dataclass(slots=True)
+class LeasedEnds:
+    """Calls on leases that ended well, said what they used, and are alike: added up, since they are many.
+
+    What is told of them together is the same as if each had been told of by `Ended`.
+    """
+
+    pool: str
+    provider: str
+    sidecar: str
+    agent_type: str
+    tenant: str
+    model: str
+    context: str | None
+    streaming: bool
+    ended: float
+    """When they were told of."""
+    last_started: float = 0.0
+    """When the last of them began."""
+    calls: int = 0
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    cached_tokens: int = 0
+    """Of the prompts'."""
+    estimated_tokens: int = 0
+    """As Envoy estimated them, prompts and answers together."""
+    beyond: int = 0
+    """Tokens that calls used beyond what Envoy had estimated of them."""
+    seconds: float = 0.0
+    """How long they took, all together."""
+    begun: int = 0
+    """Those of which is known when the answer began."""
+    seconds_to_begin: float = 0.0
+    """Of these, all together."""
+    lengths: list[int] = field(default_factory=list)
+    """Tokens of each answer."""
+
+    @property
+    def tokens(self) -> int:
+        """Of prompts and answers together."""
+        return self.prompt_tokens + self.completion_tokens
 
 
 @dataclass(frozen=True, slots=True)

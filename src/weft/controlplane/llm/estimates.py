@@ -5,7 +5,11 @@ from __future__ import annotations
 import itertools
 import math
 from collections import OrderedDict
+from collections.abc import Iterable
+from functools import lru_cache
 from typing import Final
+
+from weft.controlplane.llm.call import LeasedEnds
 
 _MAX_KINDS: Final = 4096
 """Tenants and models of which it is remembered how long their answers are."""
@@ -35,6 +39,11 @@ _RATE_STEP: Final = 0.05
 """Seconds that count as one moment in rates."""
 
 
+@lru_cache(maxsize=4096)
+def _bucket_of(tokens: int) -> int:
+    return min(round(math.log2(tokens + 1) * _STEPS), _BUCKETS - 1)
+
+
 class Lengths:
     """How long the answers of one kind are, in tokens."""
 
@@ -48,7 +57,7 @@ class Lengths:
 
     def learn(self, tokens: int) -> None:
         """An answer had so many."""
-        self._counts[min(round(math.log2(tokens + 1) * _STEPS), _BUCKETS - 1)] += 1
+        self._counts[_bucket_of(tokens)] += 1
         self._number += 1
         self._sum += tokens
         self._high = None
@@ -84,6 +93,15 @@ class AnswerLengths:
 
     def learn(self, tenant: str, model: str, tokens: int) -> None:
         """An answer had so many tokens."""
+        self._of(tenant, model).learn(tokens)
+
+    def learn_all(self, tenant: str, model: str, lengths: Iterable[int]) -> None:
+        """Answers had so many tokens each."""
+        of = self._of(tenant, model)
+        for each in lengths:
+            of.learn(each)
+
+    def _of(self, tenant: str, model: str) -> Lengths:
         key = (tenant, model)
         lengths = self._kinds.get(key)
         if lengths is None:
@@ -92,7 +110,7 @@ class AnswerLengths:
                 self._kinds.popitem(last=False)
         else:
             self._kinds.move_to_end(key)
-        lengths.learn(tokens)
+        return lengths
 
     def expect(self, tenant: str, model: str, bound: int | None, assumed: int) -> tuple[int, float]:
         """Tokens to reserve for an answer, and those it is likely to have; it may have `bound` at most."""
@@ -140,15 +158,40 @@ class Pace:
         self, duration: float, first_token: float | None, output_tokens: int, tokens: int, streaming: bool
     ) -> None:
         """A call was answered in `duration` seconds, with so many tokens."""
-        self._duration = _averaged(self._duration, duration)
-        self._tokens = _averaged(self._tokens, tokens)
+        self._learn(duration, first_token, output_tokens, tokens, streaming, _SHARE)
+
+    def learn_all(self, ends: LeasedEnds) -> None:
+        """Calls were answered: as if each had been like their mean."""
+        calls = ends.calls
+        first_token = ends.seconds_to_begin / ends.begun if ends.begun else None
+        share = 1 - (1 - _SHARE) ** calls
+        self._learn(
+            ends.seconds / calls,
+            first_token,
+            ends.completion_tokens / calls,
+            ends.tokens / calls,
+            ends.streaming,
+            share,
+        )
+
+    def _learn(
+        self,
+        duration: float,
+        first_token: float | None,
+        output_tokens: float,
+        tokens: float,
+        streaming: bool,
+        share: float,
+    ) -> None:
+        self._duration = _averaged(self._duration, duration, share)
+        self._tokens = _averaged(self._tokens, tokens, share)
         if not streaming:
-            self._whole_per_token = _averaged(self._whole_per_token, duration / max(1, output_tokens))
+            self._whole_per_token = _averaged(self._whole_per_token, duration / max(1, output_tokens), share)
         elif first_token is not None:
-            self._first_token = _averaged(self._first_token, first_token)
+            self._first_token = _averaged(self._first_token, first_token, share)
             if output_tokens > 1:
                 rest = max(0.0, duration - first_token)
-                self._per_token = _averaged(self._per_token, rest / (output_tokens - 1))
+                self._per_token = _averaged(self._per_token, rest / (output_tokens - 1), share)
 
     def estimate(self, output_tokens: float, streaming: bool) -> float:
         """Seconds that an answer of that length takes; 0 if nothing is known."""
@@ -182,5 +225,5 @@ class Rate:
         return self._sum * left / (_RATE_TIME * known)
 
 
-def _averaged(former: float | None, latest: float) -> float:
-    return latest if former is None else former + _SHARE * (latest - former)
+def _averaged(former: float | None, latest: float, share: float) -> float:
+    return latest if former is None else former + share * (latest - former)

@@ -109,10 +109,10 @@ class Circuit:
         if self.allowed is not None and generation == self.generation:
             self.trials = max(0, self.trials - 1)
 
-    def succeeded(self, generation: int) -> None:
-        """A call was answered."""
+    def succeeded(self, generation: int, calls: int = 1) -> None:
+        """Calls were answered."""
         self._in_a_row = 0
-        self._count(0.0, 1.0)
+        self._count(0.0, float(min(calls, _RECENT)))
         if self.allowed is not None and generation == self.generation:
             self.allowed *= 2
             if self.allowed >= _WHOLE:

@@ -23,7 +23,7 @@ from typing import Final
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
-from weft.controlplane.llm.call import Attempt, Ended, Reason
+from weft.controlplane.llm.call import Attempt, Ended, LeasedEnds, Reason
 from weft.controlplane.llm.figures import PoolFigures
 from weft.controlplane.llm.usage import charge
 
@@ -110,6 +110,13 @@ class LlmMetrics:
             )
         elif charged.estimated_tokens:
             self._count("tokens", self._tokens, end.pool, tenant, "estimated", by=charged.estimated_tokens)
+
+    def ended_on_leases(self, ends: LeasedEnds) -> None:
+        """Calls on leases are over, which ended well."""
+        tenant = self._tenant(ends.pool, ends.tenant)
+        self._count("ended", self._ended, ends.pool, "true", by=ends.calls)
+        self._count("tokens", self._tokens, ends.pool, tenant, "prompt", by=ends.prompt_tokens)
+        self._count("tokens", self._tokens, ends.pool, tenant, "completion", by=ends.completion_tokens)
 
     def attempt_failed(self, attempt: Attempt) -> None:
         """A provider failed."""

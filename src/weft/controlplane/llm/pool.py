@@ -22,6 +22,7 @@ from weft.controlplane.llm.call import (
     Call,
     Decision,
     Ended,
+    LeasedEnds,
     Reason,
     Refusal,
     Usage,
@@ -154,6 +155,19 @@ class PoolScheduler:
             self._correct(flight.record, end, served, now)
             self._learn(end, served, flight, now)
         self._settle(end, end.call_id, served, now)
+
+    def ended_on_leases(self, ends: LeasedEnds, now: float) -> None:
+        """Calls on leases are over, which ended well."""
+        now = self._tick(now)
+        served = self._known.get(ends.provider)
+        if served is None:
+            return
+        served.answered(ends.last_started, _UNCOUNTED, ends.calls)
+        self._lengths.learn_all(ends.tenant, ends.model, ends.lengths)
+        served.pace.learn_all(ends)
+        if ends.beyond:
+            # As of the last: what was sent before leaves the provider's window sooner.
+            served.window.charge(ends.last_started, 0, ends.beyond)
 
     def attempt_failed(self, attempt: Attempt, now: float) -> None:
         """A provider failed; each failed attempt is told once, the last one of a call, too."""

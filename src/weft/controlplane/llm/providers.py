@@ -105,9 +105,9 @@ class ProviderState:
         timeout = self.provider.timeout
         return (max(timeout, _LONGEST_STREAM) if streaming else timeout) + _GRACE
 
-    def answered(self, started: float, generation: int) -> None:
-        """A call that began at `started` was answered well."""
-        self.circuit.succeeded(generation)
+    def answered(self, started: float, generation: int, calls: int = 1) -> None:
+        """Calls, the last of which began at `started`, were answered well."""
+        self.circuit.succeeded(generation, calls)
         self.cooling.answered(started)
 
     def learn(self, news: RateLimitNews | None, status: int, now: float) -> None:

@@ -6,7 +6,7 @@ from collections import deque
 from dataclasses import dataclass
 from typing import Final
 
-from weft.controlplane.llm.call import Ended
+from weft.controlplane.llm.call import Ended, LeasedEnds
 from weft.controlplane.llm.usage import charge
 
 WINDOW: Final = 60
@@ -45,10 +45,17 @@ class RecentUsage:
 
     def add(self, end: Ended, now: float) -> None:
         """Count a call that ended."""
+        self._add(end.tenant, end.pool, 1, charge(end).tokens, now)
+
+    def add_all(self, ends: LeasedEnds, now: float) -> None:
+        """Count calls that ended."""
+        self._add(ends.tenant, ends.pool, ends.calls, ends.tokens, now)
+
+    def _add(self, tenant: str, pool: str, calls: int, tokens: int, now: float) -> None:
         self._forget(now)
         if not self._seconds or self._seconds[-1][0] < int(now):
             self._seconds.append((int(now), {}))
-        _add(self._seconds[-1][1], (end.tenant, end.pool), 1, charge(end).tokens)
+        _add(self._seconds[-1][1], (tenant, pool), calls, tokens)
 
     def rates(self, now: float) -> list[TenantRate]:
         """Who used how much, those who used most first."""

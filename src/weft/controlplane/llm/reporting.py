@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 from typing import Any, Final, Protocol
 
 import grpc
@@ -31,8 +31,8 @@ class Hears(Protocol):
         """Wait until this replica schedules; False if another does, who is to be told instead."""
         ...
 
-    def call_logged(self, entry: Any, peer: Peer) -> None:
-        """An entry of ACCESS_LOG."""
+    def calls_logged(self, entries: Iterable[Any], peer: Peer) -> None:
+        """Entries of ACCESS_LOG, which came together."""
         ...
 
     def attempt_logged(self, entry: Any, peer: Peer) -> None:
@@ -90,8 +90,7 @@ class Reporting:
             if not await self._hears.ready():
                 raise Unavailable(_ELSEWHERE)
             if name == ACCESS_LOG:
-                for entry in message.http_logs.log_entry:
-                    self._hears.call_logged(entry, peer)
+                self._hears.calls_logged(message.http_logs.log_entry, peer)
             elif name == ATTEMPT_LOG:
                 for entry in message.http_logs.log_entry:
                     self._hears.attempt_logged(entry, peer)

@@ -31,7 +31,7 @@ BYTES_PER_STREAMED_TOKEN: Final = 256
 
 Pools = Mapping[str, ModelPool]
 
-_STILL_RUNS = frozenset(
+STILL_RUNS = frozenset(
     {
         AccessLogType.DownstreamPeriodic,
         AccessLogType.DownstreamStart,
@@ -39,6 +39,8 @@ _STILL_RUNS = frozenset(
         AccessLogType.UpstreamPoolReady,
     }
 )
+"""Kinds of entries about calls that have not ended yet."""
+
 _BROKEN = (
     "upstream_connection_termination",
     "upstream_remote_reset",
@@ -56,7 +58,7 @@ _LEFT = ("downstream_connection_termination", "downstream_remote_reset")
 def call_under_way(entry: Any, peer: Peer) -> str | None:
     """The id of the call that an entry is about, which has not ended yet; None: it has, or it has no id."""
     common = entry.common_properties
-    if not common.intermediate_log_entry and common.access_log_type not in _STILL_RUNS:
+    if not common.intermediate_log_entry and common.access_log_type not in STILL_RUNS:
         return None
     return _call_id(entry, peer)
 
@@ -64,7 +66,7 @@ def call_under_way(entry: Any, peer: Peer) -> str | None:
 def still_runs(entry: Any) -> bool:
     """Whether the call that an entry is about has not ended yet."""
     common = entry.common_properties
-    return bool(common.intermediate_log_entry) or common.access_log_type in _STILL_RUNS
+    return bool(common.intermediate_log_entry) or common.access_log_type in STILL_RUNS
 
 
 def ended_call(entry: Any, peer: Peer, pools: Pools, now: float) -> Ended | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, replace
 from typing import Any, Final, Protocol
@@ -16,11 +16,12 @@ from prometheus_client import CollectorRegistry
 from weft.aio.cancellation import end
 from weft.aio.generation import Generation
 from weft.controlplane.llm.asking import Asking
-from weft.controlplane.llm.call import Attempt, Call, Decision, Ended, Reason, Refusal
+from weft.controlplane.llm.call import Attempt, Call, Decision, Ended, LeasedEnds, Reason, Refusal, Usage
 from weft.controlplane.llm.declared import Declared, declared_of
 from weft.controlplane.llm.figures_record import FiguresRecord, waiting_calls
 from weft.controlplane.llm.kept_records import Superseded
 from weft.controlplane.llm.leadership import RENEWAL, Leadership
+from weft.controlplane.llm.leased_log import LeasedLog
 from weft.controlplane.llm.leases import Leases
 from weft.controlplane.llm.metrics import LlmMetrics
 from weft.controlplane.llm.peers import Peer, Peers
@@ -183,11 +184,22 @@ class LlmScheduling:
         """Wait until this replica schedules; False if another does."""
         return await self._leading(HOLD) is not None
 
-    def call_logged(self, entry: Any, peer: Peer) -> None:
-        """A sidecar tells that a call is over, or that it still runs."""
+    def calls_logged(self, entries: Iterable[Any], peer: Peer) -> None:
+        """A sidecar tells of calls that are over, or still run."""
         term = self._term
         if term is None:
             return
+        leased = LeasedLog(peer, self._current().pools, time.time())
+        for entry in entries:
+            if not leased.take(entry):
+                self._call_logged(term, entry, peer)
+        for ends in leased.ends:
+            if self.denial(peer.sidecar, ends.pool) is None:
+                term.demand(ends.pool, peer.holder, ends.estimated_tokens, ends.calls)
+                term.ended_on_leases(ends)
+                self._count_all(ends)
+
+    def _call_logged(self, term: Term, entry: Any, peer: Peer) -> None:
         if still_runs(entry):
             call_id = call_under_way(entry, peer)
             if call_id is not None:
@@ -434,6 +446,14 @@ class LlmScheduling:
         self._book.add(end, usd)
         self._recent.add(end, end.ended)
         self._metrics.ended(end)
+
+    def _count_all(self, ends: LeasedEnds) -> None:
+        pool = self._current().pools.get(ends.pool)
+        provider = pool.provider(ends.provider) if pool is not None else None
+        usage = Usage(ends.prompt_tokens, ends.completion_tokens, ends.cached_tokens)
+        self._book.add_all(ends, price(provider.prices, usage) if provider is not None else 0.0)
+        self._recent.add_all(ends, ends.ended)
+        self._metrics.ended_on_leases(ends)
 
     def _current(self) -> Declared:
         if self._seen != self._resources.generation:

@@ -15,7 +15,16 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from weft.aio.poll import until
-from weft.controlplane.llm.call import Admission, Attempt, Call, Decision, Ended, Reason, Refusal
+from weft.controlplane.llm.call import (
+    Admission,
+    Attempt,
+    Call,
+    Decision,
+    Ended,
+    LeasedEnds,
+    Reason,
+    Refusal,
+)
 from weft.controlplane.llm.declared import Declared
 from weft.controlplane.llm.kept_records import KeptRecords
 from weft.controlplane.llm.ledger import BudgetLedger
@@ -224,6 +233,18 @@ class Term:
             self._touch(pool)
         return True
 
+    def ended_on_leases(self, ends: LeasedEnds) -> None:
+        """Calls on leases are over, which ended well."""
+        scheduler = self._pools.get(ends.pool)
+        if scheduler is None:
+            return
+        scheduler.ended_on_leases(ends, self._clock())
+        # Usually that has nobody start, and nothing counted that a grant did not count before.
+        if ends.beyond or ends.pool in self._contended:
+            self._touch(ends.pool)
+        else:
+            self._changed.add(ends.pool)
+
     def still_runs(self, call_id: str) -> None:
         """A call is still under way."""
         live = self._live.get(call_id)
@@ -237,12 +258,12 @@ class Term:
             scheduler.attempt_failed(attempt, self._clock())
             self._touch(attempt.pool)
 
-    def demand(self, pool: str, holder: str, tokens: int) -> None:
-        """A sidecar sent one more call on its lease, or asked for it."""
+    def demand(self, pool: str, holder: str, tokens: int, calls: int = 1) -> None:
+        """A sidecar sent so many more calls on its lease, or asked for them; `tokens` of all together."""
         scheduler = self._pools.get(pool)
         # Where a budget is concerned all calls ask: what was leased would lie idle.
         if scheduler is not None and not self._ledger.concerns(pool):
-            scheduler.demand(holder, 1, tokens, self._clock())
+            scheduler.demand(holder, calls, tokens, self._clock())
 
     def sidecar_gone(self, sidecar: str) -> None:
         """All calls of a sidecar have ended."""

@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterable
 from datetime import UTC, date, datetime, timedelta
 from typing import Final
 
-from weft.controlplane.llm.call import Ended
+from weft.controlplane.llm.call import Ended, LeasedEnds
 from weft.controlplane.llm.usage import charge
 from weft.controlplane.llm.usage_record import Counts, UsageField, UsageOf, UsageRecord, UsageRow
 
@@ -37,10 +37,18 @@ class UsageBook:
 
     def add(self, end: Ended, usd: float) -> None:
         """Count a call that ended, and what it cost. `charge` says which tokens are counted."""
-        of = self._place(end)
-        page = self._pages[of.day]
-        page[of] = page.get(of, Counts()) + _counts(end, usd)
-        self._dirty.add(of)
+        self._add(self._place(end), _counts(end, usd))
+
+    def add_all(self, ends: LeasedEnds, usd: float) -> None:
+        """Count calls on leases that ended well, and what they cost together."""
+        counts = Counts(
+            calls=ends.calls,
+            prompt_tokens=ends.prompt_tokens,
+            cached_tokens=ends.cached_tokens,
+            completion_tokens=ends.completion_tokens,
+            usd=max(0.0, usd),
+        )
+        self._add(self._place(ends), counts)
 
     def changed(self) -> list[UsageRecord]:
         """The rows that changed since the last time, to be written down; older pages are closed then."""
@@ -69,7 +77,13 @@ class UsageBook:
         records = (UsageRecord(of, counts) for page in self._pages.values() for of, counts in page.items())
         return usage_rows(records, since, until, by)
 
-    def _place(self, end: Ended) -> UsageOf:
+    def _add(self, of: UsageOf, counts: Counts) -> None:
+        page = self._pages[of.day]
+        before = page.get(of)
+        page[of] = counts if before is None else before + counts
+        self._dirty.add(of)
+
+    def _place(self, end: Ended | LeasedEnds) -> UsageOf:
         """The row in which a call is counted; if its day is closed, on the oldest that is not."""
         day = max(day_of(end.ended), self._first)
         context = end.context or ""

@@ -83,7 +83,17 @@ class Counts:
 
     def __add__(self, other: Counts) -> Counts:
         """Both together."""
-        return Counts(*(getattr(self, name) + getattr(other, name) for name in _COUNTS))
+        return Counts(
+            self.calls + other.calls,
+            self.failed + other.failed,
+            self.cancelled + other.cancelled,
+            self.estimated + other.estimated,
+            self.prompt_tokens + other.prompt_tokens,
+            self.cached_tokens + other.cached_tokens,
+            self.completion_tokens + other.completion_tokens,
+            self.estimated_tokens + other.estimated_tokens,
+            self.usd + other.usd,
+        )
 
 
 @dataclass(frozen=True, slots=True)
