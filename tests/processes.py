@@ -141,9 +141,13 @@ class Core:
         door = door_command(self.ports, directory)
         self.door = Program(DOOR, door, directory, environ, partial(self.join_token, None, DOOR))
 
-    def api(self) -> ControlApi:
-        """The control plane's API, asked by whoever started it all; use as an async context manager."""
-        return ControlApi(self.api_url, token=self._security.token, roots=self._security.bundle)
+    def api(self, port: int | None = None) -> ControlApi:
+        """The control plane's API, asked by whoever started it all; use as an async context manager.
+
+        `port` is that of another replica.
+        """
+        url = self.api_url if port is None else f"https://{LOOPBACK}:{port}"
+        return ControlApi(url, token=self._security.token, roots=self._security.bundle)
 
     @property
     def operator_environ(self) -> Mapping[str, str]:

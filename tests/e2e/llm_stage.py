@@ -8,7 +8,7 @@ import os
 import signal
 import subprocess
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -21,9 +21,11 @@ from tests.e2e.meshes import eventually
 from tests.processes import Core, Program, accepts, core
 
 from weft.aio.ports import reserve_port
+from weft.errors import Unavailable
 from weft.llm_sim.behaviour import Behaviour, changed
 from weft.llm_sim.server import serving
 from weft.llm_sim.simulator import Simulator
+from weft.local.control import ControlApi
 from weft.local.llm_control import LlmApi
 from weft.sidecar.envoy import admin_socket
 
@@ -80,6 +82,7 @@ class Stage:
         self.scope = inside
         self.controls: dict[str, Program] = {"control": mesh.control}
         self.sidecars: dict[str, Program] = {}
+        self._apis = {"control": mesh.ports.api}
         self.ports: dict[str, int] = {}
         """Of the sidecars' outbound listeners."""
 
@@ -98,7 +101,10 @@ class Stage:
     def raw(self, name: str) -> httpx.AsyncClient:
         """An HTTP client at a sidecar, for what OpenAI's would not send."""
         return httpx.AsyncClient(
-            base_url=f"http://127.0.0.1:{self.ports[name]}/v1", trust_env=False, timeout=LIMIT
+            base_url=f"http://127.0.0.1:{self.ports[name]}/v1",
+            limits=httpx.Limits(max_connections=None),
+            trust_env=False,
+            timeout=LIMIT,
         )
 
     async def weft(self, *arguments: str) -> str:
@@ -119,14 +125,19 @@ class Stage:
         """What a command says, as JSON."""
         return json.loads(await self.weft(*arguments, "--output", "json"))
 
+    def api(self) -> ControlApi:
+        """The API of a replica of the control plane that runs; use as an async context manager."""
+        running = next(name for name, each in self.controls.items() if each.running)
+        return self.core.api(self._apis[running])
+
     async def apply(self, *documents: str) -> None:
         """Apply resources."""
-        async with self.core.api() as api:
+        async with self.api() as api:
             await api.apply("---\n".join(documents), "test.yaml")
 
     async def pool(self, name: str) -> dict[str, Any]:
         """How a pool stood a moment ago."""
-        async with self.core.api() as api:
+        async with self.api() as api:
             return await LlmApi(api).pool(name)
 
     async def pool_becomes(self, name: str, holds: Callable[[dict[str, Any]], bool]) -> dict[str, Any]:
@@ -134,8 +145,9 @@ class Stage:
         found: dict[str, Any] = {}
 
         async def held() -> bool:
-            found.update(await self.pool(name))
-            return holds(found)
+            with suppress(Unavailable):  # who schedules is late with its figures
+                found.update(await self.pool(name))
+            return bool(found) and holds(found)
 
         await eventually(held, lambda: f"pool {name} stays {found}")
         return found
@@ -171,6 +183,7 @@ class Stage:
         """Start one more replica of the control plane; the port at which sidecars reach it."""
         program, ports = self.core.another_control(name)
         self.controls[name] = program
+        self._apis[name] = ports.api
         program.start()
 
         async def serves() -> bool:

@@ -449,7 +449,7 @@ async def _spent(stage: Stage, budget: str, value: str, tokens: int) -> dict[str
     found: dict[str, Any] = {}
 
     async def settled() -> bool:
-        async with stage.core.api() as api:
+        async with stage.api() as api:
             for each in await LlmApi(api).budgets():
                 if (each["budget"], each["value"]) == (budget, value):
                     found.update(each)
