@@ -189,7 +189,7 @@ class LlmScheduling:
         term = self._term
         if term is None:
             return
-        leased = LeasedLog(peer, self._current().pools, time.time())
+        leased = LeasedLog(peer, self._current().pools, term.now)
         for entry in entries:
             if not leased.take(entry):
                 self._call_logged(term, entry, peer)
