@@ -82,16 +82,12 @@ async def measure(*, quick: bool = False) -> Result:
         step(f"llm-limits: starting a second control plane and {len(TENANTS)} sidecars")
         doors = await _sidecars(mesh, await mesh.another_control("control-2"))
         step(f"llm-limits: {SETTLING + seconds:g} s of load")
-        async with asyncio.TaskGroup() as tasks:
-            for target, connections in _targets(doors):
-                load = closed_loop(
-                    mesh.guard, target, connections=connections, seconds=int(SETTLING + seconds) + 2
-                )
-                tasks.create_task(load)
-            await asyncio.sleep(SETTLING)
-            seen = await asyncio.gather(
-                *(_watched(each, port, seconds) for each, port in zip(LIMITS, sims, strict=True))
-            )
+        loads = [
+            closed_loop(mesh.guard, target, connections=connections, seconds=int(SETTLING + seconds) + 2)
+            for target, connections in _targets(doors)
+        ]
+        watched = [_watched(each, port, seconds) for each, port in zip(LIMITS, sims, strict=True)]
+        seen, _ = await asyncio.gather(asyncio.gather(*watched), asyncio.gather(*loads))
     return _result(seen, seconds)
 
 
@@ -143,7 +139,8 @@ def _targets(doors: Mapping[str, int]) -> Iterator[tuple[Target, int]]:
 
 
 async def _watched(limited: Limited, port: int, seconds: float) -> Seen:
-    """Compare what the simulator saw before and after."""
+    """Compare what the simulator saw before and after, in the midst of the load that begins now."""
+    await asyncio.sleep(SETTLING)
     before, began = await _statistics(port), time.monotonic()
     under_way = []
     while time.monotonic() - began < seconds:

@@ -70,7 +70,7 @@ async def closed_loop(guard: Guard, target: Target, *, connections: int, seconds
             f"-c{connections}",
             f"-d{seconds}s",
             "--timeout",
-            f"{_SLACK:g}s",
+            f"{seconds + _SLACK:g}s",
             "-s",
             str(CONFIG / "load.lua"),
         ),
