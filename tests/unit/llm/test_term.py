@@ -6,19 +6,22 @@ import asyncio
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
+from dataclasses import replace
 
 import pytest
 from prometheus_client import CollectorRegistry
+from tests.unit.llm.scheduling import ended
 
 from weft.aio.cancellation import end
 from weft.aio.poll import until
-from weft.controlplane.llm.call import Admission, Call
+from weft.controlplane.llm.call import Admission, Call, Reason, Refusal, Usage
 from weft.controlplane.llm.declared import Declared
 from weft.controlplane.llm.kept_records import Superseded
 from weft.controlplane.llm.metrics import LlmMetrics
 from weft.controlplane.llm.state_records import StateBuckets
 from weft.controlplane.llm.steady import steady_clock
 from weft.controlplane.llm.term import LOST_AFTER, Lapsed, Term
+from weft.model.budget import BudgetSpec
 from weft.model.model_pool import ModelPool, ModelPoolSpec
 from weft.model.service_class import ServiceClass
 from weft.store.memory import MemoryStore
@@ -98,6 +101,25 @@ async def test_a_call_of_which_nobody_tells_any_more_makes_room(buckets: StateBu
         clock.now += LOST_AFTER * 1.1
         term.grant()
         assert isinstance(await waiting, Admission)
+
+
+async def test_calls_of_a_pool_that_is_deleted_meanwhile_are_charged_what_they_used(
+    buckets: StateBuckets,
+) -> None:
+    clock = Clock()
+    budget = ("all", BudgetSpec(tokens=1000))
+    term = await begin(buckets, clock)
+    term.reconfigure(Declared(declared().pools, (budget,)))
+    async with running(term), asyncio.timeout(LIMIT):
+        assert isinstance(await term.ask(call("runs", clock)), Admission)
+        waiting = term.ask(call("waits", clock))
+        term.reconfigure(Declared({}, (budget,)))
+        refusal = await waiting
+        assert isinstance(refusal, Refusal)
+        assert refusal.reason is Reason.UNKNOWN_MODEL
+        assert term.ended(replace(ended("runs", clock.now, "p1", usage=Usage(3, 4)), pool="one"))
+        [spent] = term.ledger.figures(clock.now)
+        assert (spent.spent_tokens, spent.set_aside_tokens) == (7, 0)
 
 
 async def test_a_call_is_told_only_what_is_written_and_a_successor_reads_it(buckets: StateBuckets) -> None:

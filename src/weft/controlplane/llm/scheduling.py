@@ -189,7 +189,7 @@ class LlmScheduling:
         term = self._term
         if term is None:
             return
-        leased = LeasedLog(peer, self._current().pools, term.now)
+        leased = LeasedLog(peer, term.specs, term.now)
         for entry in entries:
             if not leased.take(entry):
                 self._call_logged(term, entry, peer)
@@ -197,7 +197,7 @@ class LlmScheduling:
             if self.denial(peer.sidecar, ends.pool) is None:
                 term.demand(ends.pool, peer.holder, ends.estimated_tokens, ends.calls)
                 term.ended_on_leases(ends)
-                self._count_all(ends)
+                self._count_all(term, ends)
 
     def _call_logged(self, term: Term, entry: Any, peer: Peer) -> None:
         if still_runs(entry):
@@ -206,8 +206,8 @@ class LlmScheduling:
                 term.still_runs(call_id)
             return
         now = term.now
-        self._attempt_failed(broken_off(entry, self._current().pools, now), peer)
-        ended = ended_call(entry, peer, self._current().pools, now)
+        self._attempt_failed(broken_off(entry, term.specs, now), peer)
+        ended = ended_call(entry, peer, term.specs, now)
         # Without an id and without a provider it was refused, or never left the sidecar.
         if ended is None or (ended.call_id is None and ended.provider is None):
             return
@@ -216,12 +216,12 @@ class LlmScheduling:
         if ended.call_id is None:
             term.demand(ended.pool, peer.holder, ended.estimated_tokens)
         if term.ended(ended):
-            self._count(ended)
+            self._count(term, ended)
 
     def attempt_logged(self, entry: Any, peer: Peer) -> None:
         """A sidecar tells that a provider failed."""
         if self._term is not None:
-            self._attempt_failed(failed_attempt(entry, self._current().pools, self._term.now), peer)
+            self._attempt_failed(failed_attempt(entry, self._term.specs, self._term.now), peer)
 
     def _attempt_failed(self, attempt: Attempt | None, peer: Peer) -> None:
         if attempt is None or self.denial(peer.sidecar, attempt.pool) is not None:
@@ -434,8 +434,8 @@ class LlmScheduling:
                 async with asyncio.timeout(1.0):
                     await self._write_usage()
 
-    def _count(self, end: Ended) -> None:
-        pool = self._current().pools.get(end.pool)
+    def _count(self, term: Term, end: Ended) -> None:
+        pool = term.specs.get(end.pool)
         provider = pool.provider(end.provider) if pool is not None and end.provider is not None else None
         charged = charge(end)
         usd = 0.0
@@ -447,8 +447,8 @@ class LlmScheduling:
         self._recent.add(end, end.ended)
         self._metrics.ended(end)
 
-    def _count_all(self, ends: LeasedEnds) -> None:
-        pool = self._current().pools.get(ends.pool)
+    def _count_all(self, term: Term, ends: LeasedEnds) -> None:
+        pool = term.specs.get(ends.pool)
         provider = pool.provider(ends.provider) if pool is not None else None
         usage = Usage(ends.prompt_tokens, ends.completion_tokens, ends.cached_tokens)
         self._book.add_all(ends, price(provider.prices, usage) if provider is not None else 0.0)

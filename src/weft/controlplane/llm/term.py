@@ -117,6 +117,8 @@ class Term:
         self._states: dict[str, PoolState] = {}
         self._pools: dict[str, PoolScheduler] = {}
         self._specs: dict[str, ModelPool] = {}
+        self._retired: dict[str, PoolScheduler] = {}
+        """Pools that are not declared any more, of whose calls the ends are still told."""
         self._wakes: dict[str, float] = {}
         self._contended: set[str] = set()
         self._waiting: dict[str, _Waiting] = {}
@@ -173,6 +175,11 @@ class Term:
         return self._pools
 
     @property
+    def specs(self) -> Mapping[str, ModelPool]:
+        """The pools by name, also those that are not declared any more."""
+        return self._specs
+
+    @property
     def ledger(self) -> BudgetLedger:
         """What budgets have spent."""
         return self._ledger
@@ -214,7 +221,7 @@ class Term:
         """Nobody waits for what is decided about a call any more, or was there to hear of it."""
         self._waiting.pop(call.id, None)
         self._live.pop(call.id, None)
-        pool = self._pools.get(call.pool)
+        pool = self._scheduler(call.pool)
         if pool is not None:
             pool.withdraw(call.id, self._clock())
             self._touch(call.pool)
@@ -227,7 +234,7 @@ class Term:
             if live is None:
                 return False
             pool = live.pool
-        scheduler = self._pools.get(pool)
+        scheduler = self._scheduler(pool)
         if scheduler is not None:
             scheduler.ended(end, self._clock())
             self._touch(pool)
@@ -268,7 +275,7 @@ class Term:
     def sidecar_gone(self, sidecar: str) -> None:
         """All calls of a sidecar have ended."""
         now = self._clock()
-        for name, pool in self._pools.items():
+        for name, pool in (self._pools | self._retired).items():
             pool.sidecar_gone(sidecar, now)
             self._touch(name)
 
@@ -314,8 +321,13 @@ class Term:
             self._touch(call.pool)
         return decision
 
+    def _scheduler(self, pool: str) -> PoolScheduler | None:
+        return self._pools.get(pool) or self._retired.get(pool)
+
     def _touch(self, pool: str) -> None:
         self._touched.add(pool)
+        if pool in self._retired:
+            self._changed.add(pool)  # nothing is decided in it, but its calls' budgets are to be written
         self._woken.set()
 
     async def _until_due(self) -> None:
@@ -435,7 +447,8 @@ class Term:
         return True
 
     def _open(self, pool: ModelPool, now: float) -> None:
-        state = self._states.get(pool.name)
+        retired = self._retired.pop(pool.name, None)
+        state = self._states.get(pool.name) if retired is None else retired.state()
         self._pools[pool.name] = PoolScheduler(pool, self._ledger, state, now=now)
         for flight in state.flights if state is not None else ():
             self._live[flight.call_id] = _Live(pool.name, now)
@@ -443,12 +456,16 @@ class Term:
 
     def _retire(self, name: str) -> None:
         """A pool is not declared any more; should it come back, it goes on from where it was."""
-        self._states[name] = self._pools.pop(name).state()
-        del self._specs[name]
+        now = self._clock()
+        self._retired[name] = pool = self._pools.pop(name)
         self._wakes.pop(name, None)
         self._contended.discard(name)
         for waiting in [each for each in self._waiting.values() if each.call.pool == name]:
-            self._refuse(name, _unknown(waiting.call), self._clock())
+            # Though it be decided: nobody was told.
+            pool.withdraw(waiting.call.id, now)
+            self._live.pop(waiting.call.id, None)
+            self._refuse(name, _unknown(waiting.call), now)
+        self._touch(name)
 
     def _tidy(self, now: float) -> None:
         self._tidied_at = now
@@ -458,10 +475,13 @@ class Term:
         for call_id, live in list(self._live.items()):
             if live.heard < now - LOST_AFTER:
                 self._lose(call_id, live.pool, now)
+        for name in self._retired.keys() - {each.pool for each in self._live.values()}:
+            self._states[name] = self._retired.pop(name).state()
+            del self._specs[name]
 
     def _lose(self, call_id: str, pool: str, now: float) -> None:
         del self._live[call_id]
-        scheduler = self._pools.get(pool)
+        scheduler = self._scheduler(pool)
         if scheduler is not None:
             logger.info("nobody tells of call %s to pool %r any more: it counts as over", call_id, pool)
             scheduler.lost(call_id, now)
