@@ -97,7 +97,9 @@ async def test_what_exceeds_the_lease_is_asked_for_and_goes_where_the_scheduler_
         # A new lease is a new grant; what has a budget is asked for all the same; refusals pass as they are.
         await mesh.lease("gpt", requests=1)
         mesh.scheduler.decide = lambda _: refusal(429, "budget_exceeded")
-        response = await mesh.call("gpt", headers={"x-weft-budget": "5 tokens"})
+        # What bounds other kinds of answers bounds none of these.
+        response = await mesh.call("gpt", headers={"x-weft-budget": "5 tokens"}, max_output_tokens=1)
+        assert mesh.scheduler.asked[-1].headers["x-weft-llm-output"] == "0"
         assert (response.status_code, response.json()["error"]["code"]) == (429, "budget_exceeded")
         assert (await mesh.call("gpt")).status_code == 200
         assert (await mesh.call("gpt")).status_code == 429
@@ -150,13 +152,17 @@ async def test_a_streams_usage_is_counted_and_only_shown_to_those_who_asked(mesh
         await mesh.lease("gpt")
         plain = await mesh.call("gpt", stream=True)
         assert plain.text == f"data: {text}\n\ndata: [DONE]\n\n"
-        falsely = await mesh.call("gpt", stream=True, stream_options={"include_usage": False})
-        assert falsely.text == plain.text
+        for falsely in (False, 0, "true"):
+            told = await mesh.call("gpt", stream=True, stream_options={"include_usage": falsely})
+            assert told.text == plain.text
         asked = await mesh.call("gpt", stream=True, stream_options={"include_usage": True})
         assert usage in asked.text
         for each in provider.requests:
             assert json.loads(each.body)["stream_options"] == {"include_usage": True}
-        await mesh.scheduler.heard_of(3)
+        nested = {"x": {"include_usage": True}}
+        assert (await mesh.call("gpt", stream=True, stream_options=nested)).text == plain.text
+        assert json.loads(provider.requests[-1].body)["stream_options"] == {"include_usage": True, **nested}
+        await mesh.scheduler.heard_of(6)
         for entry in mesh.scheduler.ended:
             told = entry.common_properties.metadata.filter_metadata["weft.llm"]
             assert (told["stream"], told["total_tokens"]) == (1, 46)

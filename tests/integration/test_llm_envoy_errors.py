@@ -52,6 +52,7 @@ async def test_what_is_wrong_with_a_call_is_said_before_it_goes_anywhere(mesh: M
         open_pool = pool("gpt", {"name": "one", "url": provider.url}, maxBodyBytes=2000)
         await mesh.agent.declare("---\n".join([open_pool, secret_pool, deny]))
         await mesh.lease("gpt", "hidden")
+        with_options = b'{"model": "gpt", "stream": true, "stream_options": %s}'
         wrong = {
             b"": "invalid_request",
             b"[]": "invalid_request",
@@ -64,6 +65,10 @@ async def test_what_is_wrong_with_a_call_is_said_before_it_goes_anywhere(mesh: M
             b'{"messages": []}': "invalid_request",
             b'{"model": "gpt", "stream": "yes"}': "invalid_request",
             b'{"model": "gpt", "max_tokens": "5"}': "invalid_request",
+            b'{"model": "gpt", "n": "5"}': "invalid_request",
+            with_options % b"[]": "invalid_request",
+            with_options % b'{"include_us\\u0061ge": false}': "invalid_request",
+            with_options % b'{"include_usage": true, "include_usage": false}': "invalid_request",
         }
         for body, code in wrong.items():
             assert told(await mesh.post(body)) == (400, code), body
@@ -118,6 +123,10 @@ async def test_what_providers_get_wrong_is_an_error_that_names_them(mesh: Models
         provider.answers = [own_error]
         theirs = await mesh.call("gpt")
         assert (theirs.status_code, theirs.json()["error"]["code"]) == (400, "their_own")
+        provider.answers = [answer(b'{"error": {"message": "bad key: Bearer key-of-one"}}', status=401)]
+        unauthorized = await mesh.call("gpt")
+        assert told(unauthorized) == (502, "provider_error")
+        assert "key-of-one" not in unauthorized.text
         provider.answers = [never_ends]
         assert told(await mesh.call("gpt")) == (504, "provider_timeout")
         assert told(await mesh.call("gone")) == (503, "no_provider")

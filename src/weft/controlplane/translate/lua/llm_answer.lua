@@ -84,6 +84,9 @@ function envoy_on_response(handle)
     local what = kind == "" and "without a content type" or "of type '" .. string.sub(kind, 1, 100) .. "'"
     replace(handle, tonumber(status) < 400 and "502" or status,
       who .. " gave an answer " .. what .. " with status " .. status .. ", where JSON was expected")
+  elseif status == "401" then
+    -- Some say which key it was that they do not take.
+    replace(handle, "502", who .. " does not take the key that the mesh has for it (status 401)")
   elseif status == "200" then
     local body = handle:body(true)
     local start = body:getBytes(0, math.min(body:length(), 64))

@@ -12,6 +12,15 @@ local WANTED = {
   messages = true, prompt = true, input = true,
 }
 
+-- What bounds an answer, and how many there are of it: only what providers go by there.
+local BOUNDS = {
+  chat = { "max_completion_tokens", "max_tokens" }, completions = { "max_tokens" },
+  responses = { "max_output_tokens" }, embeddings = {},
+}
+local TIMES = { chat = { "n" }, completions = { "n", "best_of" }, responses = {}, embeddings = {} }
+
+local OPTIONS = { include_usage = true }
+
 local MOST = 1000000000
 
 -- What else may go into a header, and with it into logs: of what agents set, nothing but ASCII.
@@ -49,23 +58,27 @@ local function digest(text, first)
   return bit.tohex(hash)
 end
 
--- The body with a stream's usage asked for; nil where it is already.
+-- The body with a stream's usage asked for; nil where it is already, and what is wrong where that cannot be told:
+-- what two readers could read in different ways would be a stream that is not counted.
 local function with_usage(text, first, last)
   if not first then
     local open = string.find(text, "{", 1, true)
     return string.sub(text, 1, open) .. '"stream_options":{"include_usage":true},' .. string.sub(text, open + 1)
   end
-  local before, options, behind = string.sub(text, 1, first - 1), string.sub(text, first, last), string.sub(text, last + 1)
-  local _, colon, said = string.find(options, '"include_usage"%s*:%s*(%a+)')
-  if said == "true" then return nil end
-  if said then
-    options = string.sub(options, 1, colon - #said) .. "true" .. string.sub(options, colon + 1)
-  elseif options == "null" or string.find(options, "^{%s*}$") then
-    options = '{"include_usage":true}'
+  local options = string.sub(text, first, last)
+  if options == "null" then options = "{}" end
+  local from, to = members(options, OPTIONS)
+  if not from then return nil, "'stream_options' must be an object that says everything once" end
+  local said, till = from.include_usage, to.include_usage
+  if not said then
+    local rest = string.sub(options, 2)
+    options = '{"include_usage":true' .. (string.find(rest, "^%s*}") and "" or ",") .. rest
+  elseif string.sub(options, said, till) == "true" then
+    return nil
   else
-    options = '{"include_usage":true,' .. string.sub(options, 2)
+    options = string.sub(options, 1, said - 1) .. "true" .. string.sub(options, till + 1)
   end
-  return before .. options .. behind
+  return string.sub(text, 1, first - 1) .. options .. string.sub(text, last + 1)
 end
 
 local function model_of(text, first, last)
@@ -76,20 +89,19 @@ local function model_of(text, first, last)
   return model
 end
 
-local function bound(text, first, last)
-  local output = 0
-  for _, name in ipairs({ "max_completion_tokens", "max_tokens", "max_output_tokens" }) do
-    if first[name] then
-      local number = whole(text, first[name], last[name])
-      if not number then return nil, name end
-      output = math.max(output, number)
-    end
+-- The most tokens that the answer may have, 0 where the call does not say; nil and the member that makes no sense.
+local function bound(text, endpoint, first, last)
+  local output, times = 0, 1
+  for _, name in ipairs(BOUNDS[endpoint]) do
+    local number = whole(text, first[name], last[name])
+    if not number then return nil, name end
+    output = math.max(output, number)
   end
-  if output == 0 then return 0 end
-  for _, name in ipairs({ "n", "best_of" }) do
-    if not whole(text, first[name], last[name]) then return nil, name end
+  for _, name in ipairs(TIMES[endpoint]) do
+    local number = whole(text, first[name], last[name])
+    if not number then return nil, name end
+    times = math.max(times, number)
   end
-  local times = math.max(1, whole(text, first.n, last.n), whole(text, first.best_of, last.best_of))
   return math.min(output * times, MOST)
 end
 
@@ -130,8 +142,14 @@ local function admit(handle, endpoint, path, query)
     return refuse(handle, "400", "invalid_request", "'stream' must be true or false", "stream")
   end
   stream = stream == "true" and endpoint ~= "embeddings"
-  local output, param = bound(text, first, last)
+  local output, param = bound(text, endpoint, first, last)
   if not output then return refuse(handle, "400", "invalid_request", "'" .. param .. "' must be a whole number", param) end
+
+  local edited
+  if stream and (endpoint == "chat" or endpoint == "completions") then
+    edited, wrong = with_usage(text, first.stream_options, last.stream_options)
+    if wrong then return refuse(handle, "400", "invalid_request", wrong, "stream_options") end
+  end
 
   local tokens = math.ceil(length / 4) + 1
   if endpoint ~= "embeddings" then tokens = tokens + (output > 0 and output or pool.assumed) end
@@ -155,10 +173,7 @@ local function admit(handle, endpoint, path, query)
   if prompt then headers:replace(wire.PREFIX_HEADER, digest(text, prompt)) end
 
   -- Where things are in the body as it goes on from here, for what sets the model's name for each provider.
-  local at, edited = first.model, nil
-  if stream and (endpoint == "chat" or endpoint == "completions") then
-    edited = with_usage(text, first.stream_options, last.stream_options)
-  end
+  local at = first.model
   if edited then
     if (first.stream_options or 0) < at then at = at + #edited - #text end
     body:setBytes(edited)
