@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from collections import deque
 from collections.abc import AsyncIterator, Awaitable
 from typing import Any, Final, Protocol
 
@@ -62,22 +63,27 @@ class Asking:
         self._schedules = schedules
         self._peers = peers
         self._open = 0
+        self._lookout = _Lookout()
 
     def handler(self) -> grpc.GenericRpcHandler[bytes, bytes]:
         """What a gRPC server needs to serve it."""
-        method = grpc.stream_stream_rpc_method_handler(self._process)
+        # To Envoy it is a stream either way; an answer that is the last one takes gRPC a step less to send.
+        method = grpc.stream_unary_rpc_method_handler(self._process)
         return grpc.method_handlers_generic_handler(SERVICE, {METHOD: method})
 
-    async def _process(self, requests: AsyncIterator[bytes], context: Context) -> None:  # noqa: ARG002
+    async def _process(self, requests: AsyncIterator[bytes], context: Context) -> bytes:  # noqa: ARG002
         self._open += 1
         try:
             peer = self._peers.peer(context)
             async with asyncio.timeout(FIRST_MESSAGE):
                 data = await context.read()
             if isinstance(data, bytes):
-                await self._answer(_parsed(data), peer, context)
+                return await self._answer(_parsed(data), peer, context)
+            await context.abort(grpc.StatusCode.CANCELLED, "nothing was asked")
         except InvalidRequest as error:
-            await context.write(replies.invalid(error.detail))
+            return replies.invalid(error.detail)
+        except _Left:
+            await context.abort(grpc.StatusCode.CANCELLED, "who asked has left")
         except Unauthenticated as error:
             await context.abort(grpc.StatusCode.UNAUTHENTICATED, error.detail)
         except Denied as error:
@@ -87,21 +93,18 @@ class Asking:
         finally:
             self._open -= 1
 
-    async def _answer(self, request: ProcessingRequest, peer: Peer, context: Context) -> None:
+    async def _answer(self, request: ProcessingRequest, peer: Peer, context: Context) -> bytes:
         if not request.HasField("request_headers"):
             raise InvalidRequest("only the headers of requests are asked about")
         question = asked(request, context.invocation_metadata() or ())
         pool = self._schedules.pool(question.pool)
         if pool is None:
-            await context.write(replies.refused(_unknown(question)))
-            return
+            return replies.refused(_unknown(question))
         denial = self._schedules.denial(peer.sidecar, pool.name)
         if denial is not None:
-            await context.write(replies.refused(_denied(pool.name, denial)))
-            return
+            return replies.refused(_denied(pool.name, denial))
         if self._open > MAX_OPEN:
-            await context.write(replies.refused(_too_many()))
-            return
+            return replies.refused(_too_many())
         call = call_of(question, peer, pool, time.time())
         if question.provider:
             if pool.provider(question.provider) is None:
@@ -109,60 +112,88 @@ class Asking:
             deciding = self._schedules.attempt(call, question.provider)
         else:
             deciding = self._schedules.start(call, peer.holder)
-        decision = await _while_there(deciding, context)
-        if decision is None:
-            return
+        decision = await self._while_there(deciding, context)
         # Envoy hangs up as soon as it has its answer, so it cannot be known here whether it has come to it. A
         # call that it has not come to is told of by nobody, and counts as over after a while.
-        await context.write(_reply(decision, call, again=bool(question.provider)))
+        return _reply(decision, call, again=bool(question.provider))
+
+    async def _while_there(self, deciding: Awaitable[Decision], context: Context) -> Decision:
+        """The decision; _Left if the sidecar hangs up before. A call whose client left is given up at once.
+
+        Envoy may say so by the end of its half of the stream alone.
+        """
+        watch = _Watch(context)
+        self._lookout.add(watch)
+        try:
+            return await deciding
+        except asyncio.CancelledError:
+            if not watch.left:
+                raise
+            raise _Left from None
+        finally:
+            watch.end()
 
 
-async def _while_there(deciding: Awaitable[Decision], context: Context) -> Decision | None:
-    """The decision; None if the sidecar hangs up before. A call whose client left is given up at once.
+class _Left(Exception):
+    """The other side wants no answer any more."""
 
-    Envoy may say so by the end of its half of the stream alone.
-    """
-    loop = asyncio.get_running_loop()
-    watch = _Watch(context)
-    waiting = asyncio.current_task()
-    assert waiting is not None  # noqa: S101
-    timer = loop.call_later(LOOK, watch.begin, waiting)
-    try:
-        return await deciding
-    except asyncio.CancelledError:
-        if not watch.left:
-            raise
-        return None
-    finally:
-        timer.cancel()
-        watch.end()
+
+class _Lookout:
+    """Begins to watch the streams of calls that wait for longer than LOOK: one timer for all of them."""
+
+    def __init__(self) -> None:
+        self._next: deque[tuple[float, _Watch]] = deque()
+        self._timer: asyncio.TimerHandle | None = None
+
+    def add(self, watch: _Watch) -> None:
+        """A call waits from now on."""
+        loop = asyncio.get_running_loop()
+        self._next.append((loop.time() + LOOK, watch))
+        if self._timer is None:
+            self._timer = loop.call_later(LOOK, self._look)
+
+    def _look(self) -> None:
+        loop = asyncio.get_running_loop()
+        now = loop.time()
+        while self._next and self._next[0][0] <= now:
+            self._next.popleft()[1].begin()
+        self._timer = loop.call_at(self._next[0][0], self._look) if self._next else None
 
 
 class _Watch:
-    """Whether the other side still wants an answer."""
+    """Whether the other side still wants the answer that the current task waits for."""
+
+    __slots__ = ("_context", "_ended", "_reading", "_waiting", "left")
 
     def __init__(self, context: Context) -> None:
+        waiting = asyncio.current_task()
+        assert waiting is not None  # noqa: S101
         self.left = False
+        self._waiting = waiting
         self._context = context
+        self._ended = False
         self._reading: asyncio.Task[Any] | None = None
 
-    def begin(self, waiting: asyncio.Task[Any]) -> None:
-        """From now on cancel `waiting` when the other side leaves."""
-        self._reading = asyncio.get_running_loop().create_task(self._context.read(), name="asking: watch")
-        self._reading.add_done_callback(lambda ended: self._note(ended, waiting))
+    def begin(self) -> None:
+        """From now on cancel who waits when the other side leaves; not if the wait has ended."""
+        if not self._ended:
+            loop = asyncio.get_running_loop()
+            self._reading = loop.create_task(self._context.read(), name="asking: watch")
+            self._reading.add_done_callback(self._note)
 
     def end(self) -> None:
         """Watch no more."""
+        self._ended = True
         if self._reading is not None:
             self._reading.cancel()
             self._reading = None
 
-    def _note(self, ended: asyncio.Task[Any], waiting: asyncio.Task[Any]) -> None:
-        if ended.cancelled() or self._reading is None:
+    def _note(self, ended: asyncio.Task[Any]) -> None:
+        if ended.cancelled() or self._ended:
             return
         ended.exception()
         self.left = True
-        waiting.cancel()
+        self._waiting.cancel()
 
 
 def _parsed(data: bytes) -> ProcessingRequest:
