@@ -94,6 +94,11 @@ async def test_what_exceeds_the_lease_is_asked_for_and_goes_where_the_scheduler_
         assert asked.headers["x-weft-llm-prefix"]
         assert not asked.headers.keys() & {"authorization", "x-envoy-attempt-count", "x-weft-llm-cluster"}
 
+        # No lease is so large.
+        await mesh.lease("gpt")
+        await mesh.call("gpt", max_tokens=10**9)
+        assert mesh.scheduler.asked[-1].headers["x-weft-llm-output"] == "1000000000"
+
         # A new lease is a new grant; what has a budget is asked for all the same; refusals pass as they are.
         await mesh.lease("gpt", requests=1)
         mesh.scheduler.decide = lambda _: refusal(429, "budget_exceeded")

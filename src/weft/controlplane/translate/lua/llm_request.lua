@@ -153,6 +153,8 @@ local function admit(handle, endpoint, path, query)
 
   local tokens = math.ceil(length / 4) + 1
   if endpoint ~= "embeddings" then tokens = tokens + (output > 0 and output or pool.assumed) end
+  -- Envoy takes a larger number for none, and none from the lease.
+  tokens = math.min(tokens, wire.NEVER_LEASED)
   if pool.asks or headers:get(wire.BUDGET_HEADER) or headers:get(wire.DEADLINE_HEADER) then
     tokens = wire.NEVER_LEASED
     headers:replace(wire.ASK_HEADER, "always")
