@@ -149,7 +149,7 @@ async def test_no_limit_is_exceeded_and_who_waits_is_served_though_the_leader_an
     rig: Rig,
 ) -> None:
     stage = rig.stage
-    offered = {"slots": 160, "requests": 1440, "tokens": 400, "paid": 400}
+    offered = {"slots": 80, "requests": 1440, "tokens": 400, "paid": 400}
     ends: dict[str, Counter[str]] = {each: Counter() for each in offered}
     (leader,) = [each for each, program in stage.controls.items() if "schedules calls" in program.log]
 
