@@ -82,7 +82,12 @@ class KeptRecords(Generic[T]):
 
 async def _all(writes: Iterable[Coroutine[Any, Any, None]]) -> None:
     """Do all of them at once, each to its end; raise what is the worst of what went wrong."""
-    results = await asyncio.gather(*writes, return_exceptions=True)
+    each_once = list(writes)
+    if len(each_once) <= 1:  # as is most often
+        for only in each_once:
+            await only
+        return
+    results = await asyncio.gather(*each_once, return_exceptions=True)
     errors = [each for each in results if isinstance(each, BaseException)]
     for error in errors:
         if not isinstance(error, Unavailable):

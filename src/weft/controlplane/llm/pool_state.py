@@ -6,6 +6,8 @@ import json
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+from pydantic_core import to_json
+
 VERSION = 1
 """Of the format. What has another is not read."""
 
@@ -62,7 +64,7 @@ class PoolState:
             "flights": self.flights,
             "providers": self.providers,
         }
-        return json.dumps(content, separators=(",", ":")).encode()
+        return to_json(content)
 
     @classmethod
     def from_json(cls, text: bytes) -> PoolState:

@@ -46,6 +46,12 @@ SETTLE: Final = 0.05
 RETRY: Final = 0.1
 """Seconds after which a writing that failed is tried again."""
 
+MANY: Final = 3
+"""Admissions in one writing from which on the next waits for more: a writing costs what ten calls do."""
+
+LONGEST_GATHERING: Final = 0.008
+"""Seconds that it waits at most."""
+
 WRITE_LIMIT: Final = 5.0
 """Seconds for which writing may fail before the calls that wait for it are told."""
 
@@ -295,8 +301,10 @@ class Term:
                 raise Lapsed
             due = self._decide()
             if due.admissions or due.grants is not None or self._settles(self._clock()):
-                await self._write()
+                took = await self._write()
                 self._tell(due)
+                if len(due.admissions) >= MANY:
+                    await asyncio.sleep(min(4 * took, LONGEST_GATHERING))
 
     def close(self) -> None:
         """Let all who wait ask anew, elsewhere."""
@@ -417,14 +425,16 @@ class Term:
         """Whether it is time to write what nobody waits for."""
         return bool(self._changed or self._unwritten) and now - self._written_at >= SETTLE
 
-    async def _write(self) -> None:
-        """Write all that changed; tried again while the store is away, but not for long."""
+    async def _write(self) -> float:
+        """Write all that changed; tried again while the store is away, but not for long. Returns how long."""
+        began = self._clock()
         try:
             async with asyncio.timeout(WRITE_LIMIT):
                 await until(self._written, first=RETRY)
         except TimeoutError:
             raise Lapsed from None
         self._written_at = self._clock()
+        return self._written_at - began
 
     async def _written(self) -> bool:
         names, self._changed = self._changed & self._pools.keys(), set()
