@@ -33,7 +33,7 @@ MAX_OPEN: Final = 20_000
 """Questions that wait at one replica at once; a further call is refused, since others need streams, too."""
 
 LOOK: Final = 0.02
-"""Seconds after which the stream of a call that still waits is watched for its end."""
+"""Seconds, or twice as many, after which the stream of a call that still waits is watched for its end."""
 
 
 class Schedules(Protocol):
@@ -139,7 +139,7 @@ class _Left(Exception):
 
 
 class _Lookout:
-    """Begins to watch the streams of calls that wait for longer than LOOK: one timer for all of them."""
+    """Begins to watch the streams of calls that wait for longer: one timer for all of them."""
 
     def __init__(self) -> None:
         self._next: deque[tuple[float, _Watch]] = deque()
@@ -157,7 +157,7 @@ class _Lookout:
         now = loop.time()
         while self._next and self._next[0][0] <= now:
             self._next.popleft()[1].begin()
-        self._timer = loop.call_at(self._next[0][0], self._look) if self._next else None
+        self._timer = loop.call_later(LOOK, self._look) if self._next else None
 
 
 class _Watch:

@@ -86,17 +86,18 @@ class LlmMetrics:
         self._tenants: dict[str, set[str]] = {}
         self._counted: dict[tuple[str, ...], Counter] = {}
         """Counters by metric and labels: to find one takes longer than to count."""
+        self._waits: dict[str, Histogram] = {}
         self._shown: dict[str, PoolFigures] = {}
 
     def admitted(self, pool: str, waited: float) -> None:
         """A call may start, `waited` seconds after it asked."""
         self._count("calls", self._calls, pool, _ADMITTED)
-        self._wait.labels(pool).observe(waited)
+        self._waited(pool, waited)
 
     def refused(self, pool: str, reason: Reason, waited: float) -> None:
         """A call may not start."""
         self._calls.labels(pool, reason.value).inc()
-        self._wait.labels(pool).observe(waited)
+        self._waited(pool, waited)
 
     def ended(self, end: Ended) -> None:
         """A call is over."""
@@ -154,6 +155,12 @@ class LlmMetrics:
             self._under_way.remove(pool, each.name)
         for metric in (self._waiting, self._contended, self._leases):
             metric.remove(pool)
+
+    def _waited(self, pool: str, seconds: float) -> None:
+        histogram = self._waits.get(pool)
+        if histogram is None:
+            histogram = self._waits[pool] = self._wait.labels(pool)
+        histogram.observe(seconds)
 
     def _count(self, name: str, metric: Counter, *labels: str, by: int = 1) -> None:
         key = (name, *labels)

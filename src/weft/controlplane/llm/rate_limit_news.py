@@ -33,6 +33,7 @@ NEWS_HEADERS: Final = (
 )
 """Headers of answers that the access logs must carry."""
 
+_TOLD = frozenset(NEWS_HEADERS)
 _NUMBER = re.compile(r"\d{1,15}(\.\d{1,9})?", re.ASCII)
 _SPAN = re.compile(
     r"(?:(\d{1,6})d)?(?:(\d{1,6})h)?(?:(\d{1,6})m(?!s))?(?:(\d{1,9}(?:\.\d{1,9})?)s)?(?:(\d{1,9}(?:\.\d{1,9})?)ms)?"
@@ -45,6 +46,8 @@ def rate_limit_news(headers: Mapping[str, str], now: float) -> RateLimitNews | N
 
     What cannot be read is left out: a provider that writes nonsense is no reason to lose how a call ended.
     """
+    if _TOLD.isdisjoint(headers):
+        return None
     said = {name: headers[name].strip() for name in NEWS_HEADERS if name in headers}
     said = {name: value for name, value in said.items() if 0 < len(value) <= MAX_VALUE_LENGTH}
     if not said:

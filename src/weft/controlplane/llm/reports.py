@@ -85,8 +85,8 @@ def ended_call(entry: Any, peer: Peer, pools: Pools, now: float) -> Ended | None
         _seconds(common, "duration") or _seconds(common, "time_to_last_downstream_tx_byte") or 0.0, LONGEST
     )
     status = response.response_code.value if response.HasField("response_code") else 0
-    flags = common.response_flags
-    cancelled = any(getattr(flags, each) for each in _LEFT)
+    flags = common.response_flags if common.HasField("response_flags") else None
+    cancelled = flags is not None and any(getattr(flags, each) for each in _LEFT)
     provider = _provider(headers, common, pool)
     begun = _seconds(common, "time_to_first_upstream_rx_byte")
     sent = _seconds(common, "time_to_first_upstream_tx_byte")
@@ -100,7 +100,12 @@ def ended_call(entry: Any, peer: Peer, pools: Pools, now: float) -> Ended | None
         first_token=_first_token(fields, begun, sent),
         usage=_usage(fields),
         broken=_number(fields, "broken") == 1
-        or (not cancelled and begun is not None and any(getattr(flags, each) for each in _BROKEN)),
+        or (
+            flags is not None
+            and not cancelled
+            and begun is not None
+            and any(getattr(flags, each) for each in _BROKEN)
+        ),
         cancelled=cancelled,
         estimated_tokens=_estimate(fields, pool, response.response_body_bytes),
         sidecar=peer.sidecar,
@@ -122,6 +127,8 @@ def broken_off(entry: Any, pools: Pools, now: float) -> Attempt | None:
     """
     common = entry.common_properties
     fields = _fields(common)
+    if not common.HasField("response_flags") and "failed" not in fields:
+        return None
     pool = pools.get(_text(fields, "pool"))
     if pool is None:
         return None
