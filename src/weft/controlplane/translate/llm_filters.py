@@ -5,7 +5,8 @@ A request passes them as they stand here, an answer the other way round:
 1. the script reads the body into headers and metadata, and refuses what makes no sense;
 2. the lease marks what exceeds it;
 3. what is marked is asked for at the scheduler, and if that is gone, anywhere;
-4. what the answer says of tokens becomes metadata, for the log;
+4. what the events of a streamed answer say of tokens becomes metadata, for the log; of whole answers the
+   script sees to that, on the way back;
 5. where a sidecar has the stream guard, that watches over answers which may break off midway.
 """
 
@@ -14,7 +15,6 @@ from __future__ import annotations
 from typing import Any
 
 from envoy.config.route.v3.route_components_pb2 import FilterConfig
-from envoy.extensions.filters.http.json_to_metadata.v3.json_to_metadata_pb2 import JsonToMetadata
 from envoy.extensions.filters.http.lua.v3.lua_pb2 import Lua, LuaPerRoute
 from envoy.extensions.filters.network.http_connection_manager.v3.http_connection_manager_pb2 import (
     HttpConnectionManager,
@@ -34,10 +34,9 @@ from weft.model.llm_wire import LEASE_FILTER, METADATA
 SCRIPT_FILTER = "weft.llm.script"
 ASK_FILTER = "weft.llm.ask"
 ASK_AGAIN_FILTER = "weft.llm.ask-again"
-USAGE_FILTER = "weft.llm.usage"
 EVENTS_FILTER = "weft.llm.events"
 
-_TURNED_ON = (LEASE_FILTER, ASK_FILTER, ASK_AGAIN_FILTER, USAGE_FILTER, EVENTS_FILTER, GUARD_FILTER)
+_TURNED_ON = (LEASE_FILTER, ASK_FILTER, ASK_AGAIN_FILTER, EVENTS_FILTER, GUARD_FILTER)
 
 _MAX_EVENT_BYTES = 4 * 1024 * 1024
 """A larger event is not looked at; one of those of Responses has all of the answer in it."""
@@ -51,7 +50,7 @@ _USAGE = (
     (("usage", "output_tokens"), "completion_tokens"),
     (("usage", "input_tokens_details", "cached_tokens"), "cached_tokens"),
 )
-"""Where an answer says what, and the key it gets. Streams of Responses have it within `response`."""
+"""Where an event says what, and the key it gets. Those of Responses have it within `response`."""
 
 
 def add_llm_filters(manager: HttpConnectionManager, *, guarded: bool = False) -> None:
@@ -62,7 +61,6 @@ def add_llm_filters(manager: HttpConnectionManager, *, guarded: bool = False) ->
     manager.http_filters.append(lease_filter())
     add_filter(manager, ASK_FILTER, ask_to_start(), disabled=True)
     add_filter(manager, ASK_AGAIN_FILTER, ask_again(), disabled=True)
-    add_filter(manager, USAGE_FILTER, _usage(), disabled=True)
     add_filter(manager, EVENTS_FILTER, _usage_of_events(), disabled=True)
     if guarded:
         add_filter(manager, GUARD_FILTER, stream_guard(), disabled=True)
@@ -78,18 +76,6 @@ def llm_filters_on(models: Models) -> dict[str, Message]:
 def llm_filters_off() -> dict[str, Message]:
     """For a route of a virtual host in which they are on."""
     return {each: FilterConfig(disabled=True) for each in (SCRIPT_FILTER, *_TURNED_ON)}
-
-
-def _usage() -> JsonToMetadata:
-    config = JsonToMetadata()
-    rules = config.response_rules
-    rules.allow_content_types_regex.regex = "application/json.*"
-    for path, key in _USAGE:
-        rule = rules.rules.add()
-        for each in path:
-            rule.selectors.add().key = each
-        rule.on_present.metadata_namespace, rule.on_present.key = METADATA, key
-    return config
 
 
 def _usage_of_events() -> TypedStruct:

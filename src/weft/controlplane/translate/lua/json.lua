@@ -80,7 +80,7 @@ local function members(text, wanted)
       first[key], last[key] = at, value_last
     elseif find(key, "\\", 1, true) then
       return nil, "the body has a member whose name is written with an escape"
-    elseif #key < 64 and wanted[folded(key)] then
+    elseif #key < 64 and not find(key, "^[%l%d_]*$") and wanted[folded(key)] then
       return nil, "the body has a member whose name differs from '" .. folded(key) .. "' by its case only"
     end
     at = skip_space(text, value_last + 1)

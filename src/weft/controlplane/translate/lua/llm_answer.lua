@@ -1,5 +1,6 @@
 -- Answers: none reaches a client that is not JSON or a stream of events, and of streams the usage is taken out
--- that the client had not asked for.
+-- that the client had not asked for. What whole answers say of tokens becomes metadata, for the log: the body is
+-- here in any case, and a filter that parses all of it takes longer than all of this.
 
 local MOST_HELD = 1048576
 
@@ -69,6 +70,29 @@ local function replace(handle, status, message)
   headers:replace("x-weft-error", "provider_error")
 end
 
+local USAGE = { usage = true }
+
+-- Where an answer says what, and the key it gets: chat, completions and embeddings, or else Responses.
+local COUNTS = {
+  { "prompt_tokens", '"prompt_tokens"%s*:%s*(%d+)', '"input_tokens"%s*:%s*(%d+)' },
+  { "completion_tokens", '"completion_tokens"%s*:%s*(%d+)', '"output_tokens"%s*:%s*(%d+)' },
+  { "total_tokens", '"total_tokens"%s*:%s*(%d+)' },
+  { "cached_tokens", '"cached_tokens"%s*:%s*(%d+)' },
+}
+
+local function keep_usage(handle, text)
+  local first, last = members(text, USAGE)
+  if not first or not first.usage then return end
+  local usage = string.sub(text, first.usage, last.usage)
+  local metadata = handle:streamInfo():dynamicMetadata()
+  for i = 1, #COUNTS do
+    local count = COUNTS[i]
+    local _, _, number = string.find(usage, count[2])
+    if not number and count[3] then _, _, number = string.find(usage, count[3]) end
+    if number then metadata:set(wire.METADATA, count[1], tonumber(number)) end
+  end
+end
+
 function envoy_on_response(handle)
   local headers = handle:headers()
   local kind = headers:get("content-type") or ""
@@ -89,8 +113,10 @@ function envoy_on_response(handle)
     replace(handle, "502", who .. " does not take the key that the mesh has for it (status 401)")
   elseif status == "200" then
     local body = handle:body(true)
-    local start = body:getBytes(0, math.min(body:length(), 64))
-    if not string.find(start, "^%s*[{%[]") then
+    local text = body:getBytes(0, body:length())
+    if string.find(text, "^%s*[{%[]") then
+      keep_usage(handle, text)
+    else
       replace(handle, "502", who .. " gave an answer that says it is JSON and is not")
     end
   end
