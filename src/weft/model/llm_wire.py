@@ -10,6 +10,9 @@ from typing import Final
 LLM_HOST: Final = "llm"
 """`http://llm.mesh/v1` is every model of the mesh."""
 
+HEADER_PREFIX: Final = "x-weft-llm-"
+"""With this all headers begin that are *mesh*; nobody else's do."""
+
 MODEL_HEADER: Final = "x-weft-llm-model"
 """mesh: the model that is asked for."""
 

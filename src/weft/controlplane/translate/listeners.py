@@ -33,6 +33,7 @@ from weft.controlplane.translate.http_listener import (
     new_listener,
 )
 from weft.controlplane.translate.inbound_routes import INBOUND_ROUTES
+from weft.controlplane.translate.llm_asking import ATTEMPT_HEADER
 from weft.controlplane.translate.llm_errors import llm_replies
 from weft.controlplane.translate.llm_filters import add_llm_filters
 from weft.controlplane.translate.llm_streams import streams_listener, streams_manager
@@ -51,7 +52,7 @@ from weft.controlplane.translate.routes import (
 )
 from weft.controlplane.translate.tls import secure_chain
 from weft.model.gateway import GatewaySpec
-from weft.model.llm_wire import LLM_HOST
+from weft.model.llm_wire import HEADER_PREFIX, LLM_HOST
 from weft.model.node import Address, Inbound, Node
 
 OUTBOUND_LISTENER = "outbound"
@@ -148,8 +149,10 @@ def _destination_from_request(listening: Address) -> HeaderMutation:
     destination.append.CopyFrom(header(DESTINATION_HEADER, "%REQ(x-weft-to?:authority)%"))
     models = header(DESTINATION_HEADER, f"%CEL({_own_models(listening)} ? '{LLM_HOST}' : '')%")
     mutation.mutations.add().append.CopyFrom(models)
-    for name in UNTRUSTED_HEADERS:
+    for name in (*UNTRUSTED_HEADERS, ATTEMPT_HEADER):
         mutation.mutations.add().remove = name
+    # What tells Envoy and the scheduler of a call to a model nobody says but the script that reads it.
+    mutation.mutations.add().remove_on_match.key_matcher.prefix = HEADER_PREFIX
     return mutation
 
 

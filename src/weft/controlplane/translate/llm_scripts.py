@@ -6,25 +6,12 @@ from collections.abc import Mapping, Sequence
 from functools import cache
 from importlib.resources import files
 
-from weft.controlplane.translate.llm_asking import ATTEMPT_HEADER
 from weft.controlplane.translate.llm_lease import NO_POOL
 from weft.controlplane.translate.replies import DESTINATION_HEADER
 from weft.model import llm_wire
 
 REQUEST_METADATA = "weft.llm.request"
 """Namespace of what the listener's script leaves for that of the providers: paths, places in the body."""
-
-_ALWAYS_SET = frozenset(
-    {
-        llm_wire.MODEL_HEADER,
-        llm_wire.ENDPOINT_HEADER,
-        llm_wire.STREAM_HEADER,
-        llm_wire.PROMPT_HEADER,
-        llm_wire.OUTPUT_HEADER,
-        llm_wire.TOKENS_HEADER,
-    }
-)
-"""Headers that need not be taken away: without a new POOL_HEADER a call gets nowhere; it comes with these."""
 
 Value = str | int | bool | None
 Table = Mapping[str, Value]
@@ -75,8 +62,6 @@ def provider_script(providers: Sequence[Table]) -> str:
 
 
 def _wire() -> str:
-    forged = (each for each in llm_wire.MESH_HEADERS if each not in _ALWAYS_SET)
-    stripped = (*forged, llm_wire.PROVIDER_HEADER, ATTEMPT_HEADER)
     names = _table(
         {
             **_NAMES,
@@ -85,8 +70,7 @@ def _wire() -> str:
             "NO_POOL": NO_POOL,
         }
     )
-    listed = ",".join(map(_quoted, stripped))
-    return f"local wire = {names}\nwire.STRIPPED = {{{listed}}}"
+    return f"local wire = {names}"
 
 
 def _script(prelude: str, *names: str) -> str:

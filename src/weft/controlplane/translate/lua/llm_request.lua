@@ -198,7 +198,6 @@ end
 
 function envoy_on_request(handle)
   local headers = handle:headers()
-  for i = 1, #wire.STRIPPED do headers:remove(wire.STRIPPED[i]) end
   local metadata = handle:streamInfo():dynamicMetadata()
   -- By this, local replies know that it is such a call.
   metadata:set(wire.METADATA, "stream", 0)
