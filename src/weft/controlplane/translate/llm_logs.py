@@ -14,6 +14,9 @@ from weft.model.llm_wire import ACCESS_LOG, ATTEMPT_LOG, CALL_HEADER, PROVIDER_H
 FLUSH_INTERVAL = 0.05
 """Seconds, at most, for which an entry waits for others."""
 
+BATCH_BYTES = 256 * 1024
+"""Size at which entries do not wait any longer: each message costs both sides as much as some entries."""
+
 STILL_RUNS_INTERVAL = 5.0
 """Seconds between two entries that only tell that a call is still under way."""
 
@@ -60,6 +63,7 @@ def _log(name: str, condition: AccessLogFilter) -> AccessLog:
     common.transport_api_version = ApiVersion.V3
     common.grpc_service.envoy_grpc.cluster_name = SCHEDULER_CLUSTER
     common.buffer_flush_interval.CopyFrom(duration(FLUSH_INTERVAL))
+    common.buffer_size_bytes.value = BATCH_BYTES
     log = AccessLog(name="envoy.access_loggers.http_grpc", filter=condition)
     log.typed_config.Pack(config)
     return log

@@ -120,8 +120,12 @@ def _asked(pool: ModelPool, *, streamed: bool) -> Route:
 
 def _leased(pool: ModelPool, *, streamed: bool) -> Route:
     action = _action(pool, streamed=streamed)
-    for cluster, weight in weighted_orders(pool):
-        action.weighted_clusters.clusters.add(name=cluster).weight.value = weight
+    orders = weighted_orders(pool)
+    if len(orders) == 1:
+        action.cluster = orders[0][0]
+    else:
+        for cluster, weight in orders:
+            action.weighted_clusters.clusters.add(name=cluster).weight.value = weight
     match = _of(pool, streamed=streamed)
     return _large(Route(name=f"llm/{pool.name}/leased", match=match, route=action), pool)
 
