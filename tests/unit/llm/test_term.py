@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
 
@@ -14,7 +14,7 @@ from tests.unit.llm.scheduling import ended
 
 from weft.aio.cancellation import end
 from weft.aio.poll import until
-from weft.controlplane.llm.call import Admission, Call, Reason, Refusal, Usage
+from weft.controlplane.llm.call import Admission, Call, Ended, Reason, Refusal, Usage
 from weft.controlplane.llm.declared import Declared
 from weft.controlplane.llm.kept_records import Superseded
 from weft.controlplane.llm.metrics import LlmMetrics
@@ -50,10 +50,18 @@ def call(name: str, clock: Clock) -> Call:
     return Call(name, "one", "one", "writer", ServiceClass.STANDARD, 10, 10, clock.now)
 
 
-async def begin(buckets: StateBuckets, clock: Clock, name: str = "first") -> Term:
-    metrics = LlmMetrics(CollectorRegistry())
+async def begin(
+    buckets: StateBuckets, clock: Clock, name: str = "first", ended: Iterable[Ended] = ()
+) -> Term:
     return await Term.begin(
-        buckets, name, declared(), metrics, leads=lambda: True, lease=lambda _: None, clock=clock
+        buckets,
+        name,
+        declared(),
+        LlmMetrics(CollectorRegistry()),
+        leads=lambda: True,
+        lease=lambda _: None,
+        clock=clock,
+        ended=ended,
     )
 
 
@@ -120,6 +128,19 @@ async def test_calls_of_a_pool_that_is_deleted_meanwhile_are_charged_what_they_u
         assert term.ended(replace(ended("runs", clock.now, "p1", usage=Usage(3, 4)), pool="one"))
         [spent] = term.ledger.figures(clock.now)
         assert (spent.spent_tokens, spent.set_aside_tokens) == (7, 0)
+
+
+async def test_the_end_of_a_call_that_was_told_but_not_written_is_known_in_the_next_term(
+    buckets: StateBuckets,
+) -> None:
+    clock = Clock()
+    term = await begin(buckets, clock)
+    async with running(term), asyncio.timeout(LIMIT):
+        assert isinstance(await term.ask(call("over", clock)), Admission)
+    told = replace(ended("over", clock.now, "p1"), pool="one")
+    term = await begin(buckets, clock, "next", [told])
+    async with running(term), asyncio.timeout(LIMIT):
+        assert isinstance(await term.ask(call("next", clock)), Admission)
 
 
 async def test_a_call_is_told_only_what_is_written_and_a_successor_reads_it(buckets: StateBuckets) -> None:

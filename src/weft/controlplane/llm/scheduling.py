@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, replace
@@ -49,6 +50,13 @@ logger = logging.getLogger(__name__)
 
 HOLD: Final = 10.0
 """Seconds for which a call is kept that nobody schedules, before it is refused."""
+
+HOLD_REPORTS: Final = 60.0
+"""Seconds for which what sidecars tell waits while nobody schedules: a call whose end is lost keeps its place
+until it is given up."""
+
+MAX_REMEMBERED: Final = 10_000
+"""Ends of calls that are remembered for the next term: the last ones of this may not have been written."""
 
 ROUND: Final = 1.0
 """Seconds between two rounds of leases, figures and rows of usage."""
@@ -111,6 +119,7 @@ class LlmScheduling:
         self._term: Term | None = None
         self._book = UsageBook()
         self._recent = RecentUsage()
+        self._ended: deque[Ended] = deque(maxlen=MAX_REMEMBERED)
         self._news = Generation()
         peers = Peers(replica.trust_domain, replica.revoked)
         self._rights = PoolRights(declared, replica.labels_of, replica.trust_domain)
@@ -182,7 +191,7 @@ class LlmScheduling:
 
     async def ready(self) -> bool:
         """Wait until this replica schedules; False if another does."""
-        return await self._leading(HOLD) is not None
+        return await self._leading(HOLD_REPORTS) is not None
 
     def calls_logged(self, entries: Iterable[Any], peer: Peer) -> None:
         """A sidecar tells of calls that are over, or still run."""
@@ -216,6 +225,8 @@ class LlmScheduling:
         if ended.call_id is None:
             term.demand(ended.pool, peer.holder, ended.estimated_tokens)
         if term.ended(ended):
+            if ended.call_id is not None:
+                self._ended.append(ended)
             self._count(term, ended)
 
     def attempt_logged(self, entry: Any, peer: Peer) -> None:
@@ -312,7 +323,9 @@ class LlmScheduling:
             leads=leads,
             lease=self._leases.grant,
             clock=steady_clock(),
+            ended=self._ended,
         )
+        self._ended.clear()
         book = UsageBook()
         book.restore(await self.standing.open_pages(time.time()))
         self._book, self._recent = book, RecentUsage()

@@ -154,11 +154,13 @@ class Term:
         leads: Callable[[], bool],
         lease: Callable[[Grants], None],
         clock: Callable[[], float] = time.time,
+        ended: Iterable[Ended] = (),
     ) -> Term:
         """Go on from what was written, of which no other leader can write anything from then on.
 
-        `leads` says whether this replica leads at this moment; `lease` hands out what is granted. Raises
-        Unavailable, and Superseded if another leader writes at this moment.
+        `leads` says whether this replica leads at this moment; `lease` hands out what is granted; `ended` are
+        calls of whose ends it was told before, which may not have been written. Raises Unavailable, and
+        Superseded if another leader writes at this moment.
         """
         pools: KeptRecords[PoolState | None] = KeptRecords(buckets.pools, term)
         accounts: KeptRecords[LedgerRecord] = KeptRecords(buckets.accounts, term)
@@ -168,6 +170,8 @@ class Term:
         begun = cls(pools, accounts, ledger, metrics, leads=leads, lease=lease, clock=clock)
         begun._states = {name: state for name, state in states.items() if state is not None}
         begun.reconfigure(declared)
+        for each in ended:
+            begun.ended(each)
         return begun
 
     @property
