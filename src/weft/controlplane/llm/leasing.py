@@ -37,6 +37,11 @@ _FREE: Final = 0.04
 """Part of a limit that is leased in any case to those who send anything, for what they may want to send next:
 who has used up a grant asks, and who asks is slower, so what it would have sent does not show in demand."""
 
+_ASKABLE: Final = 1000.0
+"""Calls in a second that the scheduler can surely be asked about. Of more a part goes on leases as long as
+nobody waits, though there be no room for all: who had to ask for each would be slower, and seem to need
+little."""
+
 _LEAST_RATE: Final = 1.0
 """Calls in a second below which a holder asks, where there are limits: most of a grant would be lost."""
 
@@ -138,8 +143,11 @@ class Leasing:
         return grants
 
     def _exceed(self, limit: _Limit) -> bool:
-        """Whether demand is such that there will soon be no room to spare."""
-        requests = sum(each.request_rate for each in self._holders.values()) * limit.part * WINDOW
+        """Whether demand is such that there will soon be no room to spare, and all can be asked for."""
+        rate = sum(each.request_rate for each in self._holders.values())
+        if rate > _ASKABLE:
+            return False
+        requests = rate * limit.part * WINDOW
         tokens = sum(each.token_rate for each in self._holders.values()) * limit.part * WINDOW
         return (limit.requests is not None and requests > SHARE * limit.requests) or (
             limit.tokens is not None and tokens > SHARE * limit.tokens
@@ -173,7 +181,7 @@ class _Limit:
         """How many may be leased, so that its part surely fits."""
         if self.requests is None:
             return math.inf
-        spare = SHARE * self.requests - self._window.requests
+        spare = _at_once(self.requests, self._window.requests)
         if spare <= 0:
             return 0.0
         spread = _DEVIATIONS * math.sqrt(self.part * (1 - self.part))
@@ -185,7 +193,7 @@ class _Limit:
         """How many tokens may be leased in so many requests."""
         if self.tokens is None:
             return math.inf
-        return max(0.0, SHARE * self.tokens - self._window.tokens) / self._share(requests)
+        return max(0.0, _at_once(self.tokens, self._window.tokens)) / self._share(requests)
 
     def free(self, holders: int) -> tuple[float, float]:
         """Requests and tokens for each of so many holders and for a second, whatever they need."""
@@ -204,6 +212,15 @@ class _Limit:
     def _share(self, requests: float) -> float:
         spread = _DEVIATIONS * math.sqrt(self.part * (1 - self.part) / max(1.0, requests))
         return min(1.0, self.part + spread)
+
+
+def _at_once(limit: int, used: int) -> float:
+    """How much of a limit may be leased for the next second, where so much is in the window.
+
+    Not more than a second's share: who needs half of a limit would else have all that can be leased in half
+    a minute, since some of each grant is lost, and nothing in the next.
+    """
+    return min(SHARE * limit - used, SHARE * limit / WINDOW)
 
 
 def may_lease(providers: Sequence[ProviderState], now: float) -> bool:
