@@ -7,13 +7,16 @@ from dataclasses import dataclass
 from statistics import median
 
 from benchmarks.load import Load, Target, closed_loop
-from benchmarks.models.doors import Door
+from benchmarks.models.doors import Door, takes_calls
 from benchmarks.processes import cpu_seconds
 from benchmarks.progress import step
 
 from weft.aio.guard import Guard
 
 CONNECTIONS = 32
+
+_SHORTEST = 2
+"""Seconds of a load at least: the slowest way answers 32 connections about once a second."""
 
 DIRECT = "direct"
 """The name of no way at all."""
@@ -35,20 +38,28 @@ class Sample:
 
 
 async def sample(guard: Guard, door: Door, *, seconds: int) -> Sample:
-    """Load one way: `seconds` with whole answers, half as long with one connection and with streams."""
-    half = max(1, seconds // 2)
-    load, cpu = await _loaded(guard, door.whole, door.pids, seconds)
-    alone = await closed_loop(guard, door.whole, connections=1, seconds=half)
+    """Load one way: `seconds` with whole answers, half as long with one connection and with streams.
+
+    Raises RuntimeError if a load came to no answer at all, of which there would be nothing to tell.
+    """
+    short = max(_SHORTEST, seconds // 2)
+    before = _used(door.pids)
+    load = await _loaded(guard, door.whole, CONNECTIONS, max(_SHORTEST, seconds))
+    cpu = (_used(door.pids) - before) / load.requests * 1e6
+    alone = await _loaded(guard, door.whole, 1, short)
     streams = 0.0
     if door.streamed is not None:
-        streams = (await closed_loop(guard, door.streamed, connections=CONNECTIONS, seconds=half)).rate
+        streams = (await _loaded(guard, door.streamed, CONNECTIONS, short)).rate
     return Sample(load.rate, cpu, alone.p50, alone.p99, streams)
 
 
-async def _loaded(guard: Guard, target: Target, pids: Sequence[int], seconds: int) -> tuple[Load, float]:
-    before = _used(pids)
-    load = await closed_loop(guard, target, connections=CONNECTIONS, seconds=seconds)
-    return load, (_used(pids) - before) / max(1, load.requests) * 1e6
+async def _loaded(guard: Guard, target: Target, connections: int, seconds: int) -> Load:
+    # What the load before has left unanswered is still worked off by who is slow.
+    await takes_calls(target)
+    load = await closed_loop(guard, target, connections=connections, seconds=seconds)
+    if not load.requests:
+        raise RuntimeError(f"no call to {target.url} was answered in {seconds} s")
+    return load
 
 
 def _used(pids: Sequence[int]) -> float:
