@@ -61,7 +61,7 @@ def buckets(snapshot: Snapshot) -> tuple[str, dict[tuple[str, str], int]]:
 
 
 def pools_of(snapshot: Snapshot) -> set[str]:
-    return {name.split("/")[1] for name in snapshot.clusters if name.startswith("provider/")}
+    return {name.split("/")[1] for name in snapshot.clusters if name.startswith("llm/")}
 
 
 def test_a_fresh_lease_reaches_its_holder_only_and_a_stale_one_nobody() -> None:

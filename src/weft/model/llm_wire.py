@@ -132,7 +132,7 @@ def order_cluster(pool: str, first: str) -> str:
 
 
 def provider_cluster(pool: str, provider: str) -> str:
-    """The cluster of one provider of a pool."""
+    """The cluster of one provider of a pool that has several; a single one has no other than its order."""
     return f"provider/{pool}/{provider}"
 
 

@@ -146,10 +146,13 @@ def failed_attempt(entry: Any, pools: Pools, now: float) -> Attempt | None:
     (`broken_off` tells of these), which is not the same.
     """
     common, response = entry.common_properties, entry.response
-    called = parse_provider_cluster(common.upstream_cluster)
+    order = parse_order_cluster(common.upstream_cluster)
+    called = order or parse_provider_cluster(common.upstream_cluster)
     pool = pools.get(called[0]) if called is not None else None
     if called is None or pool is None or pool.provider(called[1]) is None:
         return None
+    if order is not None and len(pool.providers) > 1:
+        return None  # whose turn it was is not said; a single provider has no other cluster
     status = response.response_code.value if response.HasField("response_code") else 0
     # Without a byte of an answer the status is one that Envoy made up.
     answered = _answered(common)

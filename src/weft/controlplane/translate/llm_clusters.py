@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from urllib.parse import quote, urlsplit
 
@@ -90,17 +90,25 @@ def scheduler_cluster(scheduler: Address | None, *, trust_domain: str = DEFAULT_
 def provider_clusters(pool: ModelPool, usable: Collection[str]) -> Iterator[Cluster]:
     """The clusters of a pool's providers, and one for each order in which they may be tried.
 
+    A single provider's cluster is the order, too: a cluster of clusters costs each call something.
     `usable`: the names in SDS of the keys that could be opened; without its key no provider is reached.
     """
+    alone = len(pool.providers) == 1
     for each in pool.providers:
-        yield _provider_cluster(
-            pool, each, usable=each.key is None or key_name(pool.name, each.name) in usable
-        )
-        yield _order_cluster(pool, each.name)
+        reached = each.key is None or key_name(pool.name, each.name) in usable
+        options = HttpProtocolOptions()
+        options.explicit_http_config.http_protocol_options.SetInParent()
+        if alone:
+            _add_filters(options, pool, [each])
+            yield _provider_cluster(order_cluster(pool.name, each.name), each, options, usable=reached)
+        else:
+            yield _provider_cluster(provider_cluster(pool.name, each.name), each, options, usable=reached)
+            yield _order_cluster(pool, each.name)
 
 
-def _provider_cluster(pool: ModelPool, provider: Provider, *, usable: bool) -> Cluster:
-    name = provider_cluster(pool.name, provider.name)
+def _provider_cluster(
+    name: str, provider: Provider, options: HttpProtocolOptions, *, usable: bool
+) -> Cluster:
     at = _Location.of(provider)
     resolved = usable and not is_ip(at.connect)
     cluster = Cluster(
@@ -123,8 +131,6 @@ def _provider_cluster(pool: ModelPool, provider: Provider, *, usable: bool) -> C
     if at.tls:
         cluster.transport_socket.name = "envoy.transport_sockets.tls"
         cluster.transport_socket.typed_config.Pack(outside_tls(at.host, provider.ca))
-    options = HttpProtocolOptions()
-    options.explicit_http_config.http_protocol_options.SetInParent()
     idle = IDLE_TIMEOUT if at.tls else _OWN_IDLE_TIMEOUT
     options.common_http_protocol_options.idle_timeout.CopyFrom(duration(idle))
     cluster.typed_extension_protocol_options[HTTP_OPTIONS].Pack(options)
@@ -145,18 +151,24 @@ def _order_cluster(pool: ModelPool, first: str) -> Cluster:
     cluster.cluster_type.typed_config.CopyFrom(composite_of(tried))
     options = HttpProtocolOptions()
     options.explicit_http_config.http_protocol_options.SetInParent()
-    for name, config in _on_the_way(pool, order):
-        options.http_filters.add(name=name).typed_config.Pack(config)
+    _add_filters(options, pool, [each for name in order if (each := pool.provider(name)) is not None])
     cluster.typed_extension_protocol_options[HTTP_OPTIONS].Pack(options)
     return cluster
 
 
-def _on_the_way(pool: ModelPool, order: Iterable[str]) -> Iterator[tuple[str, Message]]:
-    """What is done to a request for each attempt."""
-    providers = [each for name in order if (each := pool.provider(name)) is not None]
+def _add_filters(options: HttpProtocolOptions, pool: ModelPool, providers: Sequence[Provider]) -> None:
+    for name, config in _on_the_way(pool, providers):
+        options.http_filters.add(name=name).typed_config.Pack(config)
+
+
+def _on_the_way(pool: ModelPool, providers: Sequence[Provider]) -> Iterator[tuple[str, Message]]:
+    """What is done to a request for each attempt, of which the nth goes to the nth of `providers`."""
     if len(providers) > 1:
         yield "ask", ask_for_attempts(pool.name, [each.name for each in providers])
-    yield "strip", _without(_STRIPPED, _STRIPPED_PREFIXES)
+    adapted = is_adapted(pool)
+    # The filters between go by the number of the attempt.
+    counted = len(providers) > 1 or adapted
+    yield "strip", _without(_STRIPPED if counted else (*_STRIPPED, ATTEMPT_HEADER), _STRIPPED_PREFIXES)
     keys = {
         number: credential_injector(key_name(pool.name, each.name), key_header(each))
         for number, each in enumerate(providers, 1)
@@ -164,13 +176,14 @@ def _on_the_way(pool: ModelPool, order: Iterable[str]) -> Iterator[tuple[str, Me
     }
     if keys:
         yield "key", by_attempt(keys) if len(providers) > 1 else keys[1]
-    if is_adapted(pool):
+    if adapted:
         script = Lua()
-        adapted = [_adapted(pool, each) for each in providers]
-        script.default_source_code.inline_string = provider_script(adapted)
+        script.default_source_code.inline_string = provider_script(
+            [_adapted(pool, each) for each in providers]
+        )
         yield "adapt", script
-    # What those before go by.
-    yield "uncount", _without((ATTEMPT_HEADER,))
+    if counted:
+        yield "uncount", _without((ATTEMPT_HEADER,))
     yield "codec", UpstreamCodec()
 
 
