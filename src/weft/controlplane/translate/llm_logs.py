@@ -17,10 +17,6 @@ FLUSH_INTERVAL = 0.05
 BATCH_BYTES = 256 * 1024
 """Size at which entries do not wait any longer: each message costs both sides as much as some entries."""
 
-BUFFER_BYTES = 64 * 1024
-"""Bytes of entries that are sent together at most: a hundred calls or so. With Envoy's 16 KiB, what comes
-with every message costs the scheduler as much as the entries do."""
-
 STILL_RUNS_INTERVAL = 5.0
 """Seconds between two entries that only tell that a call is still under way."""
 
@@ -67,7 +63,6 @@ def _log(name: str, condition: AccessLogFilter) -> AccessLog:
     common.transport_api_version = ApiVersion.V3
     common.grpc_service.envoy_grpc.cluster_name = SCHEDULER_CLUSTER
     common.buffer_flush_interval.CopyFrom(duration(FLUSH_INTERVAL))
-    common.buffer_size_bytes.value = BUFFER_BYTES
     common.buffer_size_bytes.value = BATCH_BYTES
     log = AccessLog(name="envoy.access_loggers.http_grpc", filter=condition)
     log.typed_config.Pack(config)
