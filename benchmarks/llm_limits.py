@@ -21,10 +21,15 @@ from benchmarks.report import Budget, Figure, Result
 from benchmarks.rig import HOST, START_TIMEOUT, Rig, free_port, rig
 
 from weft.aio.poll import until
+from weft.local.llm_control import LlmApi
 from weft.model.llm_wire import LLM_HOST
 
-TENANTS = {"tenant-a": 32, "tenant-b": 8, "tenant-c": 8, "tenant-d": 8}
-"""Agents of four types, each with a sidecar of its own, and how many calls each has waiting or under way."""
+TENANTS = {"tenant-a": 96, "tenant-b": 48, "tenant-c": 48, "tenant-d": 48}
+"""Agents of four types, each with a sidecar of its own, and how many calls each has waiting or under way.
+
+A limit by the minute lets a whole minute's calls go at once: who has fewer than its share of these does not
+wait then, and what it gets says nothing about fairness. `Seen.backlogged` tells whether everybody did wait.
+"""
 
 USED_BUDGET = 0.95
 """The part of a limit that is to be used while work waits."""
@@ -38,7 +43,7 @@ FIRST_TOKEN, TOKENS, TOKENS_PER_SECOND, MOST_TOKENS = 0.5, 100, 50, 200
 SETTLING = 65.0
 """Seconds until limits by the minute are in the midst of their windows."""
 
-_LOOK = 0.1
+_LOOK = 0.25
 """Seconds between two looks at how many calls are under way."""
 
 
@@ -56,8 +61,8 @@ class Limited:
 
 LIMITS = (
     Limited("calls at once", "concurrency", 16, "mostInFlight"),
-    Limited("calls/min", "requestsPerMinute", 480, "mostRequestsPerMinute"),
-    Limited("tokens/min", "tokensPerMinute", 60_000, "mostTokensPerMinute"),
+    Limited("calls/min", "requestsPerMinute", 120, "mostRequestsPerMinute"),
+    Limited("tokens/min", "tokensPerMinute", 15_000, "mostTokensPerMinute"),
 )
 
 
@@ -71,6 +76,8 @@ class Seen:
     refused: int
     served: tuple[int, ...]
     """Tokens of each tenant's."""
+    backlogged: float
+    """The part of the looks at which every tenant had a call waiting."""
 
 
 async def measure(*, quick: bool = False) -> Result:
@@ -86,7 +93,7 @@ async def measure(*, quick: bool = False) -> Result:
             closed_loop(mesh.guard, target, connections=connections, seconds=int(SETTLING + seconds) + 2)
             for target, connections in _targets(doors)
         ]
-        watched = [_watched(each, port, seconds) for each, port in zip(LIMITS, sims, strict=True)]
+        watched = [_watched(mesh, each, port, seconds) for each, port in zip(LIMITS, sims, strict=True)]
         seen, _ = await asyncio.gather(asyncio.gather(*watched), asyncio.gather(*loads))
     return _result(seen, seconds)
 
@@ -106,7 +113,7 @@ async def _simulator(mesh: Rig, limited: Limited) -> int:
 
 
 def _pool(limited: Limited, port: int) -> dict[str, Any]:
-    made = pool(limited.field.lower(), port, {limited.field: limited.limit})
+    made = pool(limited.field.lower(), port, {limited.field: limited.limit}, maxWait="20m")
     # By the model's name the provider can tell tenants apart.
     made["spec"]["models"] = [_model(limited, tenant) for tenant in TENANTS]
     return made
@@ -138,14 +145,17 @@ def _targets(doors: Mapping[str, int]) -> Iterator[tuple[Target, int]]:
             yield Target(f"http://{HOST}:{doors[tenant]}{PATH}", LLM_HOST, body), connections
 
 
-async def _watched(limited: Limited, port: int, seconds: float) -> Seen:
+async def _watched(mesh: Rig, limited: Limited, port: int, seconds: float) -> Seen:
     """Compare what the simulator saw before and after, in the midst of the load that begins now."""
     await asyncio.sleep(SETTLING)
     before, began = await _statistics(port), time.monotonic()
-    under_way = []
+    under_way, backlogged = [], []
+    models = LlmApi(mesh.mesh.api)
     while time.monotonic() - began < seconds:
         await asyncio.sleep(_LOOK)
         under_way.append((await _statistics(port))["inFlight"])
+        told = await models.pool(limited.field.lower())
+        backlogged.append({each["tenant"] for each in told["waiting"] if each["calls"]} >= TENANTS.keys())
     after, took = await _statistics(port), time.monotonic() - began
     served = tuple(
         _tokens(after["byModel"].get(name)) - _tokens(before["byModel"].get(name))
@@ -158,7 +168,7 @@ async def _watched(limited: Limited, port: int, seconds: float) -> Seen:
         "tokensPerMinute": sum(served) / took * 60,
     }
     part, refused = used[limited.field] / limited.limit, sum(after["refused"].values())
-    return Seen(part, after[limited.most], refused, served)
+    return Seen(part, after[limited.most], refused, served, fmean(backlogged))
 
 
 def _tokens(usage: Mapping[str, int] | None) -> int:
@@ -194,6 +204,7 @@ def _result(seen: Sequence[Seen], seconds: float) -> Result:
             Figure(f"{name}: used", saw.used, "", budget=used),
             Figure(f"{name}: most seen", saw.most, "", limited.limit, "allowed", Budget(limited.limit)),
             Figure(f"{name}: refused", saw.refused, "calls", budget=Budget(0)),
+            Figure(f"{name}: everybody waits", saw.backlogged * 100, "% of looks"),
             Figure(f"{name}: Jain's index", jain(saw.served), "", budget=fair),
         ]
     loads = ", ".join(f"{each}" for each in TENANTS.values())
