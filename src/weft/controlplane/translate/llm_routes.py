@@ -57,13 +57,14 @@ def llm_host(models: Models) -> VirtualHost:
     turn_on(host.typed_per_filter_config, models)
     host.response_headers_to_add.extend(_told_to_clients())
     host.response_headers_to_remove.extend([REFUSED_HEADER])
+    # Every call comes by it: Envoy goes through the routes one by one.
+    host.routes.append(_unread(models))
     host.routes.extend(_listing(models))
     for pool in models.pools:
         host.routes.extend(_again(pool))
         for streamed in (True, False):
             host.routes.append(_asked(pool, streamed=streamed))
             host.routes.append(_leased(pool, streamed=streamed))
-    host.routes.append(_unread(models))
     host.routes.append(_unknown_path())
     return host
 
@@ -150,6 +151,10 @@ def _action(pool: ModelPool, *, streamed: bool) -> RouteAction:
     """Limits of time are for each attempt, the most that any of the providers has: Envoy has one for all."""
     # The host is the provider's, of each attempt: it stands with its endpoint.
     action = RouteAction(timeout=duration(0), auto_host_rewrite={"value": True})
+    if len(pool.providers) == 1 and not streamed:
+        # Without another attempt to be ready for, Envoy keeps no copy of the body.
+        action.timeout.CopyFrom(duration(pool.providers[0].timeout))
+        return action
     retries = action.retry_policy
     retries.retry_on = _RETRIED
     retries.retriable_status_codes.append(_TOO_MANY_REQUESTS)
