@@ -11,9 +11,9 @@ from tests.unit.llm.scheduling import NOW, pool, provider
 from weft.controlplane.llm.call import Ended
 from weft.controlplane.llm.call_ids import new_call_id
 from weft.controlplane.llm.peers import Peer
-from weft.controlplane.llm.reports import ended_call
+from weft.controlplane.llm.reports import ended_call, failed_attempt
 from weft.controlplane.llm.usage import charge
-from weft.model.llm_wire import METADATA, NEVER_LEASED, provider_cluster
+from weft.model.llm_wire import METADATA, NEVER_LEASED, order_cluster, provider_cluster
 
 WRITER = Peer("spiffe://weft.local/agent/writer/w-1", "writer", "writer.w-1")
 POOL = pool(provider("a"), assumedOutputTokens=1000)
@@ -55,3 +55,16 @@ def test_an_answer_that_does_not_say_what_it_used_is_not_cheaper_for_having_no_b
 def test_what_an_answer_says_counts_whatever_was_estimated() -> None:
     ended = told(stream=1, answer_bytes=10**6, prompt_tokens=7, completion_tokens=5)
     assert charge(ended).tokens == 12
+
+
+@pytest.mark.parametrize(("providers", "known"), [(1, True), (2, False)])
+def test_an_attempt_in_the_cluster_of_an_order_is_known_where_that_has_one_provider(
+    providers: int, known: bool
+) -> None:
+    of = pool(*(provider(name) for name in "ab"[:providers]))
+    entry = HTTPAccessLogEntry()
+    entry.common_properties.upstream_cluster = order_cluster(of.name, "a")
+    entry.common_properties.time_to_first_upstream_rx_byte.nanos = 1
+    entry.response.response_code.value = 503
+    attempt = failed_attempt(entry, {of.name: of}, NOW)
+    assert (attempt is not None and attempt.provider == "a") == known
