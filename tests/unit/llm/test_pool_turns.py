@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Iterable
 from typing import Any
 
 import pytest
@@ -18,6 +20,7 @@ from tests.unit.llm.scheduling import (
 
 from weft.controlplane.llm.call import Reason, Usage
 from weft.controlplane.llm.pool import PoolScheduler
+from weft.model.model_pool import ModelPool
 from weft.model.service_class import ServiceClass
 
 INTERACTIVE, STANDARD, BATCH = ServiceClass
@@ -102,6 +105,60 @@ def test_what_a_call_really_used_is_what_its_tenant_is_charged() -> None:
         tokens = 100 if started[0].startswith("t") else 1
         here.ended(ended(started[0], NOW, usage=Usage(10, tokens)), NOW)
     assert [each[0] for each in order[:5]].count("u") == 4
+
+
+def by_the_minute(calls: int) -> ModelPool:
+    """A pool whose only limit is on the calls of a minute, for which calls may well wait."""
+    return pool(provider(limits={"requestsPerMinute": calls}), maxWait="1h")
+
+
+def ask(here: PoolScheduler, tenant: str, calls: int, since: int = 0) -> None:
+    """Calls whose answers may have a hundred tokens."""
+    for number in range(since, since + calls):
+        here.submit(call(f"{tenant}{number}", tenant, output=100), NOW)
+
+
+def answer(here: PoolScheduler, calls: Iterable[str]) -> None:
+    """All of them, with one token."""
+    for each in calls:
+        here.ended(ended(each, NOW + 2, tenant=each[0], usage=Usage(10, 1)), NOW + 2)
+
+
+def shares(here: PoolScheduler) -> dict[str, int]:
+    """How many calls of each tenant a minute later may start."""
+    return Counter(each[0] for each in admitted(here.decisions(NOW + 63)))
+
+
+@pytest.mark.parametrize("lost", [False, True], ids=["here", "by a predecessor"])
+def test_who_comes_while_others_are_served_does_not_wait_until_what_was_misjudged_is_used(lost: bool) -> None:
+    here = scheduler(by_the_minute(10))
+    ask(here, "t", 10)
+    started = admitted(here.decisions(NOW))
+    if lost:
+        here = scheduler(by_the_minute(10), here.state())
+    ask(here, "t", 10, since=10)
+    ask(here, "u", 10)
+    assert here.decisions(NOW) == []
+    answer(here, started)
+    assert shares(here) == {"t": 5, "u": 5}
+
+
+def test_calls_that_wait_are_charged_what_is_known_when_it_is_their_turn() -> None:
+    here = scheduler(by_the_minute(20))
+    ask(here, "t", 30)
+    ask(here, "u", 10)
+    answer(here, admitted(here.decisions(NOW)))
+    ask(here, "u", 20, since=10)
+    assert shares(here) == {"t": 10, "u": 10}
+
+
+def test_a_tenant_of_whom_nothing_is_known_is_charged_like_the_others() -> None:
+    here = scheduler(by_the_minute(10))
+    ask(here, "t", 10)
+    answer(here, admitted(here.decisions(NOW)))
+    ask(here, "t", 10, since=10)
+    ask(here, "u", 10)
+    assert shares(here) == {"t": 5, "u": 5}
 
 
 def test_no_more_wait_than_may_and_who_has_most_waiting_makes_room() -> None:

@@ -90,16 +90,18 @@ class AnswerLengths:
 
     def __init__(self) -> None:
         self._kinds: OrderedDict[tuple[str, str], Lengths] = OrderedDict()
+        self._all = Lengths()
 
     def learn(self, tenant: str, model: str, tokens: int) -> None:
         """An answer had so many tokens."""
-        self._of(tenant, model).learn(tokens)
+        self.learn_all(tenant, model, (tokens,))
 
     def learn_all(self, tenant: str, model: str, lengths: Iterable[int]) -> None:
         """Answers had so many tokens each."""
         of = self._of(tenant, model)
         for each in lengths:
             of.learn(each)
+            self._all.learn(each)
 
     def _of(self, tenant: str, model: str) -> Lengths:
         key = (tenant, model)
@@ -113,9 +115,15 @@ class AnswerLengths:
         return lengths
 
     def expect(self, tenant: str, model: str, bound: int | None, assumed: int) -> tuple[int, float]:
-        """Tokens to reserve for an answer, and those it is likely to have; it may have `bound` at most."""
+        """Tokens to reserve for an answer, and those it is likely to have; it may have `bound` at most.
+
+        Where too few answers of the kind are known, all others tell what is likely: who were new to the pool
+        would else be charged far more than those whom they compete with. They do not tell what to reserve.
+        """
         lengths = self._kinds.get((tenant, model))
         mean = lengths.mean() if lengths else None
+        if mean is None:
+            mean = self._all.mean()
         if bound is not None:
             return bound, min(bound, assumed if mean is None else mean)
         high = lengths.high() if lengths else None

@@ -2,7 +2,7 @@
 
 Each tenant has a counter of the service it had; who waits with the least goes first. A tenant that comes
 back is lifted to the least counter of those that wait, so that nobody saves up service by not asking for any.
-What a call will cost is charged when it is admitted, and corrected when it is over.
+What a call will cost is charged when it is admitted, and corrected when it is over, if others waited.
 """
 
 from __future__ import annotations

@@ -21,6 +21,13 @@ class Flight:
     deadline: float | None = None
     held: bool = True
     """Whether it has a place at its provider; not while it waits for one at the next."""
+    corrected: bool = True
+    """Whether its tenant's counter is put right when it is known what the call used.
+
+    Not that of a call at nobody's expense: who came since began with that counter, whatever was wrong with
+    it, and would wait until all that is given back has been used. Nor that of a call which a predecessor
+    charged, to a counter that is gone.
+    """
 
 
 class Flights:

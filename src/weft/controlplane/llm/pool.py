@@ -33,7 +33,7 @@ from weft.controlplane.llm.figures import PoolFigures, WaitingFigures
 from weft.controlplane.llm.flights import Flight, Flights
 from weft.controlplane.llm.leasing import Leasing, may_lease
 from weft.controlplane.llm.limits import WINDOW
-from weft.controlplane.llm.pool_state import FlightRecord, PoolState
+from weft.controlplane.llm.pool_state import PoolState
 from weft.controlplane.llm.providers import ProviderState, choose, is_fault
 from weft.controlplane.llm.reservations import Terms, flight_record, lane, too_large, used
 from weft.controlplane.llm.retries import Retries, Retrying
@@ -152,7 +152,7 @@ class PoolScheduler:
         self._waiting.remove(end.call_id)
         flight = self._forget(end.call_id)
         if flight is not None:
-            self._correct(flight.record, end, served, now)
+            self._correct(flight, end, served, now)
             self._learn(end, served, flight, now)
         self._settle(end, end.call_id, served, now)
 
@@ -293,6 +293,8 @@ class PoolScheduler:
     def _admit(self, rank: int, closed: int, now: float) -> int:
         """Admit what can be of a class. Returns the providers that are closed to lesser classes."""
         while (waiter := self._waiting.first(rank, closed)) is not None:
+            if waiter.since < now:
+                self._terms.estimate(waiter, self._lengths)
             preferred = self._affinities.preferred(waiter.call, now) if self._prefers else None
             provider = choose(self._providers, waiter.lane & ~closed, waiter.tokens, preferred, now)
             if provider is None:
@@ -304,19 +306,21 @@ class PoolScheduler:
                 self._waiting.remove(waiter.call.id)
                 self._refuse(refusal)
             else:
-                self._waiting.admit(waiter)
-                self._start(waiter, provider, now)
+                contested = self._waiting.admit(waiter)
+                self._start(waiter, provider, contested, now)
         return closed
 
     def _reserve(self, waiter: Waiter) -> Refusal | None:
         usd = self._terms.highest_price(waiter)
         return self._budgets.reserve(waiter.call, waiter.tokens, usd, self._now)
 
-    def _start(self, waiter: Waiter, provider: ProviderState, now: float) -> None:
+    def _start(self, waiter: Waiter, provider: ProviderState, contested: bool, now: float) -> None:
         call = waiter.call
         record = flight_record(waiter, provider.name, now)
         generation = provider.sent(waiter.tokens, now)
-        self._flights.add(Flight(record, provider.lifetime(call.streaming), generation, call.deadline))
+        lifetime = provider.lifetime(call.streaming)
+        flight = Flight(record, lifetime, generation, call.deadline, corrected=contested)
+        self._flights.add(flight)
         if self._prefers:
             self._affinities.sent(call, provider.name, now)
         self._admitted_to(call.id, provider.name, waiter.tokens)
@@ -405,9 +409,9 @@ class PoolScheduler:
         usd = price(prices, Usage(record.prompt_tokens, record.output_tokens))
         self._budgets.settle(record.call_id, record.tokens, usd, now)
 
-    def _correct(self, record: FlightRecord, end: Ended, served: ProviderState | None, now: float) -> None:
+    def _correct(self, flight: Flight, end: Ended, served: ProviderState | None, now: float) -> None:
         """Count what the call used, if that is known, in place of what was reserved for it."""
-        usage = used(end)
+        record, usage = flight.record, used(end)
         if usage is None:
             return
         if end.provider in {None, record.provider}:
@@ -416,9 +420,10 @@ class PoolScheduler:
                 sent.window.correct(record.started, usage.tokens - record.tokens)
         elif served is not None:
             served.window.charge(now, 0, usage.tokens)
-        weight = self._terms.weight(record.tenant)
-        actual = cost(usage.prompt_tokens, usage.completion_tokens, weight)
-        self._waiting.charge(record.rank, record.tenant, actual - record.cost)
+        if flight.corrected:
+            weight = self._terms.weight(record.tenant)
+            actual = cost(usage.prompt_tokens, usage.completion_tokens, weight)
+            self._waiting.charge(record.rank, record.tenant, actual - record.cost)
 
     def _learn(self, end: Ended, served: ProviderState | None, flight: Flight, now: float) -> None:
         at_home = served is not None and served.name == flight.record.provider
@@ -501,7 +506,8 @@ class PoolScheduler:
             # Not that of a stream: how it ended may have been told to the predecessor.
             lifetime = (provider or self._providers[0]).lifetime(streaming=False)
             since = record._replace(started=min(record.started, self._now))
-            self._flights.add(Flight(since, lifetime, _UNCOUNTED, held=provider is not None))
+            held = provider is not None
+            self._flights.add(Flight(since, lifetime, _UNCOUNTED, held=held, corrected=False))
 
     def _waiting_figures(self, now: float) -> tuple[WaitingFigures, ...]:
         counts: Counter[tuple[str, int]] = Counter()

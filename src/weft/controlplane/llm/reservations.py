@@ -50,19 +50,25 @@ class Terms:
         self, call: Call, number: int, now: float, lengths: AnswerLengths, providers: Sequence[ProviderState]
     ) -> Waiter:
         """The call as it waits: with what is to be reserved for it, and where it may go."""
-        weight, ceiling = self._tenants.get(call.tenant, _DEFAULT)
-        output, expected = lengths.expect(call.tenant, call.model, call.max_output_tokens, self._assumed)
-        return Waiter(
+        ceiling = self._tenants.get(call.tenant, _DEFAULT)[1]
+        waiter = Waiter(
             call=call,
             number=number,
             since=now,
             rank=max(_RANKS[call.service_class], ceiling),
             lane=lane(call, providers),
-            tokens=call.prompt_tokens + output,
-            output_tokens=output,
-            expected_output=expected,
-            cost=cost(call.prompt_tokens, expected, weight),
         )
+        self.estimate(waiter, lengths)
+        return waiter
+
+    def estimate(self, waiter: Waiter, lengths: AnswerLengths) -> None:
+        """Reserve and charge for the call what experience says by now: it grows while calls wait."""
+        call = waiter.call
+        output, expected = lengths.expect(call.tenant, call.model, call.max_output_tokens, self._assumed)
+        waiter.tokens = call.prompt_tokens + output
+        waiter.output_tokens = output
+        waiter.expected_output = expected
+        waiter.cost = cost(call.prompt_tokens, expected, self.weight(call.tenant))
 
 
 def lane(call: Call, providers: Sequence[ProviderState]) -> int:

@@ -34,13 +34,13 @@ class Waiter:
     """Of the class in which it waits now."""
     lane: int
     """The providers it may go to, a bit for each."""
-    tokens: int
+    tokens: int = 0
     """To reserve for prompt and answer together."""
-    output_tokens: int
+    output_tokens: int = 0
     """Of these, for the answer."""
-    expected_output: float
+    expected_output: float = 0.0
     """Tokens that the answer is likely to have."""
-    cost: float
+    cost: float = 0.0
     """To charge to its tenant's counter."""
     risen: bool = False
 
@@ -227,11 +227,16 @@ class WaitingCalls:
             self._classes[waiter.rank].remove(waiter)
         return waiter
 
-    def admit(self, waiter: Waiter) -> None:
-        """It is this call's turn: it waits no more, and its tenant is charged."""
+    def admit(self, waiter: Waiter) -> bool:
+        """It is this call's turn: it waits no more, and its tenant is charged.
+
+        Returns whether another tenant waits in its class: then it is at that one's expense.
+        """
+        contested = len(self._classes[waiter.rank].tenants) > 1
         # Charged first: the counter with which a tenant leaves is the one with which others begin.
         self.charge(waiter.rank, waiter.call.tenant, waiter.cost)
         self.remove(waiter.call.id)
+        return contested
 
     def charge(self, rank: int, tenant: str, cost: float) -> None:
         """Charge a tenant in a class, or give back."""
