@@ -21,6 +21,7 @@ from benchmarks.report import Budget, Figure, Result
 from benchmarks.rig import HOST, START_TIMEOUT, Rig, free_port, rig
 
 from weft.aio.poll import until
+from weft.controlplane.llm.limits import BUCKET, MARGIN, WINDOW
 from weft.local.llm_control import LlmApi
 from weft.model.llm_wire import LLM_HOST
 
@@ -40,8 +41,17 @@ FAIR_BUDGET = 0.99
 FIRST_TOKEN, TOKENS, TOKENS_PER_SECOND, MOST_TOKENS = 0.5, 100, 50, 200
 """How the simulated provider answers: 2.5 s for 100 tokens, of the 200 that calls allow."""
 
-SETTLING = 65.0
-"""Seconds until limits by the minute are in the midst of their windows."""
+WAVE = WINDOW + MARGIN + BUCKET + 0.25
+"""Seconds after which a limit by the minute lets calls go again, and what it takes to notice.
+
+All wait for it from the start, so what it allows goes in the first seconds, and again when these have left
+the window: in waves. What is measured are whole waves, from calm to calm: a minute of anything else has parts
+of two, calls without their answers, answers without their calls.
+"""
+
+SETTLING = 45.0
+"""Seconds after which the first wave has long been answered, and the second is not yet due. In the first,
+tenants that begin a moment earlier find nobody with whom to share."""
 
 _LOOK = 0.25
 """Seconds between two looks at how many calls are under way."""
@@ -82,7 +92,7 @@ class Seen:
 
 async def measure(*, quick: bool = False) -> Result:
     """All limits at the same time, each with a provider and a pool of its own."""
-    seconds = 60.0 if quick else 120.0
+    seconds = WAVE if quick else 2 * WAVE
     async with rig() as mesh:
         sims = [await _simulator(mesh, each) for each in LIMITS]
         await declare(mesh, [_pool(each, port) for each, port in zip(LIMITS, sims, strict=True)])
@@ -146,7 +156,7 @@ def _targets(doors: Mapping[str, int]) -> Iterator[tuple[Target, int]]:
 
 
 async def _watched(mesh: Rig, limited: Limited, port: int, seconds: float) -> Seen:
-    """Compare what the simulator saw before and after, in the midst of the load that begins now."""
+    """Compare what the simulator saw before and after whole waves of the load that begins now."""
     await asyncio.sleep(SETTLING)
     before, began = await _statistics(port), time.monotonic()
     under_way, backlogged = [], []
@@ -213,7 +223,8 @@ def _result(seen: Sequence[Seen], seconds: float) -> Result:
         tuple(figures),
         (
             f"two control planes, {len(TENANTS)} sidecars, each of another tenant, with {loads} calls "
-            f"waiting or under way at each provider all the time; {seconds:g} s, after {SETTLING:g} s of it",
+            f"waiting or under way at each provider all the time; {seconds:g} s, after {SETTLING:g} s of it, "
+            f"are whole waves: what a minute allows goes at once, and again {WAVE:g} s later",
             f"the provider is `weft llm-sim`, and the judge of all: {FIRST_TOKEN:g} s to the first token, "
             f"{TOKENS} tokens at {TOKENS_PER_SECOND} a second, of the {MOST_TOKENS} that calls allow",
             "tokens of the tenants: "
