@@ -1,4 +1,4 @@
-"""The examples of tasks, events and gateways are run, all in one mesh, and do what they claim."""
+"""The examples in directories are run, all in one mesh, and do what they claim."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tests.e2e.weft_cli import EXAMPLES, TIMEOUT, Weft, weft_user
 
 from weft.aio.ports import reserve_port
 
-DIRECTORIES = ("tasks", "events", "gateway", "foreign-worker")
+DIRECTORIES = ("tasks", "events", "gateway", "foreign-worker", "llm")
 
 _COMMANDS = re.compile(r"^\$ (.+)$", re.MULTILINE)
 
@@ -146,6 +146,30 @@ def test_the_commands_for_the_gateway_do_what_is_said_of_them(weft: Weft, port: 
     assert [line.removeprefix("data: ") for line in news if '"TWO"' in line]
     assert json.loads(called) == {"result": "HELLO"}
     assert json.loads(refused)["status"] == 401
+
+
+def test_the_assistant_explains_with_a_model_that_nobody_declared(weft: Weft) -> None:
+    assert "(simulated answer)" in weft.ok("call", "assistant", "explain", "topic=why the sky is blue")
+
+
+def test_the_test_of_the_assistant_passes() -> None:
+    """As a user would run it, beside assistant.py."""
+    done = subprocess.run(
+        [
+            sys.executable,
+            "-m",
+            "pytest",
+            "-q",
+            "-p",
+            "no:cacheprovider",
+            EXAMPLES / "llm" / "test_assistant.py",
+        ],
+        capture_output=True,
+        text=True,
+        timeout=TIMEOUT,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
 
 
 def test_every_file_of_these_examples_is_used() -> None:
