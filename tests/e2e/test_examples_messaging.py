@@ -152,26 +152,6 @@ def test_the_assistant_explains_with_a_model_that_nobody_declared(weft: Weft) ->
     assert "(simulated answer)" in weft.ok("call", "assistant", "explain", "topic=why the sky is blue")
 
 
-def test_the_test_of_the_assistant_passes() -> None:
-    """As a user would run it, beside assistant.py."""
-    done = subprocess.run(
-        [
-            sys.executable,
-            "-m",
-            "pytest",
-            "-q",
-            "-p",
-            "no:cacheprovider",
-            EXAMPLES / "llm" / "test_assistant.py",
-        ],
-        capture_output=True,
-        text=True,
-        timeout=TIMEOUT,
-        check=False,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-
-
 def test_every_file_of_these_examples_is_used() -> None:
     used = Path(__file__).read_text() + "".join(
         (EXAMPLES / each / "mesh.yaml").read_text() for each in DIRECTORIES
