@@ -121,7 +121,8 @@ class Publisher:
         now = time.monotonic()
         await self._settings.note_level(line, milliseconds)
         queue = line.delay(milliseconds)
-        is_new = not await self._is_there(queue, what)
+        # Another process may have made it a moment ago, and have died before it was there for good.
+        is_new = (line.base, milliseconds) not in self._levels or not await self._is_there(queue, what)
         async with self._link.errand(what) as channel:
             await channel.queue_declare(
                 queue,

@@ -7,6 +7,7 @@ had confirmed is lost.
 
 from __future__ import annotations
 
+import secrets
 from typing import Any
 
 from aiormq.abc import AbstractChannel
@@ -21,7 +22,8 @@ _EXPIRES = 60_000
 
 
 async def have_for_good(channel: AbstractChannel, queue: str) -> None:
-    """Have the register keep `queue`, which was just made, by making another one for a moment."""
-    other = f"{queue}.made"
+    """Have the register keep `queue`, which was made just now, by making another one for a moment."""
+    # Not one that is there: somebody else may be doing the same, or have died over it.
+    other = f"{queue}.made.{secrets.token_hex(4)}"
     await channel.queue_declare(other, durable=True, arguments={**QUORUM, "x-expires": _EXPIRES})
     await channel.queue_delete(other)
