@@ -16,6 +16,7 @@ from tests.rabbitmq_server import MISSING, RabbitServer, rabbitmq_server
 from weft.aio.poll import until
 from weft.errors import Conflict, Denied, QueueFull, Unavailable
 from weft.messaging.broker import QueueSettings
+from weft.messaging.brokers import rabbitmq_publisher
 from weft.messaging.brokers.rabbitmq import RabbitBroker
 from weft.messaging.message import Message
 
@@ -180,3 +181,28 @@ async def test_what_a_queue_or_a_delay_that_was_just_made_has_confirmed_survives
             [delivery] = await consumer.pull(1, wait=LIMIT)
         await delivery.ack()
         await consumer.aclose()
+
+
+async def test_what_waits_is_not_lost_though_who_made_its_queue_did_not_see_that_it_is_there_for_good(
+    server: RabbitServer, broker: RabbitBroker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    queue = await _queue(broker)
+
+    async def not_yet(*_: object) -> None:
+        """Somebody who is about to."""
+
+    with monkeypatch.context() as patched:
+        patched.setattr(rabbitmq_publisher, "have_for_good", not_yet)
+        await broker.enqueue(queue, _message(), delay=4.0)
+    other, waits = await connected(server), _message()
+    await other.enqueue(queue, waits, delay=4.0)
+    await server.restart()
+    consumer = await other.queue_consumer(queue)
+    taken: list[Message] = []
+    async with asyncio.timeout(LIMIT):
+        while waits not in taken:
+            for delivery in await consumer.pull(2, wait=LIMIT):
+                taken.append(delivery.message)
+                await delivery.ack()
+    await consumer.aclose()
+    await other.aclose()
