@@ -17,17 +17,16 @@ from prometheus_client import CollectorRegistry
 from weft.aio.cancellation import end
 from weft.aio.generation import Generation
 from weft.controlplane.llm.asking import Asking
-from weft.controlplane.llm.call import Attempt, Call, Decision, Ended, LeasedEnds, Reason, Refusal, Usage
+from weft.controlplane.llm.call import Attempt, Call, Decision, Ended, Reason, Refusal
 from weft.controlplane.llm.declared import Declared, declared_of
-from weft.controlplane.llm.figures_record import FiguresRecord, waiting_calls
 from weft.controlplane.llm.kept_records import Superseded
 from weft.controlplane.llm.leadership import RENEWAL, Leadership
 from weft.controlplane.llm.leased_log import LeasedLog
 from weft.controlplane.llm.leases import Leases
+from weft.controlplane.llm.metering import Metering
 from weft.controlplane.llm.metrics import LlmMetrics
 from weft.controlplane.llm.peers import Peer, Peers
 from weft.controlplane.llm.pool_rights import LabelsOf, PoolRights
-from weft.controlplane.llm.recent_usage import RecentUsage
 from weft.controlplane.llm.records import Leader
 from weft.controlplane.llm.reporting import Reporting
 from weft.controlplane.llm.reports import broken_off, call_under_way, ended_call, failed_attempt, still_runs
@@ -35,8 +34,6 @@ from weft.controlplane.llm.standing import Standing
 from weft.controlplane.llm.state_records import StateBuckets
 from weft.controlplane.llm.steady import steady_clock
 from weft.controlplane.llm.term import Lapsed, Term
-from weft.controlplane.llm.usage import charge, highest_price, price
-from weft.controlplane.llm.usage_book import UsageBook
 from weft.errors import MeshError
 from weft.model.llm_lease import Lease
 from weft.model.model_pool import ModelPool
@@ -117,8 +114,7 @@ class LlmScheduling:
         self._declared = Declared()
         self._seen = -1
         self._term: Term | None = None
-        self._book = UsageBook()
-        self._recent = RecentUsage()
+        self._metering = Metering(parts.standing, metrics, replica=replica.name)
         self._ended: deque[Ended] = deque(maxlen=MAX_REMEMBERED)
         self._news = Generation()
         peers = Peers(replica.trust_domain, replica.revoked)
@@ -206,7 +202,7 @@ class LlmScheduling:
             if self.denial(peer.sidecar, ends.pool) is None:
                 term.demand(ends.pool, peer.holder, ends.estimated_tokens, ends.calls)
                 term.ended_on_leases(ends)
-                self._count_all(term, ends)
+                self._metering.count_all(term, ends)
 
     def _call_logged(self, term: Term, entry: Any, peer: Peer) -> None:
         if still_runs(entry):
@@ -227,7 +223,7 @@ class LlmScheduling:
         if term.ended(ended):
             if ended.call_id is not None:
                 self._ended.append(ended)
-            self._count(term, ended)
+            self._metering.count(term, ended)
 
     def attempt_logged(self, entry: Any, peer: Peer) -> None:
         """A sidecar tells that a provider failed."""
@@ -326,9 +322,7 @@ class LlmScheduling:
             ended=self._ended,
         )
         self._ended.clear()
-        book = UsageBook()
-        book.restore(await self.standing.open_pages(time.time()))
-        self._book, self._recent = book, RecentUsage()
+        await self._metering.begin()
         self._note_gone(term)
         self._term = term
         self._metrics.lead(True)
@@ -408,65 +402,16 @@ class LlmScheduling:
             term.grant()
             try:
                 async with asyncio.timeout(ROUND * 5):
-                    await self._tell(term)
+                    await self._metering.tell(term)
             except (MeshError, TimeoutError) as error:
                 logger.debug("figures of calls to models cannot be written: %s", error)
-
-    async def _tell(self, term: Term) -> None:
-        now = term.now
-        figures = [each.figures(now) for each in term.pools.values()]
-        self._metrics.show(figures)
-        waiting: dict[str, list[Call]] = {}
-        for call in term.waiting:
-            waiting.setdefault(call.pool, []).append(call)
-        await self.standing.publish(
-            FiguresRecord(
-                at=now,
-                replica=self._replica.name,
-                pools=tuple(figures),
-                waiting=tuple(each for calls in waiting.values() for each in waiting_calls(calls)),
-                budgets=tuple(term.ledger.figures(now)),
-                top=tuple(self._recent.rates(now)),
-            )
-        )
-        await self._write_usage()
-
-    async def _write_usage(self) -> None:
-        book = self._book
-        rows = book.changed()
-        try:
-            await self.standing.write(rows)
-        except BaseException:
-            book.not_written(rows)
-            raise
 
     async def _end_in_order(self) -> None:
         """Write down what was used, while nobody else can have begun to."""
         if self._leadership.term:
             with suppress(MeshError, TimeoutError):
                 async with asyncio.timeout(1.0):
-                    await self._write_usage()
-
-    def _count(self, term: Term, end: Ended) -> None:
-        pool = term.specs.get(end.pool)
-        provider = pool.provider(end.provider) if pool is not None and end.provider is not None else None
-        charged = charge(end)
-        usd = 0.0
-        if provider is not None and charged.usage is not None:
-            usd = price(provider.prices, charged.usage)
-        elif provider is not None:
-            usd = highest_price(provider.prices, charged.estimated_tokens)
-        self._book.add(end, usd)
-        self._recent.add(end, end.ended)
-        self._metrics.ended(end)
-
-    def _count_all(self, term: Term, ends: LeasedEnds) -> None:
-        pool = term.specs.get(ends.pool)
-        provider = pool.provider(ends.provider) if pool is not None else None
-        usage = Usage(ends.prompt_tokens, ends.completion_tokens, ends.cached_tokens)
-        self._book.add_all(ends, price(provider.prices, usage) if provider is not None else 0.0)
-        self._recent.add_all(ends, ends.ended)
-        self._metrics.ended_on_leases(ends)
+                    await self._metering.write_usage()
 
     def _current(self) -> Declared:
         if self._seen != self._resources.generation:
