@@ -71,7 +71,7 @@ async def served_api(directory: Path) -> AsyncIterator[ServedApi]:
         context = ApiContext(view, resources, declared, sidecars, access, standing=standing)
         tls = server_tls()
         tls.use(*pki.svid(control_id(pki.trust_domain, "control-1")), pki.bundles())
-        async with _served(create_api(context, CollectorRegistry()), tls) as port:
+        async with served(create_api(context, CollectorRegistry()), tls) as port:
             yield ServedApi(store, resources, standing, tokens, f"https://127.0.0.1:{port}", roots)
     await store.close()
 
@@ -83,7 +83,8 @@ class _Server(uvicorn.Server):
 
 
 @asynccontextmanager
-async def _served(app: ASGIApp, tls: ServerTls) -> AsyncIterator[int]:
+async def served(app: ASGIApp, tls: ServerTls) -> AsyncIterator[int]:
+    """The port at which `app` is served over TLS."""
     listener = bind("127.0.0.1", 0)
     server = _Server(server_config(app, tls, stop_timeout=1))
     serving = asyncio.create_task(server.serve(sockets=[listener]))

@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import ssl
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import quote
 
 import httpx
 import pytest
-import uvicorn
 from prometheus_client import CollectorRegistry
-from starlette.types import ASGIApp
 from tests.control_access import MemoryAudit
+from tests.control_api import served
 from tests.pki import Pki
 
 from weft.aio.poll import until
@@ -25,7 +23,7 @@ from weft.cli.main import run
 from weft.controlplane.api.access import control_access
 from weft.controlplane.api.app import create_api
 from weft.controlplane.api.context import ApiContext
-from weft.controlplane.api.tls import MAX_HEAD_BYTES, ServerTls, server_config, server_tls
+from weft.controlplane.api.tls import MAX_HEAD_BYTES, ServerTls, server_tls
 from weft.controlplane.sidecars import Sidecars
 from weft.controlplane.tokens import Tokens
 from weft.errors import Unavailable
@@ -39,7 +37,6 @@ from weft.registry.registry import Registry
 from weft.registry.view import View
 from weft.resources.store import Resources
 from weft.resources.view import ResourceView
-from weft.sdk.server import bind
 from weft.store.memory import MemoryStore
 
 AGENT = agent_id("weft.local", "summarizer", "s-1")
@@ -121,29 +118,6 @@ async def api(tmp_path: Path) -> AsyncIterator[Api]:
         async with served(app, api.tls) as api.port:
             yield api
     await store.close()
-
-
-class _Server(uvicorn.Server):
-    @contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        yield
-
-
-@asynccontextmanager
-async def served(app: ASGIApp, tls: ServerTls) -> AsyncIterator[int]:
-    """The port at which `app` is served over TLS."""
-    listener = bind("127.0.0.1", 0)
-    server = _Server(server_config(app, tls, stop_timeout=1))
-    serving = asyncio.create_task(server.serve(sockets=[listener]))
-    async with asyncio.timeout(30):
-        await until(lambda: _true(server.started))
-    yield int(listener.getsockname()[1])
-    server.should_exit = True
-    await serving
-
-
-async def _true(value: bool) -> bool:
-    return value
 
 
 async def test_without_token_or_certificate_only_what_is_public_is_answered(api: Api) -> None:
