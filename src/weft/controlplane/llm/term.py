@@ -14,7 +14,6 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Final
 
-from weft.aio.poll import until
 from weft.controlplane.llm.call import (
     Admission,
     Attempt,
@@ -25,6 +24,7 @@ from weft.controlplane.llm.call import (
     Reason,
     Refusal,
 )
+from weft.controlplane.llm.commits import Commits
 from weft.controlplane.llm.declared import Declared
 from weft.controlplane.llm.kept_records import KeptRecords
 from weft.controlplane.llm.ledger import BudgetLedger
@@ -34,26 +34,16 @@ from weft.controlplane.llm.pool import PoolScheduler
 from weft.controlplane.llm.pool_state import PoolState
 from weft.controlplane.llm.state_records import StateBuckets
 from weft.controlplane.translate.llm_logs import STILL_RUNS_INTERVAL
-from weft.errors import Unavailable
 from weft.model.llm_lease import Grant
 from weft.model.model_pool import ModelPool
 
 logger = logging.getLogger(__name__)
-
-SETTLE: Final = 0.05
-"""Seconds for which changes that nobody waits for (calls that ended) are gathered before they are written."""
-
-RETRY: Final = 0.1
-"""Seconds after which a writing that failed is tried again."""
 
 MANY: Final = 3
 """Admissions in one writing from which on the next waits for more: a writing costs what ten calls do."""
 
 LONGEST_GATHERING: Final = 0.008
 """Seconds that it waits at most."""
-
-WRITE_LIMIT: Final = 5.0
-"""Seconds for which writing may fail before the calls that wait for it are told."""
 
 LOST_AFTER: Final = 3.5 * STILL_RUNS_INTERVAL
 """Seconds after which a call that no sidecar has told of any more is over: its end was told to a replica that
@@ -104,8 +94,7 @@ class Term:
 
     def __init__(
         self,
-        pools: KeptRecords[PoolState | None],
-        accounts: KeptRecords[LedgerRecord],
+        commits: Commits,
         ledger: BudgetLedger,
         metrics: LlmMetrics,
         *,
@@ -113,8 +102,7 @@ class Term:
         lease: Callable[[Grants], None],
         clock: Callable[[], float] = time.time,
     ) -> None:
-        self._kept_pools = pools
-        self._kept_accounts = accounts
+        self._commits = commits
         self._ledger = ledger
         self._metrics = metrics
         self._leads = leads
@@ -132,12 +120,7 @@ class Term:
         """Calls under way, by id."""
         self._touched: set[str] = set()
         """Pools that may have something to decide."""
-        self._changed: set[str] = set()
-        """Pools whose state is not written yet."""
-        self._unwritten: dict[str, LedgerRecord] = {}
-        self._expired: set[str] = set()
         self._lease_due = False
-        self._written_at = float("-inf")
         self._tidied_at = float("-inf")
         self._looked_at = float("-inf")
         self._woken = asyncio.Event()
@@ -167,7 +150,8 @@ class Term:
         states, records = await asyncio.gather(pools.load(), accounts.load())
         await pools.write(states)
         ledger = BudgetLedger(declared.budgets, records.values())
-        begun = cls(pools, accounts, ledger, metrics, leads=leads, lease=lease, clock=clock)
+        commits = Commits(pools, accounts, ledger, clock)
+        begun = cls(commits, ledger, metrics, leads=leads, lease=lease, clock=clock)
         begun._states = {name: state for name, state in states.items() if state is not None}
         begun.reconfigure(declared)
         for each in ended:
@@ -260,7 +244,7 @@ class Term:
         if ends.beyond or ends.pool in self._contended:
             self._touch(ends.pool)
         else:
-            self._changed.add(ends.pool)
+            self._commits.note_pool(ends.pool)
 
     def still_runs(self, call_id: str) -> None:
         """A call is still under way."""
@@ -339,15 +323,18 @@ class Term:
     def _touch(self, pool: str) -> None:
         self._touched.add(pool)
         if pool in self._retired:
-            self._changed.add(pool)  # nothing is decided in it, but its calls' budgets are to be written
+            self._commits.note_pool(
+                pool
+            )  # nothing is decided in it, but its calls' budgets are to be written
         self._woken.set()
 
     async def _until_due(self) -> None:
         """Wait until there may be something to do."""
         now = self._clock()
         due = min(self._wakes.values(), default=now + TIDYING)
-        if self._changed or self._unwritten:
-            due = min(due, self._written_at + SETTLE)
+        settles = self._commits.settles_at()
+        if settles is not None:
+            due = min(due, settles)
         if not self._woken.is_set() and due > now:
             with suppress(TimeoutError):
                 async with asyncio.timeout(due - now):
@@ -381,7 +368,7 @@ class Term:
             self._wakes.pop(name, None)
         else:
             self._wakes[name] = wake
-        self._changed.add(name)
+        self._commits.note_pool(name)
         if not pool.contended():
             self._contended.discard(name)
         elif name not in self._contended:
@@ -422,43 +409,20 @@ class Term:
         for name, pool in self._pools.items():
             for holder, grant in pool.grants(now).items():
                 granted.setdefault(holder, []).append(grant)
-                self._changed.add(name)
+                self._commits.note_pool(name)
         return {holder: tuple(each) for holder, each in granted.items()}
 
     def _settles(self, now: float) -> bool:
         """Whether it is time to write what nobody waits for."""
-        return bool(self._changed or self._unwritten) and now - self._written_at >= SETTLE
+        settles = self._commits.settles_at()
+        return settles is not None and now >= settles
 
     async def _write(self) -> float:
-        """Write all that changed; tried again while the store is away, but not for long. Returns how long."""
-        began = self._clock()
+        """Write all that changed; return how many seconds it took. Raises Lapsed if it cannot be written."""
         try:
-            async with asyncio.timeout(WRITE_LIMIT):
-                await until(self._written, first=RETRY)
+            return await self._commits.write(self._pools)
         except TimeoutError:
             raise Lapsed from None
-        self._written_at = self._clock()
-        return self._written_at - began
-
-    async def _written(self) -> bool:
-        names, self._changed = self._changed & self._pools.keys(), set()
-        states = {name: self._pools[name].state() for name in names}
-        self._unwritten.update({each.key: each for each in self._ledger.changed()})
-        accounts, self._unwritten = self._unwritten, {}
-        expired, self._expired = self._expired - accounts.keys(), set()
-        try:
-            await asyncio.gather(
-                self._kept_pools.write(states),
-                self._kept_accounts.write(accounts),
-                self._kept_accounts.delete(expired),
-            )
-        except Unavailable as error:
-            logger.warning("what was decided about calls to models cannot be written: %s", error)
-            self._changed |= names
-            self._unwritten = {**accounts, **self._unwritten}
-            self._expired |= expired
-            return False
-        return True
 
     def _open(self, pool: ModelPool, now: float) -> None:
         retired = self._retired.pop(pool.name, None)
@@ -485,7 +449,7 @@ class Term:
         self._tidied_at = now
         if now - self._looked_at > FORGETTING:
             self._looked_at = now
-            self._expired.update(self._ledger.expired(now))
+            self._commits.note_expired(self._ledger.expired(now))
         for call_id, live in list(self._live.items()):
             if live.heard < now - LOST_AFTER:
                 self._lose(call_id, live.pool, now)
