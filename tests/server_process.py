@@ -8,6 +8,7 @@ from abc import ABC, abstractmethod
 from pathlib import Path
 from typing import ClassVar
 
+from tests.freezing import freeze
 from weft.aio.children import Child
 from weft.aio.guard import Guard
 from weft.aio.poll import until
@@ -55,7 +56,8 @@ class ServerProcess(ABC):
 
     def freeze(self) -> None:
         """SIGSTOP it: connections stay open, nobody answers."""
-        self._send(signal.SIGSTOP)
+        assert self._process is not None
+        freeze(self._process.pid)
 
     def thaw(self) -> None:
         """SIGCONT it."""

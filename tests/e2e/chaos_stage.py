@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Protocol
 
 import pytest
+from tests.freezing import freeze
 from tests.rabbitmq_server import MISSING, rabbitmq_server
 from tests.redis_server import redis_server
 from tests.servers import NatsServer, nats_server
@@ -104,7 +105,7 @@ class Post:
         child = self._child
         if child is None:
             return
-        child.send(signal.SIGSTOP)
+        freeze(child.pid)
         try:
             await asyncio.sleep(seconds)
         finally:

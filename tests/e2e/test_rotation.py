@@ -16,6 +16,7 @@ import pytest_asyncio
 from tests.e2e.load import Journal, check, load
 from tests.e2e.meshes import eventually
 from tests.e2e.secured import SecuredMesh, secured_mesh
+from tests.freezing import freeze
 
 from weft import NoHealthyAgent
 
@@ -69,7 +70,7 @@ async def mesh(journal: Journal) -> AsyncIterator[SecuredMesh]:
 def without_control_plane(mesh: SecuredMesh) -> Iterator[None]:
     """Within the context the control plane does not answer anybody."""
     control = mesh.process("control")
-    control.send_signal(signal.SIGSTOP)
+    freeze(control.pid)
     try:
         yield
     finally:

@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 from grpc import aio
+from tests.freezing import freeze
 from tests.llm_declared import declare, model_pool
 from tests.llm_sidecar import Answer, Asked, LlmSidecar, llm_sidecar
 from tests.pki import Pki
@@ -65,6 +66,11 @@ class Replica:
         )
         self._reading = asyncio.create_task(self._read(self._child))
         await self.heard(lambda: self._serving)
+
+    def freeze(self) -> None:
+        """SIGSTOP it."""
+        assert self._child is not None
+        freeze(self._child.pid)
 
     def send(self, number: int) -> None:
         """Send it a signal."""
@@ -182,7 +188,7 @@ async def test_a_frozen_leader_does_not_admit_after_it_wakes(replicas: Replicas)
     async with sidecars(replicas) as (here, there):
         held = await (await here.ask("one")).answer()
         waiting = await here.ask("one")
-        replicas.leader.send(signal.SIGSTOP)
+        replicas.leader.freeze()
         await replicas.other.follows(replicas.other)
         # What it reads when it wakes: room for one call more, which has been given away meanwhile.
         await here.tell(held.call, "one", "p1")

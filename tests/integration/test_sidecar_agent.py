@@ -10,6 +10,7 @@ from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 
 import pytest
+from tests.freezing import freeze
 from tests.integration.sidecar_control import Control, control_plane
 from tests.integration.sidecar_process import LIMIT, SidecarProcess, alive, eventually, sidecar
 from tests.servers import NatsServer, nats_server
@@ -243,7 +244,7 @@ async def test_a_sidecar_that_was_frozen_while_a_namesake_took_over_gives_way(wo
     short_lease = ("--lease-ttl", "1", "--renew-interval", "0.3")
     async with world.agent(*short_lease) as frozen:
         first = await world.has_status(Status.HEALTHY)
-        frozen.send(signal.SIGSTOP)
+        freeze(frozen.process.pid)
         async with world.agent(*short_lease, home="heir"):
             second = await world.has_status(Status.HEALTHY)
             while second.incarnation == first.incarnation:
