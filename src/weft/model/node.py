@@ -24,6 +24,12 @@ class AgentProtocol(StrEnum):
     HTTP1 = "http1"
     H2C = "h2c"
     """HTTP/2 without TLS, as gRPC servers speak it."""
+    A2A = "a2a"
+    """An A2A server over HTTP/1: its card is read, and its skills become capabilities."""
+    MCP = "mcp"
+    """An MCP server with streamable HTTP: what it lists becomes part of `tools.mesh`."""
+    MCP_STDIO = "mcp-stdio"
+    """The same for a program that speaks MCP on its standard input and output."""
 
 
 @dataclass(frozen=True, slots=True)

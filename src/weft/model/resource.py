@@ -18,6 +18,7 @@ from weft.model.queue import QueueSpec
 from weft.model.route import RouteSpec
 from weft.model.secret import STORED, SecretSpec
 from weft.model.spec import Name, ShortText, Spec, Text
+from weft.model.tool import ToolSpec
 from weft.model.topic import TopicSpec
 from weft.model.traffic import TrafficPolicySpec
 
@@ -34,6 +35,7 @@ KINDS: Final[Mapping[str, type[Spec]]] = {
     "Gateway": GatewaySpec,
     "ModelPool": ModelPoolSpec,
     "Budget": BudgetSpec,
+    "Tool": ToolSpec,
 }
 """The spec of each kind of resource."""
 

@@ -1,0 +1,21 @@
+"""The queue through which an agent type gets the messages of A2A, as tasks."""
+
+from __future__ import annotations
+
+import hashlib
+
+from weft.model.names import MAX_NAME_LENGTH
+
+PREFIX = "a2a-"
+"""Begins the names of these queues."""
+
+_DIGEST_LENGTH = 8
+
+
+def inbox_queue(agent_type: str) -> str:
+    """The name of the queue of a type: `a2a-<type>`, or for a long type its beginning and a digest."""
+    name = f"{PREFIX}{agent_type}"
+    if len(name) <= MAX_NAME_LENGTH:
+        return name
+    digest = hashlib.sha256(agent_type.encode()).hexdigest()[:_DIGEST_LENGTH]
+    return f"{name[: MAX_NAME_LENGTH - _DIGEST_LENGTH - 1].rstrip('-')}-{digest}"
