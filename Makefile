@@ -7,7 +7,7 @@ export VIRTUAL_ENV := $(CURDIR)/.venv
 RUN := $(UV) run --no-project
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test soak lint lock format docs bench peers clean
+.PHONY: help setup demo test soak lint lock format docs bench peers frameworks clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' Makefile
@@ -52,6 +52,9 @@ lock: $(UV) ## resolve pyproject.toml anew into requirements.lock
 	@$(UV) pip compile --quiet --universal --generate-hashes --upgrade --group peers \
 		--python-version 3.11 --no-emit-index-url --custom-compile-command 'make lock' \
 		--output-file benchmarks/peers.lock
+	@$(UV) pip compile --quiet --universal --generate-hashes --upgrade --group frameworks \
+		--python-version 3.11 --no-emit-index-url --custom-compile-command 'make lock' \
+		--output-file examples/frameworks/requirements.lock
 
 format: setup ## let ruff rewrite what it can
 	@$(RUN) ruff check --fix .
@@ -67,8 +70,15 @@ docs: setup ## write the reference tables in docs/ anew from the code
 
 peers: .venv-peers/.synced ## make .venv-peers with the LLM proxies that bench measures beside
 
+.venv-frameworks/.synced: examples/frameworks/requirements.lock | $(UV)
+	@$(UV) venv --quiet --allow-existing .venv-frameworks
+	@$(UV) pip sync --quiet --require-hashes --compile-bytecode --python .venv-frameworks $<
+	@touch $@
+
+frameworks: .venv-frameworks/.synced ## make .venv-frameworks, for examples/frameworks and their tests
+
 bench: setup peers ## measure beside baselines, print ratios
 	@$(RUN) python -m benchmarks
 
 clean: ## remove the environment and every cache
-	rm -rf src/weft/native/lib .venv .venv-peers .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
+	rm -rf src/weft/native/lib .venv .venv-peers .venv-frameworks .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
