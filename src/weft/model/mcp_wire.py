@@ -1,4 +1,4 @@
-"""What Envoys, the control plane and sidecars tell each other about a call of a tool: headers, names, methods.
+"""What Envoys, the control plane and sidecars tell each other about a call of a tool: headers and names.
 
 Of MCP's own names, those of 2026-07-28; see <https://modelcontextprotocol.io/specification>. Headers marked
 *mesh* are set by the Envoys of a call's two ends, whatever anybody else sends.
@@ -34,15 +34,15 @@ META_PREFIX: Final = "io.modelcontextprotocol/"
 """Begins MCP's own keys in `_meta`: `protocolVersion`, `clientInfo`, `clientCapabilities`."""
 
 TOOL_HEADER: Final = "x-weft-tool"
-"""mesh: the published name of the tool or prompt, or the resource's URI, written like `Mcp-Name`. Only calls by
-way of `tools.mesh` have it."""
+"""mesh: the published name of the tool or prompt, or the resource's URI, written like `Mcp-Name`. Only calls
+by way of `tools.mesh` have it."""
 
 CLIENT_SESSION_HEADER: Final = "x-weft-mcp-session"
 """mesh: the `Mcp-Session-Id` that the client of `tools.mesh` has, if it has one."""
 
 WHOLE_HEADER: Final = "x-weft-mcp-whole"
-"""mesh: on a call that may be made again elsewhere, and whose client wants nothing before the result: `1`. The
-callee's Envoy lets nothing of an answer go before all of it is there."""
+"""mesh: on a call that may be made again elsewhere, and whose client wants nothing before the result: `1`.
+The callee's Envoy lets nothing of an answer go before all of it is there."""
 
 MESH_HEADERS: Final = (TOOL_HEADER, CLIENT_SESSION_HEADER, WHOLE_HEADER)
 """Taken from what agents send."""
@@ -51,11 +51,12 @@ SESSION_LOST: Final = "session"
 """Value of `x-weft-refused` where a server does not know (any more) the session of a call."""
 
 SESSIONS_CLUSTER: Final = "mcp-sessions"
-"""Envoy's cluster, in its bootstrap, of the sidecar's service that keeps sessions with servers that want them.
+"""Envoy's cluster, in the bootstrap of sidecars of MCP servers: the sidecar's service that keeps sessions.
 
-Its Envoy asks it about each call by way of `tools.mesh` to such a server: with the call's method (POST), its path
-behind SESSIONS_PATH, and the headers SESSION_QUESTION. It answers 200 with `Mcp-Session-Id` (none if the server
-gave none) and `MCP-Protocol-Version`, which the call then has; else with a problem, which becomes the answer.
+Envoy asks it about each call by way of `tools.mesh` to a server that wants sessions: with the call's method
+(POST), its path behind SESSIONS_PATH, and the headers SESSION_QUESTION. It answers 200 with `Mcp-Session-Id`
+(without, if the server gave none) and `MCP-Protocol-Version`, which the call then has; or else with a problem,
+which becomes the answer.
 """
 
 SESSIONS_PATH: Final = "/mcp-session"
