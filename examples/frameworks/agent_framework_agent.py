@@ -1,4 +1,4 @@
-"""Microsoft's Agent Framework: its model is the mesh's, its tools are those of all MCP servers of the mesh."""
+"""Microsoft's Agent Framework: its model is the mesh's, its tools are those of all the mesh's MCP servers."""
 
 from agent_framework import Agent, MCPStreamableHTTPTool
 from agent_framework.openai import OpenAIChatCompletionClient

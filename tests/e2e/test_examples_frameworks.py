@@ -1,4 +1,4 @@
-"""Agents written with frameworks that know nothing of Weft are put into a mesh, and use its models, tools and agents."""
+"""Agents of frameworks that know nothing of Weft run in a mesh, and use its models, tools and other agents."""
 
 from __future__ import annotations
 
