@@ -55,7 +55,7 @@ SESSIONS_CLUSTER: Final = "mcp-sessions"
 
 Envoy asks it about each call by way of `tools.mesh` to a server that wants sessions: with the call's method
 (POST), its path behind SESSIONS_PATH, and the headers SESSION_QUESTION. It answers 200 with `Mcp-Session-Id`
-(without, if the server gave none) and `MCP-Protocol-Version`, which the call then has; or else with a problem,
+(without, if the server gave none) and `MCP-Protocol-Version`, which the call then has; else with a problem,
 which becomes the answer.
 """
 
