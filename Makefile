@@ -68,7 +68,7 @@ docs: setup ## write the reference tables in docs/ anew from the code
 	@$(UV) pip sync --quiet --require-hashes --compile-bytecode --python .venv-peers benchmarks/peers.lock
 	@touch $@
 
-peers: .venv-peers/.synced ## make .venv-peers with the LLM proxies that bench measures beside
+peers: .venv-peers/.synced ## make .venv-peers with the proxies that bench measures beside
 
 .venv-frameworks/.synced: examples/frameworks/requirements.lock | $(UV)
 	@$(UV) venv --quiet --allow-existing .venv-frameworks

@@ -1,4 +1,4 @@
-"""Agents of frameworks that know nothing of Weft run in a mesh, and use its models, tools and other agents."""
+"""Agents of frameworks that know nothing of Weft run in a mesh, and use its models, tools and agents."""
 
 from __future__ import annotations
 
