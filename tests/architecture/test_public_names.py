@@ -46,7 +46,8 @@ MEMBERS = {
         *("app", "asgi", "drain", "handles", "health", "on", "run", "serving", "settings", "streams", "task")
     },
     "Mesh": {
-        *("aclose", "discover", "membership", "publish", "request", "stream", "submit", "task", "watch")
+        *("aclose", "discover", "membership", "publish", "request", "stream", "submit", "task", "transport"),
+        "watch",
     },
     "ReceivedEvent": {
         *("data", "deliveries", "event", "headers", "name", "sequence", "subtopic", "topic"),

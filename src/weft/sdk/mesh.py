@@ -373,6 +373,11 @@ class Mesh:
                 logger.warning("the watch of agents broke off (%s); it begins anew", error)
             await asyncio.sleep(next(delays))
 
+    @property
+    def transport(self) -> Transport:
+        """The way into the mesh, for calls that have no method here. Raises Unavailable if there is none."""
+        return self._way()
+
     def _way(self) -> Transport:
         if self._transport is None:
             self._transport = HttpTransport(self._proxy or find_proxy(os.environ))
