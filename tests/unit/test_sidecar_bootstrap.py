@@ -18,8 +18,9 @@ from tests.pki import Pki
 from tests.sds import write_secrets
 
 from weft.model.agent import Locality
+from weft.model.mcp_wire import SESSIONS_CLUSTER
 from weft.model.node import Address, AgentProtocol, Inbound, Node
-from weft.sidecar.bootstrap import bootstrap
+from weft.sidecar.bootstrap import bootstrap, sessions_socket
 from weft.sidecar.envoy import envoy_program
 from weft.sidecar.exit_codes import CannotRun, ExitCode
 from weft.sidecar.program import check_command, environment
@@ -29,6 +30,7 @@ CALLER = Node("script", OUTBOUND)
 INBOUND = Inbound("summarizer", Address("127.0.0.1", 15006), Address("127.0.0.1", 8001))
 AGENT = Node("s1", OUTBOUND, INBOUND, Locality("eu", "a"))
 GUARDED = replace(AGENT, stream_guard=True)
+TOOLS = Node("s1", OUTBOUND, replace(INBOUND, protocol=AgentProtocol.MCP))
 GRPC_AGENT = Node("s1", OUTBOUND, replace(INBOUND, protocol=AgentProtocol.H2C))
 
 # Parsing the JSON needs the messages it contains to be known.
@@ -43,6 +45,7 @@ def made_for(node: Node, *xds: Address) -> str:
         xds=xds or (Address("127.0.0.1", 18000),),
         admin_socket=Path("/tmp/weft/admin.sock"),
         max_connections=100,
+        mcp_sessions=sessions_socket(Path("/tmp/weft"), node.inbound),
     )
     return json.dumps(config)
 
@@ -53,6 +56,14 @@ def test_the_control_plane_finds_the_node_in_the_metadata(node: Node) -> None:
     parsed = Parse(made_for(node), Bootstrap(), ignore_unknown_fields=False)
     assert parsed.node.id == node.key
     assert Node.from_metadata(MessageToDict(parsed.node.metadata)["weft"]) == node
+
+
+@pytest.mark.parametrize(("node", "expected"), [(TOOLS, ["/tmp/weft/mcp.sock"]), (AGENT, []), (CALLER, [])])
+def test_sessions_are_kept_beside_mcp_servers_at_a_socket(node: Node, expected: list[str]) -> None:
+    clusters = Parse(made_for(node), Bootstrap()).static_resources.clusters
+    found = [each for each in clusters if each.name == SESSIONS_CLUSTER]
+    endpoints = [part.lb_endpoints[0].endpoint for each in found for part in each.load_assignment.endpoints]
+    assert [each.address.pipe.path for each in endpoints] == expected
 
 
 def test_the_admin_interface_is_a_socket_for_this_user_only() -> None:

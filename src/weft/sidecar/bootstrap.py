@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from weft.model.llm_wire import STREAMS
+from weft.model.mcp_wire import SESSIONS_CLUSTER
 from weft.model.node import Address, AgentProtocol, Inbound, Node
 from weft.model.sds import IDENTITY, OWN_TRUST, SYSTEM_ROOTS, secret_path
 from weft.model.spiffe import DEFAULT_TRUST_DOMAIN, SCHEME, Role
@@ -22,6 +23,8 @@ MESH_CLUSTER = "mesh"
 """The sidecar's own outbound listener: by it a gateway's Envoy takes calls from outside into the mesh."""
 AGENT_CLUSTER = "agent"
 """The agent on loopback: the inbound listener sends calls to it, its requests in flight are the load."""
+
+_SESSIONS_SOCKET = "mcp.sock"
 
 _THRESHOLDS = ("max_connections", "max_pending_requests", "max_requests", "max_retries")
 _UNLIMITED = 1_000_000
@@ -56,6 +59,7 @@ def bootstrap(
     max_connections: int,
     trust_domain: str = DEFAULT_TRUST_DOMAIN,
     system_roots: Path | None = None,
+    mcp_sessions: Path | None = None,
 ) -> dict[str, Any]:
     """Envoy's bootstrap configuration for `node`, JSON types only.
 
@@ -64,6 +68,7 @@ def bootstrap(
     control plane for genuine if its SPIFFE ID is that of one in `trust_domain`. It must be started in the
     directory with the files of `weft.sidecar.sds`. `system_roots` is the file with the authorities by which
     hosts outside the mesh are believed; without it none is, where a Secret does not name its own.
+    `mcp_sessions` is the socket at which the sidecar keeps sessions with an agent that is an MCP server.
     """
     clusters = [_xds_cluster(xds, trust_domain)]
     if node.inbound is not None:
@@ -72,6 +77,8 @@ def bootstrap(
         clusters.append(_mesh_cluster(node.outbound, max_connections))
     if node.stream_guard:
         clusters.append(_streams_cluster(max_connections))
+    if mcp_sessions is not None:
+        clusters.append(_sessions_cluster(mcp_sessions, max_connections))
     return {
         "node": _node(node),
         "admin": {"address": {"pipe": {"path": str(admin_socket), "mode": _SOCKET_MODE}}},
@@ -188,6 +195,27 @@ def _streams_cluster(max_requests: int) -> dict[str, Any]:
     endpoints = [{"lb_endpoints": [{"endpoint": {"address": address}}]}]
     assignment = {"cluster_name": STREAMS, "endpoints": endpoints}
     return {**_cluster(STREAMS, [], options), "load_assignment": assignment, **_limits(max_requests)}
+
+
+def sessions_socket(runtime_directory: Path, inbound: Inbound | None) -> Path | None:
+    """Where the sidecar of that runtime directory keeps sessions with its agent; None: that is no MCP server.
+
+    A socket, since nobody else on the machine has to ask there. It is no longer than that of Envoy's admin.
+    """
+    if inbound is None or inbound.protocol not in {AgentProtocol.MCP, AgentProtocol.MCP_STDIO}:
+        return None
+    return runtime_directory / _SESSIONS_SOCKET
+
+
+def _sessions_cluster(socket: Path, max_requests: int) -> dict[str, Any]:
+    options: dict[str, Any] = {"explicit_http_config": {"http_protocol_options": {}}}
+    endpoints = [{"lb_endpoints": [{"endpoint": {"address": {"pipe": {"path": str(socket)}}}}]}]
+    assignment = {"cluster_name": SESSIONS_CLUSTER, "endpoints": endpoints}
+    return {
+        **_cluster(SESSIONS_CLUSTER, [], options),
+        "load_assignment": assignment,
+        **_limits(max_requests),
+    }
 
 
 def _internal_listeners() -> dict[str, Any]:

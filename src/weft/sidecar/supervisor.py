@@ -15,18 +15,28 @@ from functools import partial
 from weft.aio.cancellation import end
 from weft.aio.children import Child
 from weft.aio.guard import Guard
-from weft.errors import MeshError
+from weft.errors import MeshError, Unavailable
 from weft.model.agent import Instance, Status
 from weft.model.node import Inbound, Node
+from weft.model.offer import McpOffer, Offer
 from weft.model.subjects import inbox_prefix
+from weft.registry.offers import Offers
 from weft.registry.registry import Registry
-from weft.sidecar.bootstrap import INBOUND_LISTENER, OUTBOUND_LISTENER, OUTSIDE_LISTENER, bootstrap
+from weft.sidecar.agent_card import read_agent_card
+from weft.sidecar.bootstrap import (
+    INBOUND_LISTENER,
+    OUTBOUND_LISTENER,
+    OUTSIDE_LISTENER,
+    bootstrap,
+    sessions_socket,
+)
 from weft.sidecar.denial_audit import DenialAudit
 from weft.sidecar.drain import drain
 from weft.sidecar.envoy import Envoy, admin_socket
 from weft.sidecar.exit_codes import ExitCode, exit_code
 from weft.sidecar.health import Health, HealthMonitor, check_agent
 from weft.sidecar.identity import SERVICE_ACCOUNT, SidecarIdentity, read_evidence, read_trust
+from weft.sidecar.offering import AgentReader, Offering, offered_capabilities
 from weft.sidecar.plan import Plan, make_plan
 from weft.sidecar.program import check_command, start_program
 from weft.sidecar.registration import Registration
@@ -95,6 +105,7 @@ class Sidecar:
         self._program: Child | None = None
         self._work = self._new_work()
         self._working = False
+        self._offering: Offering | None = None
         self._background: list[asyncio.Task[None]] = []
 
     async def run(self) -> int:
@@ -137,6 +148,7 @@ class Sidecar:
         await self._start_program()
         if inbound is not None:
             self._background.append(tasks.create_task(self._monitor(inbound).run(), name="health"))
+            self._background.append(tasks.create_task(self._keep_offer(inbound), name="offer"))
         if self._work is not None:
             self._background.append(tasks.create_task(self._begin_work(self._work), name="work"))
 
@@ -180,6 +192,7 @@ class Sidecar:
             max_connections=settings.max_connections,
             system_roots=system_roots(os.environ),
             trust_domain=self._identity.trust_domain,
+            mcp_sessions=sessions_socket(plan.directory, plan.node.inbound),
         )
         listeners = {OUTBOUND_LISTENER} | ({INBOUND_LISTENER} if plan.node.inbound else set())
         listeners |= {OUTSIDE_LISTENER} if plan.node.outside else set()
@@ -264,6 +277,25 @@ class Sidecar:
         await self._first_healthy.wait()
         await work.start()
         self._working = True
+
+    async def _keep_offer(self, inbound: Inbound) -> None:
+        """Tell the mesh what the agent offers, once it is there to be asked."""
+        await self._first_healthy.wait()
+        offers = await Offers.open(await self._connect())
+        reader = AgentReader(
+            inbound.protocol,
+            mcp_path=self._settings.mcp_path,
+            read_card=partial(read_agent_card, inbound.agent),
+            read_mcp=_read_no_mcp,
+        )
+        changed = partial(self._offer_changed, inbound)
+        self._offering = Offering(offers, self._plan.node.key, reader.read, changed=changed)
+        await self._offering.run()
+
+    def _offer_changed(self, inbound: Inbound, offer: Offer) -> None:
+        if self._registration is not None:
+            declared = self._settings.capabilities
+            self._registration.offer(offered_capabilities(offer, inbound.protocol, declared))
 
     def _monitor(self, inbound: Inbound) -> HealthMonitor:
         health = self._settings.health
@@ -357,6 +389,8 @@ class Sidecar:
             await self._work.aclose()
         if self._registration is not None:
             await _release(self._registration)
+        if self._offering is not None:
+            await _withdraw(self._offering)
         if self._program is not None:
             await self._program.stop(self._settings.stop_timeout)
         await self._envoy.stop()
@@ -377,6 +411,19 @@ async def _release(registration: Registration) -> None:
     except (MeshError, TimeoutError) as error:
         reason = str(error) or f"NATS did not answer within {_RELEASE_TIMEOUT:g} s"
         logger.warning("the registration could not be withdrawn and will lapse: %s", reason)
+
+
+async def _withdraw(offering: Offering) -> None:
+    try:
+        async with asyncio.timeout(_RELEASE_TIMEOUT):
+            await offering.withdraw()
+    except (MeshError, TimeoutError) as error:
+        # Without its instance it counts for nothing, and it lapses.
+        logger.info("what the agent offered could not be withdrawn: %s", error)
+
+
+async def _read_no_mcp(path: str) -> McpOffer:
+    raise Unavailable(f"what it lists by MCP at {path} is not read")
 
 
 def _denials(node: Node, identity: SidecarIdentity) -> DenialAudit:
