@@ -36,6 +36,8 @@ def test_an_agent_may_keep_its_registration_and_report_and_no_more() -> None:
             "$KV.instances.worker.alice",
             "WEFT.API.STREAM.INFO.KV_instances",
             "WEFT.API.STREAM.MSG.GET.KV_instances",
+            "$KV.offers.worker.alice",
+            "WEFT.API.DIRECT.GET.KV_offers.$KV.offers.worker.alice",
             "audit.agent.worker.alice",
             "WEFT.API.STREAM.INFO.audit",
         ),

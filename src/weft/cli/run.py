@@ -35,7 +35,12 @@ def run(
     weight: Annotated[
         int | None, Parameter(help="Share of the calls where they are weighted, 1 to 1000.")
     ] = None,
-    protocol: Annotated[str | None, Parameter(help="What it speaks: http1 or h2c.")] = None,
+    protocol: Annotated[
+        str | None, Parameter(help="What it speaks: http1, h2c, a2a, mcp or mcp-stdio.")
+    ] = None,
+    mcp_path: Annotated[
+        str | None, Parameter(help="Where an agent that speaks mcp takes requests (default: /mcp).")
+    ] = None,
     port: Annotated[
         int | None, Parameter(help="Its own port (default: one is chosen and passed as PORT).")
     ] = None,
@@ -57,7 +62,10 @@ def run(
     ] = None,
     health_path: Annotated[
         str | None,
-        Parameter(help="Where it says how it is (default: /health); empty: a connection is enough."),
+        Parameter(
+            help="Where it says how it is (default: /health; a2a: its card; mcp: a connection is enough); "
+            "empty: a connection is enough."
+        ),
     ] = None,
     health_interval: Annotated[float | None, Parameter(help="Seconds between health checks.")] = None,
     drain_timeout: Annotated[
@@ -84,6 +92,7 @@ def run(
         "--version": version,
         "--weight": weight,
         "--protocol": protocol,
+        "--mcp-path": mcp_path,
         "--port": port,
         "--event-format": event_format,
         "--health-path": health_path,

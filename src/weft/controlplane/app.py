@@ -23,6 +23,7 @@ from weft.controlplane.llm.scheduling import LlmScheduling, Replica
 from weft.controlplane.message_custody import MessageCustody
 from weft.controlplane.message_keys import MessageKeys
 from weft.controlplane.messaging import open_messaging
+from weft.controlplane.offers import OfferView
 from weft.controlplane.rights import admission_to_nats, deciding, regrant, revoke
 from weft.controlplane.secrets import Secrets
 from weft.controlplane.security import Security, nats_tls, open_sealer, open_security, write_bundle
@@ -32,6 +33,7 @@ from weft.controlplane.snapshots import Snapshots
 from weft.controlplane.xds.credentials import server_credentials
 from weft.controlplane.xds.server import AdsServer
 from weft.model.node import Address, parse_address
+from weft.registry.offers import Offers
 from weft.registry.registry import Registry
 from weft.registry.view import View
 from weft.resources.store import Resources
@@ -66,6 +68,7 @@ async def run_control_plane(settings: ControlPlaneSettings) -> None:
         sidecars = await Sidecars.open(store)
         instances = await stack.enter_async_context(View(registry))
         declared = await stack.enter_async_context(ResourceView.follow(resources))
+        offers = await stack.enter_async_context(OfferView.follow(await Offers.open(store), instances))
         decide = deciding(declared, security)
         custody = MessageCustody(await MessageKeys.open(store, sealer), lambda: declared.resources, decide)
         messaging = await open_messaging(
@@ -112,6 +115,7 @@ async def run_control_plane(settings: ControlPlaneSettings) -> None:
             messages=custody,
             messaging=messaging,
             standing=models.standing,
+            offers=offers,
         )
         callout = _callout(settings, store)
         tls = server_tls(context.access.refuse_certificate)

@@ -12,6 +12,7 @@ from weft.errors import Denied, InvalidRequest, MeshError, Unauthenticated
 from weft.identity.bundle import TrustBundles
 from weft.identity.svid import Svid, parse_svid, verify_svid
 from weft.model.names import check_name, check_type
+from weft.model.offer import OFFERS_BUCKET
 from weft.model.spiffe import Role, SpiffeId
 from weft.model.subjects import identity_subject, inbox_prefix
 from weft.registry.registry import BUCKET
@@ -39,7 +40,13 @@ def grant(identity: SpiffeId, *, expires_at: float, messages: MessageGrant = NO_
     return Grant(
         str(identity),
         # Into its own inbox too: by a message to itself it learns that what it said before has been heard.
-        publish=(inbox, *_registration(identity), *_audit(identity), *messages.publish),
+        publish=(
+            inbox,
+            *_registration(identity),
+            *_offer(identity),
+            *_audit(identity),
+            *messages.publish,
+        ),
         subscribe=(inbox, *messages.subscribe),
         expires_at=expires_at,
     )
@@ -153,6 +160,15 @@ def _registration(identity: SpiffeId) -> Collection[str]:
         f"{MEMBER_API}.STREAM.INFO.{stream}",
         f"{MEMBER_API}.STREAM.MSG.GET.{stream}",
     )
+
+
+def _offer(identity: SpiffeId) -> Collection[str]:
+    """To keep what it offers: its key, read by name. What others offer it is told as far as policies say."""
+    if identity.role is not Role.AGENT:
+        return ()
+    _, agent_type, instance = identity.segments
+    key = subject(OFFERS_BUCKET, f"{agent_type}.{instance}")
+    return (key, f"{MEMBER_API}.DIRECT.GET.{stream_name(OFFERS_BUCKET)}.{key}")
 
 
 def _audit(identity: SpiffeId) -> Collection[str]:

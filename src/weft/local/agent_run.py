@@ -78,6 +78,7 @@ def _arguments(agent_type: str, spec: AgentSpec) -> Iterator[str]:
     yield f"--version={spec.version}"
     yield f"--weight={spec.weight}"
     yield f"--protocol={spec.protocol.value}"
+    yield f"--mcp-path={spec.mcp_path}"
     yield f"--region={spec.locality.region}"
     yield f"--zone={spec.locality.zone}"
     if spec.port is not None:
@@ -97,7 +98,8 @@ def _work_arguments(spec: AgentSpec) -> Iterator[str]:
 
 
 def _health_arguments(health: HealthCheck) -> Iterator[str]:
-    yield f"--health-path={health.path}"
+    if health.path is not None:
+        yield f"--health-path={health.path}"
     yield f"--health-interval={health.interval}"
     yield f"--health-timeout={health.timeout}"
     yield f"--healthy-threshold={health.healthy_threshold}"

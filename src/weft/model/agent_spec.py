@@ -37,8 +37,9 @@ Threshold = Annotated[int, Field(ge=1, le=100)]
 class HealthCheck(Spec):
     """How an instance's health is checked by its sidecar."""
 
-    path: Annotated[str, StringConstraints(max_length=1024, pattern=r"^(/[^\s?#]*)?$")] = "/health"
-    """A GET of it must be answered with 2xx; empty: connecting is enough."""
+    path: Annotated[str, StringConstraints(max_length=1024, pattern=r"^(/[^\s?#]*)?$")] | None = None
+    """A GET of it must be answered with 2xx; empty: connecting is enough. By default what suits the protocol:
+    the agent's card for a2a, connecting for mcp and mcp-stdio, else `/health`."""
     interval: Interval = 10.0
     timeout: Annotated[Duration, AfterValidator(between("10ms", "5m"))] = 2.0
     healthy_threshold: Threshold = 1
@@ -97,6 +98,8 @@ class AgentSpec(Spec):
     labels: Labels = {}
     """Given to every instance."""
     protocol: node.AgentProtocol = node.AgentProtocol.HTTP1
+    mcp_path: Annotated[str, StringConstraints(max_length=1024, pattern=r"^/[!-~]*$")] = "/mcp"
+    """Where an agent that speaks mcp takes requests."""
     port: Annotated[int, Field(ge=1, le=65535)] | None = None
     """Where the agent listens; if omitted, a free one is chosen and given to it as PORT."""
     health: HealthCheck = HealthCheck()

@@ -108,8 +108,12 @@ def _add_agent(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--region", default="")
     parser.add_argument("--zone", default="")
     parser.add_argument(
-        "--protocol", choices=[each.value for each in AgentProtocol], default=AgentProtocol.HTTP1.value
+        "--protocol",
+        choices=[each.value for each in AgentProtocol],
+        default=AgentProtocol.HTTP1.value,
+        help="what the agent speaks; a2a and mcp (mcp-stdio: on its standard input and output) are HTTP/1.1",
     )
+    _add(parser, "mcp_path", help="where an agent that speaks mcp takes requests (default: /mcp)")
 
 
 def _add_work(parser: argparse.ArgumentParser) -> None:
@@ -167,7 +171,11 @@ def _add_addresses(parser: argparse.ArgumentParser, environ: Mapping[str, str]) 
 
 
 def _add_health(parser: argparse.ArgumentParser) -> None:
-    _add(parser, "health_path", help="empty: a connection is enough")
+    _add(
+        parser,
+        "health_path",
+        help="empty: a connection is enough (default: /health; a2a: the agent's card; mcp: a connection)",
+    )
     _add(parser, "health_interval", type=float)
     _add(parser, "health_timeout", type=float)
     _add(parser, "health_healthy_threshold", "--healthy-threshold", type=int)

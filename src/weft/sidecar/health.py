@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from weft.aio.reminder import Reminder
 from weft.model.agent import Status
+from weft.model.agent_card import CARD_PATH
 from weft.model.node import Address, AgentProtocol
 from weft.sidecar.http import BadAnswer, exchange, why
 from weft.sidecar.settings import HealthSettings
@@ -18,6 +19,9 @@ logger = logging.getLogger(__name__)
 
 MAX_BODY_BYTES = 64 * 1024
 """A health check whose answer is longer has failed."""
+
+MAX_CARD_ANSWER_BYTES = 16 * MAX_BODY_BYTES
+"""Likewise where it is the agent's card: a card too large to be taken is no reason to send it no calls."""
 
 _JITTER = 0.1
 _FIRST_STARTING_PAUSE = 0.05
@@ -70,17 +74,29 @@ async def check_agent(agent: Address, protocol: AgentProtocol, settings: HealthS
 
     A connection it is where no path is set, and for an agent that speaks HTTP/2 only.
     """
-    by_connection = not settings.path or protocol is AgentProtocol.H2C
-    what = f"a connection to {agent}" if by_connection else f"GET http://{agent}{settings.path}"
+    path = health_path(protocol) if settings.path is None else settings.path
+    by_connection = not path or protocol is AgentProtocol.H2C
+    what = f"a connection to {agent}" if by_connection else f"GET http://{agent}{path}"
     try:
         async with asyncio.timeout(settings.timeout):
-            return await (_connect(agent) if by_connection else _get(agent, settings.path, what))
+            return await (_connect(agent) if by_connection else _get(agent, path, what))
     except TimeoutError:
         return Check(False, f"{what}: no full answer within {settings.timeout:g} s")
     except BadAnswer as error:
         return Check(False, f"{what}: {error}")
     except OSError as error:
         return Check(False, f"{what}: {why(error)}")
+
+
+def health_path(protocol: AgentProtocol) -> str:
+    """Where the health of an agent is asked for that says nothing of it; empty: a connection is enough."""
+    match protocol:
+        case AgentProtocol.A2A:
+            return CARD_PATH
+        case AgentProtocol.MCP | AgentProtocol.MCP_STDIO | AgentProtocol.H2C:
+            return ""
+        case AgentProtocol.HTTP1:
+            return "/health"
 
 
 async def _connect(agent: Address) -> Check:
@@ -92,7 +108,8 @@ async def _connect(agent: Address) -> Check:
 
 async def _get(agent: Address, path: str, what: str) -> Check:
     reader, writer = await asyncio.open_connection(agent.host, agent.port)
-    answer = await exchange(reader, writer, path, host=str(agent), max_body=MAX_BODY_BYTES)
+    limit = MAX_CARD_ANSWER_BYTES if path == CARD_PATH else MAX_BODY_BYTES
+    answer = await exchange(reader, writer, path, host=str(agent), max_body=limit)
     return Check(True) if answer.ok else Check(False, f"{what}: answered {answer.status}")
 
 

@@ -54,6 +54,12 @@ class Registration:
             self._news.set()
         self._instance = replace(self._instance, status=status, reason=reason)
 
+    def offer(self, capabilities: frozenset[str]) -> None:
+        """Have it published at once that the agent has other capabilities, if it has."""
+        if capabilities != self._instance.capabilities:
+            self._news.set()
+        self._instance = replace(self._instance, capabilities=capabilities)
+
     async def run(self) -> None:
         """Renew until cancelled or released. Raises Conflict if a namesake has taken the name."""
         while self._lease is not None:

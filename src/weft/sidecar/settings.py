@@ -35,8 +35,9 @@ _LOG_LEVELS = ("debug", "info", "warning", "error")
 class HealthSettings:
     """How an agent's health is checked."""
 
-    path: str = "/health"
-    """Where a GET must be answered with 2xx; empty: it is enough that the port accepts a connection."""
+    path: str | None = None
+    """Where a GET must be answered with 2xx; empty: it is enough that the port accepts a connection. None: as
+    it suits what the agent speaks: its card for a2a, a connection for mcp and mcp-stdio, else `/health`."""
     interval: float = 10.0
     """Seconds between checks, give or take a tenth; while the agent starts they follow more quickly."""
     timeout: float = 2.0
@@ -48,10 +49,8 @@ class HealthSettings:
 
     def __post_init__(self) -> None:
         """Raise InvalidRequest where a value makes no sense."""
-        if self.path and not (self.path.startswith("/") and self.path.isascii() and self.path.isprintable()):
-            raise InvalidRequest(f"health path {self.path!r} must begin with / and be printable ASCII")
-        if " " in self.path:
-            raise InvalidRequest(f"health path {self.path!r} must not contain a space")
+        if self.path:
+            _check_path("health path", self.path)
         _check_range("health interval", self.interval, 0.05, _MAX_SECONDS, "seconds")
         _check_range("health timeout", self.timeout, 0.01, 300.0, "seconds")
         _check_range("healthy threshold", self.healthy_threshold, 1, 100, "checks")
@@ -108,6 +107,8 @@ class SidecarSettings:
     locality: Locality = Locality()
     protocol: AgentProtocol = AgentProtocol.HTTP1
     """What the agent speaks."""
+    mcp_path: str = "/mcp"
+    """Where an agent that speaks mcp takes requests."""
     command: tuple[str, ...] = ()
     """The program beside it, and its arguments; empty: that is started by somebody else."""
 
@@ -193,6 +194,7 @@ class SidecarSettings:
                 f"or give the command that starts it"
             )
 
+        _check_path("mcp path", self.mcp_path)
         if self.type is None and (self.consumes or self.subscribes):
             raise InvalidRequest("tasks and events are handed to agents only: give the agent's type")
         _check_range("queues and topics", len(self.consumes) + len(self.subscribes), 0, _MAX_DUTIES, "")
@@ -245,6 +247,13 @@ def draw_id(agent_type: str | None) -> str:
     # A type may be as long as a name may be: make room for the suffix.
     prefix = (agent_type or _CALLER_ID_PREFIX)[: MAX_NAME_LENGTH - _ID_SUFFIX_LENGTH - 1]
     return f"{prefix}-{suffix}"
+
+
+def _check_path(what: str, path: str) -> None:
+    if not (path.startswith("/") and path.isascii() and path.isprintable()):
+        raise InvalidRequest(f"{what} {path!r} must begin with / and be printable ASCII")
+    if " " in path:
+        raise InvalidRequest(f"{what} {path!r} must not contain a space")
 
 
 def _ip_address(host: str, what: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address:

@@ -12,6 +12,7 @@ from __future__ import annotations
 from typing import Any
 
 from weft.model.message_subjects import TASK_EVENTS_BUCKET, TASKS_BUCKET
+from weft.model.offer import OFFERS_BUCKET
 
 CONTROL_ACCOUNT = "WEFT"
 MEMBER_ACCOUNT = "MEMBERS"
@@ -41,6 +42,7 @@ _FOR_MEMBERS = (
     f"{API}.DIRECT.GET.*.>",
     "$JS.ACK.>",
     "$KV.instances.>",
+    f"$KV.{OFFERS_BUCKET}.>",
     f"$KV.{TASKS_BUCKET}.>",
     f"$KV.{TASK_EVENTS_BUCKET}.>",
     f"{AUDIT}.>",

@@ -15,6 +15,7 @@ from weft.controlplane.llm.standing import Standing
 from weft.controlplane.membership import Membership
 from weft.controlplane.message_custody import MessageCustody
 from weft.controlplane.messaging import Messaging
+from weft.controlplane.offers import OfferView
 from weft.controlplane.sidecars import Sidecars
 from weft.errors import MeshError, Unavailable
 from weft.registry.view import View
@@ -40,6 +41,8 @@ class ApiContext:
     """Topics, queues and tasks. None: there are none here."""
     standing: Standing | None = None
     """How calls to models stand, and what they used. None: nothing is known of it here."""
+    offers: OfferView | None = None
+    """What running agents offer. None: nothing is known of it here."""
 
 
 @dataclass(frozen=True, slots=True)

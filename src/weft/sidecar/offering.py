@@ -1,0 +1,206 @@
+"""What the agent offers, read from it again and again, and kept in the store."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import math
+import random
+from collections.abc import Awaitable, Callable, Iterable
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any, Final, Generic, TypeVar
+
+from weft.errors import MeshError, Unavailable
+from weft.model.agent_card import card_notes, mcp_path, skill_capabilities
+from weft.model.node import MAX_CAPABILITIES, AgentProtocol
+from weft.model.offer import McpOffer, Offer
+from weft.registry.offers import Offers
+
+logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+READ_INTERVAL: Final = 30.0
+"""Seconds between two readings, give or take a tenth."""
+
+WRITE_INTERVAL: Final = 300.0
+"""Seconds after which an offer is written again though nothing has changed, so that it does not lapse."""
+
+PATIENCE: Final = 3
+"""Failed readings in a row after which what was read last counts no more."""
+
+_JITTER: Final = 0.1
+_RETRY_PAUSE: Final = 1.0
+
+ReadCard = Callable[[], Awaitable[dict[str, Any] | None]]
+"""The agent's card; None: it has none. Raises MeshError with the note to keep."""
+
+ReadMcp = Callable[[str], Awaitable[McpOffer]]
+"""What the MCP server at a path lists. Raises MeshError with the note to keep."""
+
+
+@dataclass(slots=True)
+class _Kept(Generic[T]):
+    """What was read last, for as long as readings may fail."""
+
+    value: T | None = None
+    failures: int = 0
+    note: str = ""
+
+    def take(self, value: T | None) -> None:
+        self.value, self.failures, self.note = value, 0, ""
+
+    def fail(self, note: str) -> None:
+        self.failures += 1
+        self.note = note
+        if self.failures >= PATIENCE:
+            self.value = None
+
+
+class AgentReader:
+    """Reads what one agent offers."""
+
+    def __init__(
+        self, protocol: AgentProtocol, *, mcp_path: str, read_card: ReadCard, read_mcp: ReadMcp
+    ) -> None:
+        """`mcp_path`: where an agent that speaks mcp takes requests."""
+        self._protocol = protocol
+        self._mcp_path = mcp_path
+        self._read_card = read_card
+        self._read_mcp = read_mcp
+        self._card: _Kept[dict[str, Any]] = _Kept()
+        self._mcp: _Kept[McpOffer] = _Kept()
+
+    async def read(self) -> Offer:
+        """What the agent offers now. What cannot be read is told of in a note; it never raises MeshError."""
+        match self._protocol:
+            case AgentProtocol.A2A | AgentProtocol.HTTP1:
+                await self._take_card()
+                card = self._card.value
+                await self._take_mcp(None if card is None else mcp_path(card))
+            case AgentProtocol.MCP | AgentProtocol.MCP_STDIO:
+                await self._take_mcp(self._mcp_path)
+            case AgentProtocol.H2C:
+                pass  # gRPC servers have neither
+        return Offer(self._card.value, self._mcp.value, tuple(self._notes()))
+
+    async def _take_card(self) -> None:
+        try:
+            card = await self._read_card()
+        except MeshError as error:
+            # An agent over HTTP need not know of A2A: whatever it answers there is not its fault.
+            self._card.fail(error.detail if self._protocol is AgentProtocol.A2A or self._card.value else "")
+            return
+        self._card.take(card)
+        if card is None and self._protocol is AgentProtocol.A2A:
+            self._card.note = "it has no card"
+
+    async def _take_mcp(self, path: str | None) -> None:
+        if path is None:
+            self._mcp.take(None)
+            return
+        try:
+            self._mcp.take(await self._read_mcp(path))
+        except MeshError as error:
+            self._mcp.fail(error.detail)
+
+    def _notes(self) -> Iterable[str]:
+        yield from (each.note for each in (self._card, self._mcp) if each.note)
+        if self._card.value is not None:
+            yield from card_notes(self._card.value)
+            if self._protocol is AgentProtocol.A2A:
+                yield from skill_capabilities(self._card.value)[1]
+
+
+class Offering:
+    """Keeps one instance's offer in the store. `run` it once the agent is well."""
+
+    def __init__(
+        self,
+        offers: Offers,
+        key: str,
+        read: Callable[[], Awaitable[Offer]],
+        *,
+        changed: Callable[[Offer], None],
+        read_interval: float = READ_INTERVAL,
+        write_interval: float = WRITE_INTERVAL,
+    ) -> None:
+        """`key` is the instance's; `changed` is told of every offer that differs from the last one."""
+        self._offers = offers
+        self._key = key
+        self._read = read
+        self._changed = changed
+        self._read_interval = read_interval
+        self._write_interval = write_interval
+        self._again = asyncio.Event()
+        self._writing = asyncio.Lock()
+        self._withdrawn = False
+        self._offer: Offer | None = None
+        self._written: tuple[Offer, float] | None = None
+
+    def read_again(self) -> None:
+        """Have the offer read at once: the agent said that it has changed."""
+        self._again.set()
+
+    async def run(self) -> None:
+        """Read and write until cancelled."""
+        while True:
+            self._again.clear()
+            self._take(await self._read())
+            pause = self._read_interval
+            try:
+                await self._write()
+            except MeshError as error:
+                logger.warning("what %s offers cannot be kept: %s", self._key, error.detail)
+                pause = min(pause, _RETRY_PAUSE) if isinstance(error, Unavailable) else pause
+            await self._wait(pause)
+
+    async def withdraw(self) -> None:
+        """Remove the offer, for good. Raises Unavailable: then it lapses by itself."""
+        async with self._writing:
+            self._withdrawn = True
+            if self._written is not None:
+                await self._offers.withdraw(self._key)
+
+    def _take(self, offer: Offer) -> None:
+        if offer == self._offer:
+            return
+        for note in offer.notes:
+            if self._offer is None or note not in self._offer.notes:
+                logger.warning("what %s offers: %s", self._key, note)
+        self._offer = offer
+        self._changed(offer)
+
+    async def _write(self) -> None:
+        async with self._writing:
+            now, offer = asyncio.get_running_loop().time(), self._offer
+            if self._withdrawn or offer is None or self._is_written(offer, now):
+                return
+            # Before the attempt: what an answer that got lost has written must be removed too.
+            self._written = (offer, -math.inf)
+            await self._offers.publish(self._key, offer)
+            self._written = (offer, now)
+
+    def _is_written(self, offer: Offer, now: float) -> bool:
+        return (
+            self._written is not None
+            and self._written[0] == offer
+            and now - self._written[1] < self._write_interval
+        )
+
+    async def _wait(self, pause: float) -> None:
+        # Jitter keeps agents that were started together from being asked together for ever.
+        pause *= random.uniform(1 - _JITTER, 1 + _JITTER)  # noqa: S311
+        with suppress(TimeoutError):
+            async with asyncio.timeout(pause):
+                await self._again.wait()
+
+
+def offered_capabilities(offer: Offer, protocol: AgentProtocol, declared: frozenset[str]) -> frozenset[str]:
+    """The capabilities of an instance: those that were declared, and the skills of an A2A agent."""
+    if offer.card is None or protocol is not AgentProtocol.A2A:
+        return declared
+    room = max(0, MAX_CAPABILITIES - len(declared))
+    skills = [each for each in skill_capabilities(offer.card)[0] if each not in declared]
+    return declared | frozenset(skills[:room])
