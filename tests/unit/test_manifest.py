@@ -482,7 +482,7 @@ def test_secrets_of_the_environment_do_not_appear_in_problems() -> None:
 def test_what_is_left_out_has_its_default() -> None:
     found = spec(agent("{}"))
     assert isinstance(found, AgentSpec)
-    assert (found.health.path, found.health.interval, found.health.timeout) == ("/health", 10.0, 2.0)
+    assert (found.health.path, found.health.interval, found.health.timeout) == (None, 10.0, 2.0)
     assert (found.drain_timeout, found.weight, found.port, found.run) == (30.0, 1, None, None)
     traffic = spec(policy("{}"))
     assert isinstance(traffic, TrafficPolicySpec)
