@@ -1,0 +1,1 @@
+"""The virtual MCP server `tools.mesh`: what it lists, to whom."""
