@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import (
+    a2a_calls,
     convergence,
     event_rate,
     fairness_case,
@@ -31,6 +32,7 @@ from benchmarks import (
     signing,
     task_rate,
     throughput,
+    tool_calls,
 )
 from benchmarks.report import Result, show
 from rich.console import Console
@@ -46,6 +48,8 @@ BENCHMARKS: dict[str, Callable[..., Awaitable[Result]]] = {
     "memory": memory.measure,
     "convergence": convergence.measure,
     "sdk": sdk_calls.measure,
+    "a2a": a2a_calls.measure,
+    "tools": tool_calls.measure,
     "push": push.measure,
     "signing": signing.measure,
     "policies": policy_cost.measure,

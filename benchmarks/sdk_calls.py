@@ -2,13 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
-import time
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
-from statistics import median
-
 import aiohttp
+from benchmarks.closed_loop import Request, compare
 from benchmarks.processes import module_command
 from benchmarks.progress import step
 from benchmarks.report import Figure, Result
@@ -21,18 +16,6 @@ CONCURRENCY = (1, 32)
 
 _TYPE = "echo"
 _TEXT = "Weft is an agent mesh. " * 8
-
-Request = Callable[[], Awaitable[object]]
-
-
-@dataclass(frozen=True, slots=True)
-class Sample:
-    """One round of calls."""
-
-    rate: float
-    """Calls a second."""
-    p50: float
-    """Milliseconds."""
 
 
 async def measure(*, quick: bool = False) -> Result:
@@ -80,33 +63,11 @@ def _by_aiohttp(client: aiohttp.ClientSession, address: str) -> Request:
 async def _compare(
     requests: dict[str, Request], concurrency: int, rounds: int, seconds: float
 ) -> list[Figure]:
-    samples: dict[str, list[Sample]] = {name: [] for name in requests}
-    for _ in range(rounds):
-        for name, request in requests.items():
-            samples[name].append(await _sample(request, concurrency, seconds))
-
-    rates, delays = (
-        {name: median(getattr(each, what) for each in taken) for name, taken in samples.items()}
-        for what in ("rate", "p50")
-    )
+    found = await compare(requests, concurrency, rounds, seconds)
     load = f"{concurrency} in flight"
+    mesh, direct = found["mesh"], found["direct"]
     return [
-        Figure(f"rate, {load}", rates["mesh"], "calls/s", rates["direct"], "direct"),
-        Figure(f"p50, {load}", delays["mesh"], "ms", delays["direct"], "direct"),
-        Figure(f"p50, {load}, SDK alone", delays["mesh"], "ms", delays["aiohttp"], "aiohttp in mesh"),
+        Figure(f"rate, {load}", mesh.rate, "calls/s", direct.rate, "direct"),
+        Figure(f"p50, {load}", mesh.p50, "ms", direct.p50, "direct"),
+        Figure(f"p50, {load}, SDK alone", mesh.p50, "ms", found["aiohttp"].p50, "aiohttp in mesh"),
     ]
-
-
-async def _sample(request: Request, concurrency: int, seconds: float) -> Sample:
-    taken: list[float] = []
-    began = time.perf_counter()
-    async with asyncio.TaskGroup() as callers:
-        for _ in range(concurrency):
-            callers.create_task(_call_until(began + seconds, request, taken))
-    return Sample(len(taken) / (time.perf_counter() - began), median(taken) * 1000)
-
-
-async def _call_until(end: float, request: Request, taken: list[float]) -> None:
-    while (began := time.perf_counter()) < end:
-        await request()
-        taken.append(time.perf_counter() - began)
