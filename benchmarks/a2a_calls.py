@@ -46,7 +46,7 @@ async def measure(*, quick: bool = False) -> Result:
             ]
     notes = (
         f"medians of {rounds} interleaved rounds of {seconds:g} s; SendMessage by JSON-RPC, "
-        "with a2a-sdk's client, which waits for the task's end; the agent keeps each task durably, directly called too",
+        "with a2a-sdk's client, which waits for the task's end; the agent keeps each task durably, both ways",
     )
     return Result("Calls by A2A", tuple(figures), notes)
 
