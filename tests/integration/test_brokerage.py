@@ -13,11 +13,13 @@ from tests.servers import nats_server
 from weft.aio.poll import until
 from weft.aio.tasks import TaskOwner
 from weft.controlplane.brokerage import Brokerage
+from weft.controlplane.inboxes import Inboxes
 from weft.errors import MeshError, NotFound
 from weft.messaging.broker import TopicSettings, TopicStats
 from weft.messaging.brokers.nats import NatsBroker
 from weft.messaging.message import Message
 from weft.model.decision import Decision
+from weft.model.inbox import inbox_queue
 from weft.model.manifest import parse_documents
 from weft.model.spiffe import parse_spiffe_id
 from weft.model.task import TaskState
@@ -35,12 +37,18 @@ class Scene:
     """A brokerage at work."""
 
     def __init__(
-        self, store: NatsStore, resources: Resources, brokerage: Brokerage, broker: NatsBroker
+        self,
+        store: NatsStore,
+        resources: Resources,
+        brokerage: Brokerage,
+        broker: NatsBroker,
+        inboxes: Inboxes,
     ) -> None:
         self.store = store
         self.resources = resources
         self.brokerage = brokerage
         self.broker = broker
+        self.inboxes = inboxes
 
     async def apply(self, *documents: tuple[str, str, str]) -> None:
         """Declare these: kind, name, spec."""
@@ -83,15 +91,16 @@ async def scene(directory: Path) -> AsyncIterator[Scene]:
         broker = NatsBroker(store.connection)
         # Made before there is any control plane, and otherwise than it will be declared.
         await broker.declare_topic(TopicSettings("a-other", partitions=2, max_bytes=1024 * 1024))
-        async with ResourceView.follow(resources) as declared:
+        async with ResourceView.follow(resources) as declared, Inboxes.follow(store) as inboxes:
             brokerage = await Brokerage.open(
                 store,
                 declared,
                 lambda _secret, _key: None,
                 lambda _member, _request: Decision(allowed=True, policy="", reason=""),
+                inboxes,
             )
             tasks.start(brokerage.run(), name="brokerage", endless=True)
-            yield Scene(store, resources, brokerage, broker)
+            yield Scene(store, resources, brokerage, broker, inboxes)
             await tasks.close()
         await store.close()
 
@@ -165,3 +174,35 @@ async def test_what_is_left_of_a_queue_that_is_deleted_are_cancelled_tasks(tmp_p
             task = (await client.submit("work", 1)).task
             await mesh.resources.delete("Queue", "work")
             assert (await client.wait(task.id, LIMIT)).state is TaskState.CANCELLED
+
+
+async def test_an_inbox_that_is_asked_for_is_a_queue_of_the_broker(tmp_path: Path) -> None:
+    async with scene(tmp_path) as mesh:
+        queue = inbox_queue("editor")
+        with pytest.raises(NotFound):
+            await mesh.brokerage.queue(queue)
+        await mesh.inboxes.have("editor")
+        await mesh.inboxes.have("editor")
+
+        async def taken() -> bool:
+            try:
+                await mesh.broker.enqueue(queue, Message("m", b"1"))
+            except MeshError:
+                return False
+            return True
+
+        async with asyncio.timeout(LIMIT):
+            await until(taken)
+        assert (await mesh.brokerage.queue(queue)).max_deliveries == 3
+
+
+async def test_a_queue_declared_by_the_name_of_an_inbox_goes_before_it(tmp_path: Path) -> None:
+    async with scene(tmp_path) as mesh:
+        await mesh.inboxes.have("editor")
+        await mesh.apply(("Queue", inbox_queue("editor"), "{maxDeliveries: 7}"))
+        async with asyncio.timeout(LIMIT):
+            await until(lambda: _deliveries(mesh, 7))
+
+
+async def _deliveries(mesh: Scene, number: int) -> bool:
+    return mesh.brokerage.queues[inbox_queue("editor")].max_deliveries == number

@@ -19,6 +19,7 @@ from weft.controlplane.api.app import create_api
 from weft.controlplane.api.context import ApiContext
 from weft.controlplane.api.tls import ServerTls, server_config, server_tls
 from weft.controlplane.changes import LONGEST_REST, Followed, any_of
+from weft.controlplane.inboxes import Inboxes
 from weft.controlplane.llm.scheduling import LlmScheduling, Replica
 from weft.controlplane.message_custody import MessageCustody
 from weft.controlplane.message_keys import MessageKeys
@@ -71,6 +72,7 @@ async def run_control_plane(settings: ControlPlaneSettings) -> None:
         offers = await stack.enter_async_context(OfferView.follow(await Offers.open(store), instances))
         decide = deciding(declared, security)
         custody = MessageCustody(await MessageKeys.open(store, sealer), lambda: declared.resources, decide)
+        inboxes = await stack.enter_async_context(Inboxes.follow(store))
         messaging = await open_messaging(
             store,
             declared,
@@ -78,6 +80,7 @@ async def run_control_plane(settings: ControlPlaneSettings) -> None:
             sealer=sealer,
             secret_value=secrets.value,
             decide=decide,
+            inboxes=inboxes,
             metrics=metrics,
         )
         await instances.ready()
@@ -131,9 +134,9 @@ async def run_control_plane(settings: ControlPlaneSettings) -> None:
             "revoke": revoke(security, ads, callout),
         }
         if callout is not None:
-            admission = admission_to_nats(security, declared)
+            admission = admission_to_nats(security, declared, inboxes)
             work["answer NATS"] = callout.serve(admission.decide)
-            work["grant topics and queues"] = regrant(security, declared, admission, callout)
+            work["grant topics and queues"] = regrant(security, declared, inboxes, admission, callout)
         _present(settings, security, tls)
         logger.info(
             "API at https://%s:%d, xDS at %s:%d", settings.host, settings.api_port, settings.host, ads.port

@@ -16,12 +16,15 @@ from typing import TypeVar
 from weft.aio.backoff import backoff
 from weft.aio.cancellation import cancellation_kept
 from weft.aio.tasks import TaskOwner
+from weft.controlplane.changes import any_of
+from weft.controlplane.inboxes import Inboxes
 from weft.errors import Denied, InvalidRequest, MeshError, NotFound, Unavailable
 from weft.messaging.broker import NEW, BrokerAdmin, GroupSettings, QueueSettings, Start, TopicSettings
 from weft.messaging.control import Subscription
 from weft.messaging.opening import BrokerAccess, open_broker
 from weft.model.access import Action
 from weft.model.decision import AccessRequest, AccessTarget, Decision, TargetKind
+from weft.model.inbox import inbox_queue
 from weft.model.message_broker import BrokerSpec, BrokerType
 from weft.model.message_subjects import WEBHOOK_QUEUE, instance_group, type_group
 from weft.model.queue import QueueSpec
@@ -72,6 +75,14 @@ BUILT_IN_QUEUES: Mapping[str, QueueSpec] = MappingProxyType(
 )
 """Queues that are always there."""
 
+INBOX = QueueSpec(
+    description="What agents of one type are sent by A2A.",
+    visibility_timeout=15.0,
+    max_deliveries=3,
+    result_ttl=7 * 86400.0,
+)
+"""The queue of an inbox. A task whose handler fails is done: deliveries count instances that die at it."""
+
 BUILT_IN_TOPICS: Mapping[str, TopicSpec] = MappingProxyType({DEAD_LETTERS: TopicSpec(dead_letter=None)})
 """Topics that are always there."""
 
@@ -86,12 +97,14 @@ class Brokerage:
         declared: ResourceView,
         secret_value: SecretValue,
         decide: Decide,
+        inboxes: Inboxes,
     ) -> None:
         self._store = store
         self._subscriptions = subscriptions
         self._declared = declared
         self._secret_value = secret_value
         self._decide = decide
+        self._inboxes = inboxes
         self._broker: BrokerAdmin | None = None
         self._access: BrokerAccess | None = None
         self._reason = "it has not been reached yet"
@@ -104,11 +117,16 @@ class Brokerage:
 
     @classmethod
     async def open(
-        cls, store: NatsStore, declared: ResourceView, secret_value: SecretValue, decide: Decide
+        cls,
+        store: NatsStore,
+        declared: ResourceView,
+        secret_value: SecretValue,
+        decide: Decide,
+        inboxes: Inboxes,
     ) -> Brokerage:
         """The brokerage over `store`, which stays the caller's to close. Raises Unavailable."""
         subscriptions = await store.bucket(SUBSCRIPTIONS_BUCKET, GroupSettingsCodec())
-        return cls(store, subscriptions, declared, secret_value, decide)
+        return cls(store, subscriptions, declared, secret_value, decide, inboxes)
 
     @property
     def broker(self) -> BrokerAdmin:
@@ -124,8 +142,9 @@ class Brokerage:
 
     @property
     def queues(self) -> Mapping[str, QueueSpec]:
-        """All queues by name, those that are always there included."""
-        return {**BUILT_IN_QUEUES, **_specs(self._declared.resources, QueueSpec)}
+        """All queues by name, with those that are always there and inboxes; a declared one goes before."""
+        inboxes = {inbox_queue(each): INBOX for each in self._inboxes.types}
+        return {**BUILT_IN_QUEUES, **inboxes, **_specs(self._declared.resources, QueueSpec)}
 
     @property
     def topics(self) -> Mapping[str, TopicSpec]:
@@ -182,27 +201,34 @@ class Brokerage:
         """Follow what is declared, for ever."""
         try:
             while True:
-                generation = self._declared.generation
+                seen = self._generations
                 await self._follow()
                 with suppress(TimeoutError):
                     async with asyncio.timeout(LOOK_INTERVAL):
-                        await self._declared.changed_since(generation)
+                        await self._changed_since(seen)
         finally:
             await self._background.close()
             await self._close()
 
     async def _follow(self) -> None:
         """Bring the broker in line; tries on until it is, or something else is declared."""
-        generation = self._declared.generation
+        seen = self._generations
         for pause in backoff(longest=_LONGEST_PAUSE):
             if await self._is_in_line():
                 return
             try:
                 async with asyncio.timeout(pause):
-                    await self._declared.changed_since(generation)
+                    await self._changed_since(seen)
                     return
             except TimeoutError:
                 continue
+
+    @property
+    def _generations(self) -> tuple[int, int]:
+        return self._declared.generation, self._inboxes.generation
+
+    async def _changed_since(self, seen: tuple[int, int]) -> None:
+        await any_of(self._declared.changed_since(seen[0]), self._inboxes.changed_since(seen[1]))
 
     async def _is_in_line(self) -> bool:
         """Bring the broker in line, and tell whether it is."""

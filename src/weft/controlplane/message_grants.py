@@ -4,6 +4,8 @@
   reads these and their events one by one; sends and hears the tasks' signals.
 - Who may *consume* it may all that, takes from its lanes and acknowledges; puts into its dead letters; writes
   events.
+- Agents of a type with an *inbox* may submit to it and consume it, whatever policies say of queues, and keep
+  what belongs to its tasks; nobody else is granted it.
 - Either puts into the queue of webhooks, from which gateways take.
 - Who may *publish* to a topic puts messages into it, under any subtopic.
 - Who may *subscribe* to it takes for the group of its type, and for that of its instance, and acknowledges;
@@ -23,6 +25,7 @@ from dataclasses import dataclass
 
 from weft.model.access import Action
 from weft.model.decision import AccessPolicies, AccessRequest, AccessTarget, TargetKind, decide
+from weft.model.inbox import A2A_TASKS_BUCKET, inbox_queue
 from weft.model.message_subjects import (
     CANCELLATION_SIGNALS,
     LANES,
@@ -75,6 +78,8 @@ class Declared:
     queues: Collection[str]
     gateways: Collection[str] = ()
     """The agent types of gateways."""
+    inboxes: Collection[str] = ()
+    """The agent types that have one."""
 
 
 def message_grants(
@@ -99,8 +104,13 @@ def message_grants(
     queues = [each for each in declared.queues if each != WEBHOOK_QUEUE]
     consumed = [each for each in queues if allowed(Action.CONSUME, TargetKind.QUEUE, each)]
     used = [each for each in queues if each in consumed or allowed(Action.SUBMIT, TargetKind.QUEUE, each)]
+    inbox = _inbox(principal, declared)
+    if inbox is not None and (queue := inbox_queue(inbox)) not in consumed:
+        consumed.append(queue)
+        used = [*(each for each in used if each != queue), queue]
     is_gateway = principal.role is Role.AGENT and principal.segments[1] in declared.gateways
     publish = [
+        *_kept_of_inbox(inbox),
         *(topic_subjects(each) for each in published),
         *_groups(principal, subscribed),
         *(each for queue in used for each in _submitting(queue)),
@@ -113,6 +123,19 @@ def message_grants(
         *(each for queue in consumed for each in _cancellations(queue)),
     ]
     return MessageGrant(tuple(publish), tuple(subscribe))
+
+
+def _inbox(principal: SpiffeId, declared: Declared) -> str | None:
+    """The agent type whose inbox is the principal's own, if it has one."""
+    if principal.role is not Role.AGENT or principal.segments[1] not in declared.inboxes:
+        return None
+    return principal.segments[1]
+
+
+def _kept_of_inbox(agent_type: str | None) -> Iterator[str]:
+    if agent_type is not None:
+        yield subject(A2A_TASKS_BUCKET, f"{agent_type}.*")
+        yield _read(A2A_TASKS_BUCKET, f"{agent_type}.*")
 
 
 def _submitting(queue: str) -> Iterator[str]:

@@ -9,6 +9,7 @@ from prometheus_client import CollectorRegistry
 
 from weft.controlplane.brokerage import Brokerage, Decide, SecretValue
 from weft.controlplane.gateways import Gateways
+from weft.controlplane.inboxes import Inboxes
 from weft.controlplane.message_custody import MessageCustody
 from weft.controlplane.queue_figures import QueueFigures
 from weft.controlplane.sealing import Sealer
@@ -40,6 +41,7 @@ class Messaging:
     gateways: Gateways
     figures: QueueFigures
     decide: Decide
+    inboxes: Inboxes
 
     async def redrive(self, queue: str, ids: Collection[str] | None) -> int:
         """Have these tasks, or all that failed, tried anew; how many. Raises NotFound and Unavailable."""
@@ -63,10 +65,11 @@ async def open_messaging(
     sealer: Sealer,
     secret_value: SecretValue,
     decide: Decide,
+    inboxes: Inboxes,
     metrics: CollectorRegistry,
 ) -> Messaging:
     """Everything over `store`, which stays the caller's to close. Raises Unavailable."""
-    brokerage = await Brokerage.open(store, declared, secret_value, decide)
+    brokerage = await Brokerage.open(store, declared, secret_value, decide, inboxes)
     broker = _CurrentBroker(brokerage)
     protection = _Sealing(custody)
     tasks = await TaskClient.open(store, broker, brokerage.queue, submitter="operator", protection=protection)
@@ -78,6 +81,7 @@ async def open_messaging(
         await Gateways.open(store, sealer),
         QueueFigures(brokerage, tasks, metrics),
         decide,
+        inboxes,
     )
 
 

@@ -9,6 +9,9 @@ from weft.model.names import MAX_NAME_LENGTH
 PREFIX = "a2a-"
 """Begins the names of these queues."""
 
+A2A_TASKS_BUCKET = "a2a-tasks"
+"""What is kept of A2A tasks beside the tasks that do their turns: keys `<type>.<token>`."""
+
 _DIGEST_LENGTH = 8
 
 

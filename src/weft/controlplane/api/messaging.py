@@ -13,7 +13,8 @@ from weft.controlplane.api.body import Body
 from weft.controlplane.api.context import CurrentAccess, CurrentMessaging
 from weft.errors import Denied
 from weft.messaging.broker import Start
-from weft.model.names import MAX_NAME_LENGTH
+from weft.model.inbox import inbox_queue
+from weft.model.names import MAX_NAME_LENGTH, check_type
 from weft.model.operator import Scope
 from weft.model.spec import Spec
 from weft.model.spiffe import Role
@@ -24,6 +25,7 @@ _MEMBERS = [Depends(requires(Scope.ADMIN, peers=[Role.AGENT, Role.OPERATOR]))]
 _READERS = [Depends(requires(Scope.VIEWER, peers=[Role.AGENT, Role.OPERATOR]))]
 
 Name = Annotated[str, Path(max_length=MAX_NAME_LENGTH)]
+TypeName = Annotated[str, Path(max_length=MAX_NAME_LENGTH)]
 
 
 class BrokerOut(Body):
@@ -83,6 +85,12 @@ class SubscriptionsOut(Body):
     subscriptions: list[GroupOut]
 
 
+class InboxOut(Body):
+    """Where what an agent type is sent waits for it."""
+
+    queue: str
+
+
 @router.get("/broker", dependencies=_MEMBERS)
 async def broker(messaging: CurrentMessaging, response: Response) -> BrokerOut:
     """Where topics and queues are, and how to get in; for processes of the mesh."""
@@ -121,6 +129,20 @@ async def subscribe(
         access.recorder.denied(caller.who, "subscribe", f"topic/{body.topic}", error.detail)
         raise
     return SubscriptionsOut(subscriptions=[GroupOut(topic=each.topic, group=each.group) for each in groups])
+
+
+@router.put("/inboxes/{agent_type}", dependencies=_MEMBERS)
+async def inbox(
+    messaging: CurrentMessaging, access: CurrentAccess, caller: CurrentCaller, agent_type: TypeName
+) -> InboxOut:
+    """Have a queue for what agents of a type are sent by A2A: they ask for it themselves. It stays."""
+    check_type(agent_type)
+    if isinstance(caller, Peer) and caller.id.segments[:2] != (Role.AGENT, agent_type):
+        detail = f"{caller.id} is no agent of type {agent_type!r}: each type has its own inbox only"
+        access.recorder.denied(caller.who, "open inbox", f"agent/{agent_type}", detail)
+        raise Denied(detail)
+    await messaging.inboxes.have(agent_type)
+    return InboxOut(queue=inbox_queue(agent_type))
 
 
 def _document(spec: Spec) -> dict[str, Any]:
