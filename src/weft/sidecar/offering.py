@@ -6,11 +6,13 @@ import asyncio
 import logging
 import math
 import random
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any, Final, Generic, TypeVar
+from types import TracebackType
+from typing import Any, Final, Generic, Protocol, Self, TypeVar
 
+from weft.aio.tasks import TaskOwner
 from weft.errors import MeshError, Unavailable
 from weft.model.agent_card import card_notes, mcp_path, skill_capabilities
 from weft.model.node import MAX_CAPABILITIES, AgentProtocol
@@ -36,8 +38,40 @@ _RETRY_PAUSE: Final = 1.0
 ReadCard = Callable[[], Awaitable[dict[str, Any] | None]]
 """The agent's card; None: it has none. Raises MeshError with the note to keep."""
 
-ReadMcp = Callable[[str], Awaitable[McpOffer]]
-"""What the MCP server at a path lists. Raises MeshError with the note to keep."""
+
+class McpReading(Protocol):
+    """What came of reading what an MCP server lists."""
+
+    @property
+    def offer(self) -> McpOffer | None:
+        """As far as it could be read; None if there was nobody to be asked."""
+        ...
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What could not be read or was left out, and why."""
+        ...
+
+    @property
+    def failed(self) -> bool:
+        """Whether something could not be read that was asked for."""
+        ...
+
+
+class McpSource(Protocol):
+    """One MCP server, as it is read."""
+
+    async def read(self) -> McpReading:
+        """Read all that it lists."""
+        ...
+
+    async def follow(self, changed: Callable[[], None]) -> None:
+        """Have `changed` called when it says that it lists something else now; until cancelled."""
+        ...
+
+    async def aclose(self) -> None:
+        """Take leave of it."""
+        ...
 
 
 @dataclass(slots=True)
@@ -45,32 +79,44 @@ class _Kept(Generic[T]):
     """What was read last, for as long as readings may fail."""
 
     value: T | None = None
-    failures: int = 0
-    note: str = ""
+    notes: tuple[str, ...] = ()
+    _failures: int = 0
 
-    def take(self, value: T | None) -> None:
-        self.value, self.failures, self.note = value, 0, ""
+    def take(self, value: T | None, *notes: str) -> None:
+        self.value, self.notes, self._failures = value, notes, 0
 
-    def fail(self, note: str) -> None:
-        self.failures += 1
-        self.note = note
-        if self.failures >= PATIENCE:
-            self.value = None
+    def fail(self, instead: T | None, *notes: str) -> None:
+        """Keep what there was, for a while; then have what there is `instead`."""
+        self.notes = notes
+        self._failures += 1
+        if self.value is None or self._failures >= PATIENCE:
+            self.value = instead
 
 
 class AgentReader:
-    """Reads what one agent offers."""
+    """Reads what one agent offers. Use it as an async context manager."""
 
     def __init__(
-        self, protocol: AgentProtocol, *, mcp_path: str, read_card: ReadCard, read_mcp: ReadMcp
+        self,
+        protocol: AgentProtocol,
+        *,
+        mcp_path: str,
+        read_card: ReadCard,
+        open_mcp: Callable[[str], McpSource],
+        changed: Callable[[], None],
     ) -> None:
-        """`mcp_path`: where an agent that speaks mcp takes requests."""
+        """`mcp_path`: where an agent that speaks mcp takes requests; `open_mcp` makes what reads there.
+
+        `changed` is called when the agent says of itself that it offers something else now.
+        """
         self._protocol = protocol
         self._mcp_path = mcp_path
         self._read_card = read_card
-        self._read_mcp = read_mcp
+        self._open_mcp = open_mcp
+        self._changed = changed
         self._card: _Kept[dict[str, Any]] = _Kept()
         self._mcp: _Kept[McpOffer] = _Kept()
+        self._source: tuple[str, McpSource, TaskOwner] | None = None
 
     async def read(self) -> Offer:
         """What the agent offers now. What cannot be read is told of in a note; it never raises MeshError."""
@@ -85,28 +131,52 @@ class AgentReader:
                 pass  # gRPC servers have neither
         return Offer(self._card.value, self._mcp.value, tuple(self._notes()))
 
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self._leave()
+
     async def _take_card(self) -> None:
         try:
             card = await self._read_card()
         except MeshError as error:
             # An agent over HTTP need not know of A2A: whatever it answers there is not its fault.
-            self._card.fail(error.detail if self._protocol is AgentProtocol.A2A or self._card.value else "")
+            told = self._protocol is AgentProtocol.A2A or self._card.value is not None
+            self._card.fail(None, *((error.detail,) if told else ()))
             return
-        self._card.take(card)
-        if card is None and self._protocol is AgentProtocol.A2A:
-            self._card.note = "it has no card"
+        missing = card is None and self._protocol is AgentProtocol.A2A
+        self._card.take(card, *(("it has no card",) if missing else ()))
 
     async def _take_mcp(self, path: str | None) -> None:
         if path is None:
+            await self._leave()
             self._mcp.take(None)
             return
-        try:
-            self._mcp.take(await self._read_mcp(path))
-        except MeshError as error:
-            self._mcp.fail(error.detail)
+        reading = await (await self._source_at(path)).read()
+        if reading.failed:
+            self._mcp.fail(reading.offer, *reading.notes)
+        else:
+            self._mcp.take(reading.offer, *reading.notes)
 
-    def _notes(self) -> Iterable[str]:
-        yield from (each.note for each in (self._card, self._mcp) if each.note)
+    async def _source_at(self, path: str) -> McpSource:
+        if self._source is None or self._source[0] != path:
+            await self._leave()
+            source, following = self._open_mcp(path), TaskOwner(f"MCP at {path}")
+            following.start(source.follow(self._changed), name="follow its lists")
+            self._source = (path, source, following)
+        return self._source[1]
+
+    async def _leave(self) -> None:
+        if self._source is not None:
+            (_, source, following), self._source = self._source, None
+            await following.close()
+            await source.aclose()
+
+    def _notes(self) -> Iterator[str]:
+        yield from (*self._card.notes, *self._mcp.notes)
         if self._card.value is not None:
             yield from card_notes(self._card.value)
             if self._protocol is AgentProtocol.A2A:
@@ -122,26 +192,26 @@ class Offering:
         key: str,
         read: Callable[[], Awaitable[Offer]],
         *,
+        again: asyncio.Event,
         changed: Callable[[Offer], None],
         read_interval: float = READ_INTERVAL,
         write_interval: float = WRITE_INTERVAL,
     ) -> None:
-        """`key` is the instance's; `changed` is told of every offer that differs from the last one."""
+        """`key` is the instance's.
+
+        It is read at once when `again` is set; `changed` is told of every offer that differs from the last.
+        """
         self._offers = offers
         self._key = key
         self._read = read
         self._changed = changed
         self._read_interval = read_interval
         self._write_interval = write_interval
-        self._again = asyncio.Event()
+        self._again = again
         self._writing = asyncio.Lock()
         self._withdrawn = False
         self._offer: Offer | None = None
         self._written: tuple[Offer, float] | None = None
-
-    def read_again(self) -> None:
-        """Have the offer read at once: the agent said that it has changed."""
-        self._again.set()
 
     async def run(self) -> None:
         """Read and write until cancelled."""

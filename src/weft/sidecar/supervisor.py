@@ -15,10 +15,10 @@ from functools import partial
 from weft.aio.cancellation import end
 from weft.aio.children import Child
 from weft.aio.guard import Guard
-from weft.errors import MeshError, Unavailable
+from weft.errors import MeshError
 from weft.model.agent import Instance, Status
 from weft.model.node import Inbound, Node
-from weft.model.offer import McpOffer, Offer
+from weft.model.offer import Offer
 from weft.model.subjects import inbox_prefix
 from weft.registry.offers import Offers
 from weft.registry.registry import Registry
@@ -36,6 +36,7 @@ from weft.sidecar.envoy import Envoy, admin_socket
 from weft.sidecar.exit_codes import ExitCode, exit_code
 from weft.sidecar.health import Health, HealthMonitor, check_agent
 from weft.sidecar.identity import SERVICE_ACCOUNT, SidecarIdentity, read_evidence, read_trust
+from weft.sidecar.mcp_reading import McpReader
 from weft.sidecar.offering import AgentReader, Offering, offered_capabilities
 from weft.sidecar.plan import Plan, make_plan
 from weft.sidecar.program import check_command, start_program
@@ -282,15 +283,18 @@ class Sidecar:
         """Tell the mesh what the agent offers, once it is there to be asked."""
         await self._first_healthy.wait()
         offers = await Offers.open(await self._connect())
+        again = asyncio.Event()
         reader = AgentReader(
             inbound.protocol,
             mcp_path=self._settings.mcp_path,
             read_card=partial(read_agent_card, inbound.agent),
-            read_mcp=_read_no_mcp,
+            open_mcp=partial(McpReader, inbound.agent),
+            changed=again.set,
         )
         changed = partial(self._offer_changed, inbound)
-        self._offering = Offering(offers, self._plan.node.key, reader.read, changed=changed)
-        await self._offering.run()
+        self._offering = Offering(offers, self._plan.node.key, reader.read, again=again, changed=changed)
+        async with reader:
+            await self._offering.run()
 
     def _offer_changed(self, inbound: Inbound, offer: Offer) -> None:
         if self._registration is not None:
@@ -420,10 +424,6 @@ async def _withdraw(offering: Offering) -> None:
     except (MeshError, TimeoutError) as error:
         # Without its instance it counts for nothing, and it lapses.
         logger.info("what the agent offered could not be withdrawn: %s", error)
-
-
-async def _read_no_mcp(path: str) -> McpOffer:
-    raise Unavailable(f"what it lists by MCP at {path} is not read")
 
 
 def _denials(node: Node, identity: SidecarIdentity) -> DenialAudit:
