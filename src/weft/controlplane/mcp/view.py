@@ -1,0 +1,114 @@
+"""The catalogue as it stands now, made anew only where something in it changed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from weft.controlplane.changes import any_of
+from weft.controlplane.mcp.catalogue import catalogue, declared_tools
+from weft.controlplane.mcp.server_lists import ServerLists, server_lists
+from weft.controlplane.offers import OfferView
+from weft.model.agent import Instance, Status
+from weft.model.decision import AccessTarget, TargetKind
+from weft.model.mcp_catalogue import NO_TOOLS, McpCatalogue
+from weft.model.offer import Offer
+from weft.model.tool import ToolSpec
+from weft.resources.view import ResourceView
+
+Offerings = Sequence[tuple[Instance, Offer]]
+
+
+@dataclass(frozen=True, slots=True)
+class _Read:
+    """What was read of a server, and from what."""
+
+    offerings: Offerings
+    rules: ToolSpec
+    lists: ServerLists
+
+    def is_of(self, offerings: Offerings, rules: ToolSpec) -> bool:
+        """Whether reading these would give the same."""
+        return (
+            len(offerings) == len(self.offerings)
+            and all(map(_is_alike, offerings, self.offerings))
+            and rules == self.rules
+        )
+
+
+class CatalogueView:
+    """The catalogue of what running agents offer, with the Tool resources of now."""
+
+    def __init__(self, offers: OfferView, declared: ResourceView) -> None:
+        self._offers = offers
+        self._declared = declared
+        self._made_at = (-1, -1)
+        self._current = NO_TOOLS
+        self._targets: Mapping[str, frozenset[AccessTarget]] = {}
+        self._read: dict[str, _Read] = {}
+
+    @property
+    def current(self) -> McpCatalogue:
+        """The catalogue; the same object as long as nothing in it changes."""
+        self._make()
+        return self._current
+
+    @property
+    def targets(self) -> Mapping[str, frozenset[AccessTarget]]:
+        """What the instances of each server's type are to AccessPolicies: those that get calls, or all."""
+        self._make()
+        return self._targets
+
+    @property
+    def generation(self) -> int:
+        """Grows with every change that may be one of the catalogue."""
+        return self._offers.generation + self._declared.generation
+
+    async def changed_since(self, generation: int) -> int:
+        """Wait until `generation` is no longer the current one; return the current one."""
+        while self.generation == generation:
+            await any_of(
+                self._offers.changed_since(self._offers.generation),
+                self._declared.changed_since(self._declared.generation),
+            )
+        return self.generation
+
+    def _make(self) -> None:
+        at = (self._offers.generation, self._declared.generation)
+        if at == self._made_at:
+            return
+        by_type = self._offers.by_type
+        for gone in self._read.keys() - by_type.keys():
+            del self._read[gone]
+        made = catalogue(by_type, declared_tools(self._declared.resources.values()), read=self._lists)
+        if made != self._current:
+            self._current = made
+        self._targets = {each.type: _targets(by_type[each.type]) for each in made.servers}
+        self._made_at = at
+
+    def _lists(self, type_: str, offerings: Offerings, rules: ToolSpec) -> ServerLists:
+        known = self._read.get(type_)
+        if known is None or not known.is_of(offerings, rules):
+            known = _Read(tuple(offerings), rules, server_lists(type_, offerings, rules))
+            self._read[type_] = known
+        return known.lists
+
+
+def _is_alike(one: tuple[Instance, Offer], other: tuple[Instance, Offer]) -> bool:
+    """Whether two instances count for as much, and offer what was read once."""
+    (instance, offer), (before, offered) = one, other
+    return (
+        offer is offered
+        and instance.id == before.id
+        and instance.status == before.status
+        and instance.started_at == before.started_at
+    )
+
+
+def _targets(offerings: Offerings) -> frozenset[AccessTarget]:
+    serving = [it for it, offer in offerings if offer.mcp is not None]
+    healthy = [each for each in serving if each.status is Status.HEALTHY]
+    return frozenset(
+        AccessTarget(TargetKind.AGENT, each.type, each.version, each.capabilities)
+        for each in healthy or serving
+    )
