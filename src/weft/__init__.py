@@ -16,6 +16,7 @@ if TYPE_CHECKING:  # what __getattr__ does, in the form that type checkers read
         Denied,
         Interrupted,
         InvalidRequest,
+        LoopDetected,
         MeshError,
         NoHealthyAgent,
         NoSuchAgent,
@@ -36,6 +37,7 @@ if TYPE_CHECKING:  # what __getattr__ does, in the form that type checkers read
     from weft.sdk.context import Context, current
     from weft.sdk.directory import Change, ChangeKind
     from weft.sdk.failure import AgentError
+    from weft.sdk.limits import limits
     from weft.sdk.mesh import Mesh
     from weft.sdk.task_handle import TaskHandle
     from weft.tasks.attempt import TaskRun
@@ -53,6 +55,7 @@ __all__ = [
     "Instance",
     "Interrupted",
     "InvalidRequest",
+    "LoopDetected",
     "Mesh",
     "MeshError",
     "NoHealthyAgent",
@@ -72,6 +75,7 @@ __all__ = [
     "Unauthenticated",
     "Unavailable",
     "current",
+    "limits",
 ]
 
 _HOMES = {
@@ -90,6 +94,7 @@ _HOMES = {
     "TaskRun": "weft.tasks.attempt",
     "TaskState": "weft.model.task",
     "current": "weft.sdk.context",
+    "limits": "weft.sdk.limits",
 }
 """The modules of the names that are not errors."""
 

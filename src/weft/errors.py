@@ -16,6 +16,7 @@ MeshError
 ├── Refused                   503  the agent said no before it began: busy or draining; safe to repeat
 ├── Interrupted               502  the connection broke midway: the call may or may not have been processed
 ├── TimedOut                  504  no answer in time: the call may still be running
+├── LoopDetected              508  the call tree has passed more agents than it may
 └── AgentFailed               502  the agent answered with an error of its own
 
 Every class has a `code`, which travels in the header `x-weft-error` and in the `type` of RFC 9457 problem
@@ -189,6 +190,13 @@ class TimedOut(MeshError):
 
     code = "timed-out"
     status = 504
+
+
+class LoopDetected(MeshError):
+    """The call tree has passed as many agents as it may: they call each other in a circle, as a rule."""
+
+    code = "loop-detected"
+    status = 508
 
 
 class AgentFailed(MeshError):

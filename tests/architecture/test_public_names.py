@@ -20,6 +20,7 @@ NAMES = {
     "Instance",
     "Interrupted",
     "InvalidRequest",
+    "LoopDetected",
     "Mesh",
     "MeshError",
     "NoHealthyAgent",
@@ -39,6 +40,7 @@ NAMES = {
     "Unauthenticated",
     "Unavailable",
     "current",
+    "limits",
 }
 
 MEMBERS = {

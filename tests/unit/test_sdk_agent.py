@@ -23,6 +23,8 @@ from weft.sdk.transport import Call
 from weft.testing import InMemoryMesh
 from weft.testing.asgi import AsgiTransport
 
+TRACE = f"00-{'a' * 32}-{'b' * 16}-01"
+
 
 @dataclass
 class Reply:
@@ -144,9 +146,9 @@ async def test_another_path_or_method_is_a_problem_that_names_the_right_ones(
 
 
 async def test_a_handler_can_read_the_context_of_its_request(agent: Agent) -> None:
-    headers = {"idempotency-key": "k", "traceparent": "00-1-2-01", "x-weft-deadline": "1500"}
+    headers = {"idempotency-key": "k", "traceparent": TRACE, "x-weft-deadline": "1500"}
     reply = await rpc(agent, "context", headers)
-    assert reply.json["result"] == {"kind": "context", "key": "k", "trace": "00-1-2-01", "until": 1.5}
+    assert reply.json["result"] == {"kind": "context", "key": "k", "trace": TRACE, "until": 1.5}
 
 
 @pytest.mark.parametrize("deadline", ["soon", "-1", "1.5", "9" * 16, "²"])

@@ -12,7 +12,7 @@ from typing import Any
 
 from weft.errors import InvalidRequest
 from weft.events.json_format import JSON_MEDIA_TYPE, is_json
-from weft.events.wire import CONTEXT_HEADER, message_for, trace_in
+from weft.events.wire import message_for, trace_in
 from weft.messaging.broker import Broker
 from weft.messaging.partition import partition_of
 from weft.messaging.protection import NoProtection, Protection
@@ -91,9 +91,7 @@ class EventPublisher:
         trace = {} if TRACE_EXTENSIONS[0] in event.extensions else trace_in(headers)
         if trace:
             event = replace(event, extensions={**event.extensions, **trace})
-        message = await message_for(
-            event, name, self._protection, encrypted=spec.encrypted, context=headers.get(CONTEXT_HEADER, "")
-        )
+        message = await message_for(event, name, self._protection, encrypted=spec.encrypted, headers=headers)
         # Without a key no order is wanted: spread what has none over all partitions.
         partition = partition_of(event.extensions.get(PARTITION_KEY, event.id), spec.partitions)
         return await self._broker.publish(name, message, subtopic=subtopic, partition=partition)

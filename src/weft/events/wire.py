@@ -15,22 +15,34 @@ from weft.events.binding import CONTENT_TYPE, STRUCTURED_MEDIA_TYPE, decode, to_
 from weft.messaging.channel import Channel, ChannelKind
 from weft.messaging.message import MAX_ID_LENGTH, Message
 from weft.messaging.protection import Protection
+from weft.model.call_budget import BUDGET_HEADER
 from weft.model.cloud_event import TRACE_EXTENSIONS, CloudEvent
+from weft.model.hops import HOPS_HEADER
 
 _HEADER_VALUE = re.compile(r"[\x21-\x7e]([\x20-\x7e]*[\x21-\x7e])?")
 
 CONTEXT_HEADER = "x-weft-context"
-"""The conversation that an event belongs to; beside the event, not in it."""
+"""The conversation that an event belongs to."""
+
+BESIDE_HEADERS = (CONTEXT_HEADER, BUDGET_HEADER, HOPS_HEADER, "baggage")
+"""What goes along beside an event, not in it: they are of the call tree that it was published in."""
+
+_NONE: Mapping[str, str] = {}
 
 
 async def message_for(
-    event: CloudEvent, topic: str, protection: Protection, *, encrypted: bool, context: str = ""
+    event: CloudEvent,
+    topic: str,
+    protection: Protection,
+    *,
+    encrypted: bool,
+    headers: Mapping[str, str] = _NONE,
 ) -> Message:
-    """The message that carries `event` through `topic`.
+    """The message that carries `event` through `topic`, beside it what BESIDE_HEADERS name of `headers`.
 
     Raises InvalidRequest if it is too large, and what `protection` raises.
     """
-    headers = {CONTEXT_HEADER: context} if context else {}
+    headers = {name: value for name in BESIDE_HEADERS if (value := headers.get(name))}
     if not encrypted:
         encoded = to_binary(event)
         return Message(_message_id(event.id), encoded.body, {**encoded.headers, **headers})
@@ -58,9 +70,9 @@ async def event_in(message: Message, topic: str, protection: Protection, *, encr
 
 
 def passed_on(event: CloudEvent, message: Message) -> dict[str, str]:
-    """Headers that whoever works on the event has to pass on in calls it makes: trace and conversation."""
+    """Headers that whoever works on the event has to pass on in its calls: trace, conversation, limits."""
     found = {name: event.extensions.get(name, "") for name in TRACE_EXTENSIONS}
-    found[CONTEXT_HEADER] = message.headers.get(CONTEXT_HEADER, "")
+    found |= {name: message.headers.get(name, "") for name in BESIDE_HEADERS}
     # Extensions may hold any character, headers may not.
     return {name: value for name, value in found.items() if value and _HEADER_VALUE.fullmatch(value)}
 

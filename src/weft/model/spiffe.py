@@ -76,6 +76,11 @@ class SpiffeId:
                 return Role.CONTROL
         return None
 
+    @property
+    def agent_type(self) -> str | None:
+        """The type of the agent whose identity it is; None if it is no agent's."""
+        return self.segments[1] if self.role is Role.AGENT else None
+
 
 def parse_spiffe_id(text: str) -> SpiffeId:
     """The SPIFFE ID that `text` is. Raises InvalidRequest if it is none."""

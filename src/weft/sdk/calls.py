@@ -51,17 +51,21 @@ async def fetch(transport: Transport, call: Call, timeout: float, *, repeatable:
     return body
 
 
-async def events_of(transport: Transport, call: Call, idle_timeout: float) -> AsyncGenerator[Event, None]:
+async def events_of(
+    transport: Transport, call: Call, idle_timeout: float, time_left: float | None = None
+) -> AsyncGenerator[Event, None]:
     """Make `call` and yield the events of its answer until the connection ends.
 
-    Raises TimedOut when nothing, not even a heartbeat, comes for `idle_timeout` seconds, and what `fetch`
-    raises.
+    Raises TimedOut when nothing, not even a heartbeat, comes for `idle_timeout` seconds, or when `time_left`
+    seconds are over, and what `fetch` raises.
     """
+    end = None if time_left is None else asyncio.get_running_loop().time() + time_left
     async with AsyncExitStack() as stack:
-        answer = await _within(idle_timeout, call, _open_stream(stack, transport, call, idle_timeout))
+        opening = _open_stream(stack, transport, call, idle_timeout)
+        answer = await _within(idle_timeout, end, call, opening)
         decoder = EventDecoder()
         chunks = await stack.enter_async_context(aclosing(answer.chunks()))
-        while chunk := await _within(idle_timeout, call, anext(chunks, b"")):
+        while chunk := await _within(idle_timeout, end, call, anext(chunks, b"")):
             try:
                 events = decoder.feed(chunk)
             except ValueError as error:
@@ -83,11 +87,14 @@ async def _open_stream(
     return answer
 
 
-async def _within(seconds: float, call: Call, step: Awaitable[T]) -> T:
+async def _within(seconds: float, end: float | None, call: Call, step: Awaitable[T]) -> T:
+    silent_until = asyncio.get_running_loop().time() + seconds
     try:
-        async with asyncio.timeout(seconds):
+        async with asyncio.timeout_at(silent_until if end is None else min(silent_until, end)):
             return await step
     except TimeoutError:
+        if end is not None and end <= silent_until:
+            raise TimedOut(f"the deadline has passed before the stream of {call.host} ended") from None
         raise TimedOut(f"the stream of {call.host} was silent for {seconds:g} seconds") from None
 
 

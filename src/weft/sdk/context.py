@@ -9,13 +9,19 @@ from contextvars import ContextVar
 from dataclasses import dataclass
 
 from weft.errors import InvalidRequest
+from weft.model.call_budget import BUDGET_HEADER, parse_budget
+from weft.model.hops import HOPS_HEADER, parse_hops
+from weft.sdk.baggage import read_baggage
+from weft.sdk.inheritance import inheriting
+from weft.sdk.trace import new_traceparent, trace_of
 from weft.sdk.wire import (
+    BAGGAGE_HEADER,
     CALLER_HEADER,
     CONTEXT_HEADER,
     DEADLINE_HEADER,
-    FORWARDED_HEADERS,
     IDEMPOTENCY_HEADER,
     MAX_KEY_LENGTH,
+    TRACE_HEADER,
 )
 
 _MAX_DEADLINE_DIGITS = 15
@@ -30,6 +36,8 @@ class Context:
     """All headers of the request, names in lower case."""
     deadline: float | None = None
     """When the whole call tree must be done, in seconds since 1970; None where nobody set a limit."""
+    own_clients: bool = True
+    """Whether calls by other HTTP clients than Mesh, made in the handler, pass its context on."""
 
     @property
     def caller(self) -> str | None:
@@ -51,8 +59,31 @@ class Context:
 
     @property
     def traceparent(self) -> str | None:
-        """The W3C trace context of the call."""
-        return self.headers.get("traceparent")
+        """The W3C trace context of the call. Where the caller sent none, or nonsense, it was made here."""
+        return self.headers.get(TRACE_HEADER)
+
+    @property
+    def trace(self) -> str | None:
+        """The id of the call tree, the same at every agent that it reaches: 32 hexadecimal digits."""
+        return trace_of(self.traceparent)
+
+    @property
+    def baggage(self) -> Mapping[str, str]:
+        """What its beginner gave the call tree to carry along (W3C baggage), by name."""
+        return read_baggage(self.headers.get(BAGGAGE_HEADER, ""))
+
+    @property
+    def hops(self) -> tuple[str, ...]:
+        """The agent types that the call tree has passed before this agent, oldest first."""
+        return parse_hops(self.headers.get(HOPS_HEADER, ""))
+
+    @property
+    def budget(self) -> str | None:
+        """What the call tree, and the branches of it that the call is in, may spend on models.
+
+        As in `5000 tokens, 1000 tokens;id=b1`. What is left of it `Mesh.budget` tells.
+        """
+        return self.headers.get(BUDGET_HEADER)
 
     def remaining(self) -> float | None:
         """Seconds until the deadline, negative once it has passed; None without one."""
@@ -76,7 +107,12 @@ def read_context(kind: str, headers: Mapping[str, str]) -> Context:
     """The context that a request's `headers` (names in lower case) describe. Raises InvalidRequest."""
     if len(headers.get(IDEMPOTENCY_HEADER, "")) > MAX_KEY_LENGTH:
         raise InvalidRequest(f"Idempotency-Key is longer than {MAX_KEY_LENGTH} characters")
-    return Context(kind, headers, _read_deadline(headers.get(DEADLINE_HEADER)))
+    if BUDGET_HEADER in headers:
+        parse_budget(headers[BUDGET_HEADER])
+    deadline = _read_deadline(headers.get(DEADLINE_HEADER))
+    if trace_of(headers.get(TRACE_HEADER)) is None:
+        headers = {**headers, TRACE_HEADER: new_traceparent()}
+    return Context(kind, headers, deadline)
 
 
 @contextmanager
@@ -84,23 +120,10 @@ def handling(context: Context) -> Iterator[None]:
     """Make `context` the current one for the block and the tasks started in it."""
     token = _current.set(context)
     try:
-        yield
+        with inheriting(context.headers, context.deadline, own_clients=context.own_clients):
+            yield
     finally:
         _current.reset(token)
-
-
-def inherited_headers() -> dict[str, str]:
-    """The headers that a call made now has to pass on; none outside a handler."""
-    context = _current.get(None)
-    if context is None:
-        return {}
-    return {name: context.headers[name] for name in FORWARDED_HEADERS if name in context.headers}
-
-
-def inherited_time() -> float | None:
-    """Seconds that the request being handled has left; None without a deadline or outside a handler."""
-    context = _current.get(None)
-    return context.remaining() if context else None
 
 
 def _read_deadline(text: str | None) -> float | None:

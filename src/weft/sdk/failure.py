@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from weft.errors import AgentFailed, MeshError
+from weft.errors import AgentFailed, LoopDetected, MeshError
 from weft.sdk.problem import Problem, Rejection
 
 logger = logging.getLogger("weft.agent")
@@ -41,6 +41,9 @@ def failures_answered(kind: str) -> Iterator[None]:
     except AgentError as error:
         members = {**error.members, "code": error.code} if error.code else error.members
         raise Rejection(Problem(error.status, AgentFailed, error.detail, members)) from error
+    except LoopDetected as error:
+        # What is wrong is the tree as a whole, and its beginner has to hear of it.
+        raise Rejection(Problem.of(error)) from error
     except MeshError as error:
         # The handler's own call failed. To its caller that is this agent's failure: passed on as it is,
         # "no such agent" would read as if the caller had named the wrong one.

@@ -18,11 +18,13 @@ from pydantic_core import PydanticSerializationError, from_json, to_json
 
 from weft.errors import AgentFailed, Interrupted, InvalidRequest, TimedOut, Unavailable
 from weft.model.agent import Instance, Query, Status
+from weft.model.hops import HOPS_HEADER, parse_hops, with_hop
+from weft.model.spiffe import parse_spiffe_id
 from weft.sdk.calls import events_of, fetch, pauses
 from weft.sdk.connection import check_proxy, find_proxy
-from weft.sdk.context import inherited_headers, inherited_time
 from weft.sdk.destination import CONTROL_HOST, host_of
 from weft.sdk.directory import Change, ChangeKind, InstanceRecord, Roster, parameters_of, query_of, read_page
+from weft.sdk.inheritance import inherited_headers, inherited_time
 from weft.sdk.membership import join_as_program
 from weft.sdk.problem import read_event_error
 from weft.sdk.sse import Event
@@ -65,7 +67,8 @@ class Mesh:
 
     Use it as `async with Mesh() as mesh:`, one for the whole program: it holds a pool of connections. Inside
     an agent, take it as a handler's parameter instead: `async def summarize(text: str, mesh: Mesh)`.
-    Calls made inside a handler pass on its conversation, deadline and trace.
+    Calls made inside a handler pass on its conversation, deadline, budget and trace; outside of one each call
+    begins a call tree, with a trace of its own.
     """
 
     def __init__(
@@ -212,10 +215,11 @@ class Mesh:
         `contextlib.aclosing`, so that the agent is told at once. The arguments are those of `request`.
         `idle_timeout` is how many seconds the stream may be silent. Raises what `request` raises, at the
         beginning or midway; a stream that breaks off without saying that it is complete raises Interrupted.
+        The deadline of the request being handled, if there is one, ends it with TimedOut.
         """
         call = _rpc(to, kind, {**_fields(payload), **arguments}, EVENT_STREAM, headers)
         adapter = _adapter(Any if item_type is None else item_type)
-        async with aclosing(events_of(self._way(), call, idle_timeout)) as events:
+        async with aclosing(events_of(self._way(), call, idle_timeout, inherited_time())) as events:
             async for event in events:
                 if event.name == "end":
                     return
@@ -249,7 +253,7 @@ class Mesh:
 
         Raises QueueFull, with the seconds after which to try again; NotFound for a queue that is not
         declared; Denied; InvalidRequest; Conflict for a key that was used with another payload; Unavailable,
-        after which it may have been submitted.
+        after which it may have been submitted; LoopDetected if the call tree has passed too many agents.
         """
         membership = await self.membership()
         submitted = await membership.tasks.submit(
@@ -261,7 +265,7 @@ class Mesh:
             idempotency_key=idempotency_key,
             result_ttl=result_ttl,
             webhook=webhook,
-            headers=_for_messages(inherited_headers()),
+            headers=_for_messages(inherited_headers(), membership),
             labels=labels,
         )
         return self.task(submitted.task.id)
@@ -298,7 +302,7 @@ class Mesh:
             id=id,
             subject=subject,
             extensions=extensions or {},
-            headers=_for_messages(inherited_headers()),
+            headers=_for_messages(inherited_headers(), membership),
         )
 
     async def membership(self) -> Membership:
@@ -402,9 +406,16 @@ def _fields(payload: Payload | None) -> Mapping[str, Any]:
     return payload if isinstance(payload, Mapping) else payload.model_dump(mode="json", by_alias=True)
 
 
-def _for_messages(headers: Mapping[str, str]) -> dict[str, str]:
-    """What messages take along of a call's headers: a deadline of the call is none of theirs."""
-    return {name: value for name, value in headers.items() if name != DEADLINE_HEADER}
+def _for_messages(headers: Mapping[str, str], sender: Membership) -> dict[str, str]:
+    """What messages take along of a call's headers: a deadline of the call is none of theirs.
+
+    No sidecar sees them, so that the sender says itself that they have passed it. Raises LoopDetected.
+    """
+    kept = {name: value for name, value in headers.items() if name != DEADLINE_HEADER}
+    own = parse_spiffe_id(sender.identity).agent_type
+    if own is not None:
+        kept[HOPS_HEADER] = with_hop(parse_hops(kept.get(HOPS_HEADER, "")), own)
+    return kept
 
 
 def _check_key(key: str) -> str:

@@ -17,6 +17,7 @@ from weft.errors import (
     Interrupted,
     InvalidRequest,
     InvalidResource,
+    LoopDetected,
     MeshError,
     NoHealthyAgent,
     NoSuchAgent,
@@ -46,6 +47,7 @@ _RAISED: dict[str, type[MeshError]] = {
         Refused,
         Interrupted,
         TimedOut,
+        LoopDetected,
     )
 } | {InvalidResource.code: InvalidRequest}
 
@@ -129,4 +131,6 @@ def _content(body: bytes) -> Any:
 def _detail(content: Any) -> str:
     if isinstance(content, dict):
         content = content.get("detail") or content.get("title") or content.get("error")
+    if isinstance(content, dict):  # OpenAI's format, which calls to models are answered in
+        content = content.get("message")
     return content.strip()[:MAX_DETAIL_LENGTH] if isinstance(content, str) else ""

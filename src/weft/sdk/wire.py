@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from weft.model.call_budget import BUDGET_HEADER
+from weft.model.hops import HOPS_HEADER
+
 RPC_PATH = "/rpc"
 """Where an agent takes requests: POST of `{"kind": ..., "payload": {...}}`, answered by `{"result": ...}`."""
 
@@ -29,7 +32,21 @@ CALLER_HEADER = "x-weft-caller"
 IDEMPOTENCY_HEADER = "idempotency-key"
 """Says that the same call may arrive twice and is to be processed once."""
 
-FORWARDED_HEADERS = (CONTEXT_HEADER, DEADLINE_HEADER, "traceparent", "tracestate", "baggage")
+TRACE_HEADER = "traceparent"
+"""W3C trace context: which trace, that is call tree, a call belongs to, and below which span."""
+
+BAGGAGE_HEADER = "baggage"
+"""W3C baggage: what its beginner gives a call tree to carry along."""
+
+FORWARDED_HEADERS = (
+    CONTEXT_HEADER,
+    DEADLINE_HEADER,
+    BUDGET_HEADER,
+    HOPS_HEADER,
+    TRACE_HEADER,
+    "tracestate",
+    BAGGAGE_HEADER,
+)
 """Headers of the request being handled that go along with the calls made to handle it."""
 
 JSON = "application/json"
