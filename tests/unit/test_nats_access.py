@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import re
 import time
 from pathlib import Path
 from typing import Any
@@ -69,6 +70,8 @@ def test_whoever_else_may_do_nothing(path: str) -> None:
 
 NOTHING = policy({"default": "deny"})
 NEXT = "WEFT.API.CONSUMER.MSG.NEXT"
+CONTEXTS = ("$KV.contexts.default.>", "WEFT.API.DIRECT.GET.KV_contexts.$KV.contexts.default.>")
+"""What everybody may use who is of no tenant."""
 
 
 def granted(
@@ -93,6 +96,7 @@ def test_who_may_submit_to_a_queue_may_use_its_lanes_its_tasks_and_their_signals
             "signals.member.tasks.work.>",
             "signals.member.cancellations.work.>",
             "queues.weft-webhooks.*",
+            *CONTEXTS,
         ),
         subscribe=("signals.*.tasks.work.>",),
     )
@@ -135,10 +139,11 @@ def test_a_subscriber_may_take_for_its_own_groups_and_put_away_what_it_cannot_pr
         *(f"WEFT.API.STREAM.INFO.TOPIC_{topic}" for topic in ("news", "orders")),
         "topics.dead-letters.*.news.worker",
         "topics.dead-letters.*.news.worker_alice",
+        *CONTEXTS,
     }
     assert found.subscribe == ()
     door = granted(declared, who=operator_id("weft.local", "ops", "door"), subscribes=subscribes)
-    assert door == MessageGrant()  # it has no group
+    assert door == MessageGrant(CONTEXTS)  # it has no group
 
 
 def test_the_topic_of_dead_letters_is_there_without_being_declared() -> None:
@@ -168,7 +173,16 @@ def test_labels_that_the_authority_attested_count() -> None:
     news = {"from": [{"labels": {"team": "a"}}], "to": [{"topic": "news"}]}
     declared = Declared({"news": TopicSpec()}, [])
     assert "topics.news.>" in granted(declared, labels={"team": "a"}, news=news).publish
-    assert granted(declared, news=news) == MessageGrant()
+    assert granted(declared, news=news) == MessageGrant(CONTEXTS)
+
+
+@pytest.mark.parametrize("tenant", ["acme", "acme corp", "*", ">", "a.b", "h_x", "Zürich"])
+def test_everybody_may_use_the_contexts_of_its_own_tenant_and_none_of_another(tenant: str) -> None:
+    publish = granted(Declared({}, []), labels={"tenant": tenant}).publish
+    [token] = {each.rsplit(".", 2)[1] for each in publish}
+    assert publish == tuple(each.replace("default", token) for each in CONTEXTS)
+    assert re.fullmatch("[-_A-Za-z0-9]+", token)
+    assert (token == tenant) == (tenant == "acme")
 
 
 def test_of_very_many_topics_own_groups_are_granted_by_name_and_never_a_lane_or_another_group() -> None:

@@ -10,6 +10,7 @@
 - Who may *publish* to a topic puts messages into it, under any subtopic.
 - Who may *subscribe* to it takes for the group of its type, and for that of its instance, and acknowledges;
   puts what it cannot process into the topic's dead-letter topic, in those groups' names.
+- Everybody writes and reads the *contexts* of its own tenant, key by key: nobody can list them.
 
 Subscribers may ask how many partitions a topic has, submitters how many messages of a queue are delayed:
 both by asking how the stream is.
@@ -24,6 +25,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from weft.model.access import Action
+from weft.model.context_keys import CONTEXTS_BUCKET, tenant_keys
 from weft.model.decision import AccessPolicies, AccessRequest, AccessTarget, TargetKind, decide
 from weft.model.inbox import A2A_TASKS_BUCKET, inbox_queue
 from weft.model.message_subjects import (
@@ -48,6 +50,7 @@ from weft.model.message_subjects import (
     type_group,
 )
 from weft.model.spiffe import Role, SpiffeId
+from weft.model.tenant import tenant_of
 from weft.model.topic import DEAD_LETTERS, TopicSpec
 from weft.store.nats_accounts import MEMBER_API, MEMBER_SIGNALS, SIGNALS
 from weft.store.nats_wire import stream_name, subject
@@ -117,6 +120,7 @@ def message_grants(
         *(each for queue in consumed for each in _consuming(queue)),
         *((queue_subjects(WEBHOOK_QUEUE),) if used or is_gateway else ()),
         *(_gateway(published, used) if is_gateway else ()),
+        *_contexts(tenant_of(labels)),
     ]
     subscribe = [
         *(f"{SIGNALS}.*.{TASK_SIGNALS}.{each}.>" for each in used),
@@ -136,6 +140,12 @@ def _kept_of_inbox(agent_type: str | None) -> Iterator[str]:
     if agent_type is not None:
         yield subject(A2A_TASKS_BUCKET, f"{agent_type}.*")
         yield _read(A2A_TASKS_BUCKET, f"{agent_type}.*")
+
+
+def _contexts(tenant: str) -> Iterator[str]:
+    """Whoever knows the id of a context of its own tenant may use it: no policy speaks of them."""
+    yield subject(CONTEXTS_BUCKET, tenant_keys(tenant))
+    yield _read(CONTEXTS_BUCKET, tenant_keys(tenant))
 
 
 def _submitting(queue: str) -> Iterator[str]:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from weft.model.context_keys import CONTEXTS_BUCKET
 from weft.model.inbox import A2A_TASKS_BUCKET
 from weft.model.message_subjects import TASK_EVENTS_BUCKET, TASKS_BUCKET
 from weft.model.offer import OFFERS_BUCKET
@@ -47,6 +48,7 @@ _FOR_MEMBERS = (
     f"$KV.{A2A_TASKS_BUCKET}.>",
     f"$KV.{TASKS_BUCKET}.>",
     f"$KV.{TASK_EVENTS_BUCKET}.>",
+    f"$KV.{CONTEXTS_BUCKET}.>",
     f"{AUDIT}.>",
     "topics.>",
     "queues.>",
