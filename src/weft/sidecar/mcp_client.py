@@ -93,8 +93,8 @@ class McpClient:
         if version not in KNOWN_SESSION_VERSIONS:
             raise AgentFailed(f"initialize: the server speaks version {_shown(version)}, which is not known")
         session = answer.headers.get(SESSION_HEADER, "")
-        if len(session) > _MAX_SESSION_ID:
-            raise AgentFailed("initialize: the server's session id is too long")
+        if len(session) > _MAX_SESSION_ID or not (session.isascii() and session.isprintable()):
+            raise AgentFailed("initialize: the server's session id is too long, or no ASCII")
         described = _described(result.get("serverInfo"), result)
         capabilities = _object(result.get("capabilities"))
         peer = McpPeer(McpGeneration.SESSIONS, str(version), capabilities, described, session)

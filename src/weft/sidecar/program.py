@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import shutil
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from weft.aio.children import Child, spawn
 from weft.aio.guard import Guard
 from weft.model.membership import IDENTITY_VARIABLE
-from weft.model.node import Address, Node
+from weft.model.node import Address, AgentProtocol, Node
 from weft.sidecar.exit_codes import CannotRun, ExitCode
 
 CONTROL_URL = "http://control.mesh"
@@ -29,6 +30,14 @@ def check_command(command: Sequence[str], environ: Mapping[str, str]) -> None:
         raise CannotRun(f"{name!r} is not an executable program", ExitCode.CANNOT_EXECUTE)
     place = "" if "/" in name else " along PATH"
     raise CannotRun(f"program {name!r} was not found{place}", ExitCode.NOT_FOUND)
+
+
+def program_command(command: Sequence[str], protocol: AgentProtocol) -> tuple[str, ...]:
+    """What is started for `command`: itself, or what serves by HTTP what it says on its standard streams."""
+    if protocol is not AgentProtocol.MCP_STDIO:
+        return tuple(command)
+    # -P: what lies in the directory where it starts is not taken for a library of ours.
+    return (sys.executable, "-P", "-m", "weft.mcp_stdio", "--", *command)
 
 
 async def start_program(

@@ -37,9 +37,10 @@ from weft.sidecar.exit_codes import ExitCode, exit_code
 from weft.sidecar.health import Health, HealthMonitor, check_agent
 from weft.sidecar.identity import SERVICE_ACCOUNT, SidecarIdentity, read_evidence, read_trust
 from weft.sidecar.mcp_reading import McpReader
+from weft.sidecar.mcp_sessions import sessions_kept
 from weft.sidecar.offering import AgentReader, Offering, offered_capabilities
 from weft.sidecar.plan import Plan, make_plan
-from weft.sidecar.program import check_command, start_program
+from weft.sidecar.program import check_command, program_command, start_program
 from weft.sidecar.registration import Registration
 from weft.sidecar.settings import SidecarSettings
 from weft.sidecar.shutdown import Shutdown, ShutdownRequested, Urgency, signals
@@ -137,10 +138,13 @@ class Sidecar:
         await self._obtain_identity()
         self._background.append(tasks.create_task(self._identity.run(self._renewed.set), name="identity"))
         self._background.append(tasks.create_task(self._follow_identity(), name="follow the identity"))
+        inbound = self._plan.node.inbound
+        if inbound is not None:
+            socket = sessions_socket(self._plan.directory, inbound)
+            await stack.enter_async_context(sessions_kept(inbound.agent, self._settings.mcp_path, socket))
         tasks.create_task(self._envoy.run(), name="envoy")
         await self._envoy.wait_until_ready()
         stack.push_async_callback(self._close_store)
-        inbound = self._plan.node.inbound
         if inbound is not None:
             self._registration = await self._register(inbound)
             self._background.append(tasks.create_task(self._registration.run(), name="registration"))
@@ -266,7 +270,7 @@ class Sidecar:
         if self._plan.agent_port is not None:
             self._plan.agent_port.release()
         self._program = await start_program(
-            settings.command,
+            program_command(settings.command, settings.protocol),
             settings.environ,
             node=self._plan.node,
             identity=self._identity.directory,
