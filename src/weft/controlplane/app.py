@@ -19,6 +19,7 @@ from weft.controlplane.api.app import create_api
 from weft.controlplane.api.context import ApiContext
 from weft.controlplane.api.tls import ServerTls, server_config, server_tls
 from weft.controlplane.changes import LONGEST_REST, Followed, any_of
+from weft.controlplane.contexts import TenantContexts
 from weft.controlplane.inboxes import Inboxes
 from weft.controlplane.llm.scheduling import LlmScheduling, Replica
 from weft.controlplane.message_custody import MessageCustody
@@ -117,6 +118,7 @@ async def run_control_plane(settings: ControlPlaneSettings) -> None:
             membership=security.membership,
             messages=custody,
             messaging=messaging,
+            contexts=await TenantContexts.open(store, author=security.replica),
             standing=models.standing,
             offers=offers,
         )

@@ -121,6 +121,11 @@ class Identities:
         """The attested labels of every identity that is held, by SPIFFE ID."""
         return {each.spiffe_id: each.labels for each in self._given.values.values()}
 
+    def attested(self, spiffe_id: str) -> Mapping[str, str] | None:
+        """The labels of an identity, as far as this replica has heard; None: it has not heard of it."""
+        known = self._given.values.get(_key(spiffe_id))
+        return known.labels if known is not None else None
+
     @property
     def generations(self) -> tuple[int, int]:
         """Of what is given out and of what is taken back: each grows with every change."""

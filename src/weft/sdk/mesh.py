@@ -16,8 +16,11 @@ from urllib.parse import urlencode
 from pydantic import BaseModel, TypeAdapter, ValidationError
 from pydantic_core import PydanticSerializationError, from_json, to_json
 
+from weft.contexts.conversation import ConversationStore, Seat
+from weft.contexts.limits import DEFAULT_LIMITS, ContextLimits
 from weft.errors import AgentFailed, Interrupted, InvalidRequest, TimedOut, Unavailable
 from weft.model.agent import Instance, Query, Status
+from weft.model.context_keys import check_context_id, new_context_id
 from weft.model.hops import HOPS_HEADER, parse_hops, with_hop
 from weft.model.spiffe import parse_spiffe_id
 from weft.sdk.calls import events_of, fetch, pauses
@@ -32,6 +35,7 @@ from weft.sdk.task_handle import TaskHandle
 from weft.sdk.transport import Call, HttpTransport, Transport
 from weft.sdk.wire import (
     AGENTS_PATH,
+    CONTEXT_HEADER,
     DEADLINE_HEADER,
     EVENT_STREAM,
     IDEMPOTENCY_HEADER,
@@ -305,8 +309,27 @@ class Mesh:
             headers=_for_messages(inherited_headers(), membership),
         )
 
+    def context(
+        self,
+        id: str | None = None,  # noqa: A002 - what it is called everywhere
+        *,
+        create: bool = False,
+        limits: ContextLimits = DEFAULT_LIMITS,
+    ) -> ConversationStore:
+        """What is kept of a conversation: its messages, its state, its artifacts. Nothing is asked here yet.
+
+        Without `id` it is the conversation of the call being handled (`x-weft-context`), else a new one, and
+        it begins with what is first written. The context of an `id` must be there, unless `create` is set;
+        that of another tenant never is. An `id` of one's own may be any text: choose one that others do not
+        guess. `limits` are those of a context that begins. Raises InvalidRequest for an `id` without end.
+        """
+        if id is not None:
+            return ConversationStore(check_context_id(id), self._seat, may_begin=create, limits=limits)
+        known = inherited_headers().get(CONTEXT_HEADER) or new_context_id()
+        return ConversationStore(check_context_id(known), self._seat, may_begin=True, limits=limits)
+
     async def membership(self) -> Membership:
-        """What this program uses topics and queues by; joined when it is first needed.
+        """What this program uses topics, queues and contexts by; joined when it is first needed.
 
         Raises Unavailable if it cannot be, with the way out.
         """
@@ -316,6 +339,9 @@ class Mesh:
                     join = self._joining or partial(join_as_program, self._way(), os.environ)
                     self._membership = await join()
         return self._membership
+
+    async def _seat(self) -> Seat:
+        return await (await self.membership()).contexts.seat()
 
     async def _tasks(self) -> TaskClient:
         return (await self.membership()).tasks

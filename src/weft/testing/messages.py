@@ -20,6 +20,7 @@ from weft.model.spec import Spec
 from weft.model.spiffe import Role, SpiffeId
 from weft.model.subtopic import parse_topic_pattern
 from weft.model.task import Task, TaskState
+from weft.model.tenant import DEFAULT_TENANT
 from weft.model.topic import DEAD_LETTERS, TopicSpec
 from weft.store.memory import MemoryStore
 from weft.tasks.ledger import Ledger
@@ -96,6 +97,8 @@ class Messages:
                 return _described(name, self._queues.get(name))
             case "GET", ["topics", name]:
                 return _described(name, self._topics.get(name))
+            case "GET", ["tenant"]:
+                return {"tenant": DEFAULT_TENANT}
             case "POST", ["subscriptions"] if body is not None:
                 groups = self.subscribe(
                     member, body["topic"], every_instance=body["everyInstance"], start=body["start"]

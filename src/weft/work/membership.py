@@ -1,10 +1,11 @@
-"""What a member of the mesh uses topics, queues and tasks by: a broker, a store, and its identity there."""
+"""What a member of the mesh uses topics, queues, tasks and contexts by: a broker, a store, its identity."""
 
 from __future__ import annotations
 
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 
+from weft.contexts.contexts import AskedTenant, Contexts
 from weft.events.publisher import EventPublisher
 from weft.messaging.broker import Broker
 from weft.messaging.control import Ask, Directory
@@ -29,6 +30,7 @@ class Membership:
     protection: Protection
     tasks: TaskClient
     events: EventPublisher
+    contexts: Contexts
     resources: AsyncExitStack = field(default_factory=AsyncExitStack)
     """What `aclose` lets go of."""
 
@@ -56,5 +58,6 @@ async def join(
         protection=protection,
         tasks=await TaskClient.open(store, broker, directory.queue, submitter=who, protection=protection),
         events=EventPublisher(broker, directory.topic, source=who, protection=protection),
+        contexts=await Contexts.open(store, AskedTenant(ask), author=who),
         resources=resources,
     )

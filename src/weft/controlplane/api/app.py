@@ -11,6 +11,7 @@ from weft.controlplane.api import (
     agents,
     audit,
     can,
+    contexts,
     gateways,
     identity,
     llm,
@@ -46,6 +47,7 @@ def create_api(context: ApiContext, metrics: CollectorRegistry) -> FastAPI:
         admit(app, router)
     admit(app, identity.router)
     admit(app, can.router)
+    admit(app, contexts.router)
     for router in (messaging.router, queues.router, tasks.router, topics.router, gateways.router):
         admit(app, router)
     for router in (llm.router, llm_usage.router):

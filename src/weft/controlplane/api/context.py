@@ -11,7 +11,9 @@ from fastapi import Depends, Request
 from weft.controlplane.api.access import Access
 from weft.controlplane.api.authentication import Caller, CurrentCaller
 from weft.controlplane.api.recorder import Recorder
+from weft.controlplane.contexts import TenantContexts
 from weft.controlplane.llm.standing import Standing
+from weft.controlplane.mcp.virtual_server import VirtualServer
 from weft.controlplane.membership import Membership
 from weft.controlplane.message_custody import MessageCustody
 from weft.controlplane.messaging import Messaging
@@ -39,10 +41,14 @@ class ApiContext:
     """The keys of encrypted topics and queues. None: there are none to be had here."""
     messaging: Messaging | None = None
     """Topics, queues and tasks. None: there are none here."""
+    contexts: TenantContexts | None = None
+    """What is kept of conversations. None: nothing is, here."""
     standing: Standing | None = None
     """How calls to models stand, and what they used. None: nothing is known of it here."""
     offers: OfferView | None = None
     """What running agents offer. None: nothing is known of it here."""
+    tools: VirtualServer | None = None
+    """The tools of MCP servers. None: there are none here."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +99,16 @@ def _standing(context: Context) -> Standing:
 
 CurrentStanding = Annotated[Standing, Depends(_standing)]
 """An endpoint's parameter of this type gets the Standing."""
+
+
+def _tools(context: Context) -> VirtualServer:
+    if context.tools is None:
+        raise Unavailable("this control plane was started without tools")
+    return context.tools
+
+
+CurrentTools = Annotated[VirtualServer, Depends(_tools)]
+"""An endpoint's parameter of this type gets the VirtualServer of all tools."""
 
 
 def _access(context: Context) -> Access:
