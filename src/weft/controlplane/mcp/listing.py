@@ -78,9 +78,10 @@ class Listing:
         self._known[caller] = known
         return known.lists
 
-    async def changes(self, caller: SpiffeId | None) -> AsyncGenerator[frozenset[ListKind]]:
-        """Which lists changed for `caller`, each time any did."""
-        before = self.of(caller)
+    async def changes(
+        self, caller: SpiffeId | None, before: McpCatalogue
+    ) -> AsyncGenerator[frozenset[ListKind]]:
+        """Which lists changed for `caller`, who saw `before`, each time any did."""
         while True:
             seen = [each.generation for each in self._followed]
             after = self.of(caller)
