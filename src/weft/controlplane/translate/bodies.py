@@ -148,6 +148,7 @@ def _reading(route: Route, match: RouteMatch) -> Route:
     copy.CopyFrom(route)
     copy.name = f"{route.name}, body read"
     copy.match.CopyFrom(match)
+    copy.match.headers.extend(route.match.headers)
     copy.request_body_buffer_limit.value = MAX_READ_BODY_BYTES
     for each in (_JSON_FILTER, _SHAPE_FILTER):
         enabled = FilterConfig()

@@ -6,6 +6,7 @@ from envoy.config.core.v3.address_pb2 import Address as EnvoyAddress
 from envoy.config.core.v3.address_pb2 import SocketAddress
 from envoy.config.core.v3.protocol_pb2 import HttpProtocolOptions
 from envoy.config.listener.v3.listener_pb2 import Listener
+from envoy.config.route.v3.route_components_pb2 import FilterConfig
 from envoy.extensions.filters.network.http_connection_manager.v3.http_connection_manager_pb2 import (
     HttpConnectionManager,
 )
@@ -74,6 +75,13 @@ def connection_manager(name: str) -> HttpConnectionManager:
 def add_filter(manager: HttpConnectionManager, name: str, config: Message, *, disabled: bool = False) -> None:
     """Add an HTTP filter, behind those that are there."""
     manager.http_filters.add(name=name, disabled=disabled).typed_config.Pack(config)
+
+
+def turned_on() -> FilterConfig:
+    """For a route: a filter that is off elsewhere is on, as it was configured."""
+    result = FilterConfig()
+    result.config.SetInParent()
+    return result
 
 
 def new_listener(name: str, direction: int, address: Address) -> Listener:

@@ -51,8 +51,11 @@ from weft.controlplane.translate.routes import (
     ROUTE_CONFIGURATION,
 )
 from weft.controlplane.translate.tls import secure_chain
+from weft.controlplane.translate.tool_errors import tool_replies
+from weft.controlplane.translate.tool_filters import add_inbound_tool_filters, add_outbound_tool_filters
 from weft.model.gateway import GatewaySpec
 from weft.model.llm_wire import HEADER_PREFIX, LLM_HOST
+from weft.model.mcp_wire import MESH_HEADERS
 from weft.model.node import Address, Inbound, Node
 
 OUTBOUND_LISTENER = "outbound"
@@ -91,11 +94,12 @@ def outbound_listener(address: Address, *, guarded: bool = False) -> Listener:
     """
     manager = connection_manager(OUTBOUND_LISTENER)
     _take_routes(manager, ROUTE_CONFIGURATION)
-    manager.local_reply_config.mappers.extend([*llm_replies(), *outbound_replies().mappers])
+    manager.local_reply_config.mappers.extend([*llm_replies(), *tool_replies(), *outbound_replies().mappers])
     mutation = manager.early_header_mutation_extensions.add(name="destination")
     mutation.typed_config.Pack(_destination_from_request(address))
     manager.upgrade_configs.add(upgrade_type=CONNECT)
     add_llm_filters(manager, guarded=guarded)
+    add_outbound_tool_filters(manager)
     # What few routes need costs all calls something, so it is off but where a route turns it on.
     add_filter(manager, FAULT_FILTER, HTTPFault(), disabled=True)
     add_filter(manager, INSTANCE_FILTER, HeaderToMetadata(), disabled=True)
@@ -124,6 +128,7 @@ def inbound_listener(inbound: Inbound, *, connection_lifetime: float = CONNECTIO
     mutation = manager.early_header_mutation_extensions.add(name="caller")
     mutation.typed_config.Pack(_caller_from_certificate())
     add_access_filters(manager)
+    add_inbound_tool_filters(manager)
     add_filter(manager, "envoy.filters.http.router", Router(suppress_envoy_headers=True))
     listener = new_listener(INBOUND_LISTENER, TrafficDirection.INBOUND, inbound.listen)
     secure_chain(listener.filter_chains[0])
@@ -149,7 +154,7 @@ def _destination_from_request(listening: Address) -> HeaderMutation:
     destination.append.CopyFrom(header(DESTINATION_HEADER, "%REQ(x-weft-to?:authority)%"))
     models = header(DESTINATION_HEADER, f"%CEL({_own_models(listening)} ? '{LLM_HOST}' : '')%")
     mutation.mutations.add().append.CopyFrom(models)
-    for name in (*UNTRUSTED_HEADERS, ATTEMPT_HEADER):
+    for name in (*UNTRUSTED_HEADERS, ATTEMPT_HEADER, *MESH_HEADERS):
         mutation.mutations.add().remove = name
     # What tells Envoy and the scheduler of a call to a model nobody says but the script that reads it.
     mutation.mutations.add().remove_on_match.key_matcher.prefix = HEADER_PREFIX

@@ -16,7 +16,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from envoy.config.route.v3.route_components_pb2 import FilterConfig
 from envoy.extensions.common.matching.v3.extension_matcher_pb2 import ExtensionWithMatcher
 from envoy.extensions.filters.http.composite.v3.composite_pb2 import Composite, ExecuteFilterAction
 from envoy.extensions.filters.http.ext_proc.v3.ext_proc_pb2 import ExternalProcessor
@@ -109,13 +108,6 @@ def by_header(name: str, filters: Mapping[str, Message]) -> ExtensionWithMatcher
     tree.input.typed_config.Pack(HttpRequestHeaderMatchInput(header_name=name))
     for value, config in filters.items():
         _execute(tree.exact_match_map.map[value], config)
-    return result
-
-
-def turned_on() -> FilterConfig:
-    """For a route: a filter that is off elsewhere is on, as it was configured."""
-    result = FilterConfig()
-    result.config.SetInParent()
     return result
 
 

@@ -22,8 +22,8 @@ from envoy.extensions.filters.network.http_connection_manager.v3.http_connection
 from google.protobuf.message import Message
 from xds.type.v3.typed_struct_pb2 import TypedStruct
 
-from weft.controlplane.translate.http_listener import add_filter
-from weft.controlplane.translate.llm_asking import ask_again, ask_to_start, turned_on
+from weft.controlplane.translate.http_listener import add_filter, turned_on
+from weft.controlplane.translate.llm_asking import ask_again, ask_to_start
 from weft.controlplane.translate.llm_lease import lease_filter
 from weft.controlplane.translate.llm_pools import Models, by_model
 from weft.controlplane.translate.llm_scripts import listener_script

@@ -5,12 +5,6 @@ local TYPES = {
   ["400"] = "invalid_request_error", ["502"] = "server_error",
 }
 
-local function escaped(text)
-  return (string.gsub(text, '[%c"\\\127-\255]', function(char)
-    return string.format("\\u%04x", string.byte(char))
-  end))
-end
-
 local function error_body(status, code, message, param)
   return string.format(
     '{"error":{"message":"%s","type":"%s","param":%s,"code":"%s"}}',

@@ -92,3 +92,10 @@ local function members(text, wanted)
   if skip_space(text, at + 1) <= #text then return nil, "the body is not valid JSON: it goes on behind its end" end
   return first, last
 end
+
+-- What stands for `text` between the quotes of a string, in ASCII.
+local function escaped(text)
+  return (string.gsub(text, '[%c"\\\127-\255]', function(char)
+    return string.format("\\u%04x", string.byte(char))
+  end))
+end

@@ -1,0 +1,54 @@
+"""The Lua that Envoy runs for calls by way of `tools.mesh`."""
+
+from __future__ import annotations
+
+from functools import cache
+
+from weft.controlplane.translate.lua_scripts import Value, constants, script, table
+from weft.controlplane.translate.replies import DESTINATION_HEADER
+from weft.model import mcp_wire
+from weft.model.offer import McpGeneration
+from weft.model.tool import MAX_ARGUMENTS_BYTES, MAX_RESULT_BYTES
+
+METADATA = "weft.tools"
+"""Namespace of what the request's half leaves for the answer's, and for local replies.
+
+`posted`: true on every POST; `call`, on those that can be answered: its `id` as it stands in JSON, and what
+`mcp_answer.lua` has to know.
+"""
+
+_TIMEOUT_HEADER = "x-envoy-upstream-rq-timeout-ms"
+
+_NAMES = constants(
+    mcp_wire,
+    "META_PREFIX",
+    "SESSION_HEADER",
+    "VERSION_HEADER",
+    "METHOD_HEADER",
+    "NAME_HEADER",
+    "TOOL_HEADER",
+    "CLIENT_SESSION_HEADER",
+    "WHOLE_HEADER",
+)
+
+
+@cache
+def listener_script() -> str:
+    """Reads requests, sends them to their servers, and looks at the answers."""
+    own: dict[str, Value] = {
+        "METADATA": METADATA,
+        "DESTINATION_HEADER": DESTINATION_HEADER,
+        "TIMEOUT_HEADER": _TIMEOUT_HEADER,
+        "VERSION": McpGeneration.STATELESS.value,
+        "OLD_VERSION": McpGeneration.SESSIONS.value,
+        "MAX_REQUEST": MAX_ARGUMENTS_BYTES,
+        "MAX_RESULT": MAX_RESULT_BYTES,
+    }
+    prelude = f"local wire = {table({**_NAMES, **own})}"
+    return script(prelude, "json", "mcp_names", "mcp_errors", "mcp_request", "mcp_answer")
+
+
+@cache
+def whole_script() -> str:
+    """Keeps an answer back until all of it is there."""
+    return script("", "mcp_whole")
