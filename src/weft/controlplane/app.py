@@ -18,6 +18,7 @@ from weft.controlplane.api.access import Access, control_access
 from weft.controlplane.api.app import create_api
 from weft.controlplane.api.context import ApiContext
 from weft.controlplane.api.tls import ServerTls, server_config, server_tls
+from weft.controlplane.cards import destinations_with_card
 from weft.controlplane.changes import LONGEST_REST, Followed, any_of
 from weft.controlplane.contexts import TenantContexts
 from weft.controlplane.inboxes import Inboxes
@@ -92,7 +93,7 @@ async def run_control_plane(settings: ControlPlaneSettings) -> None:
             secret_value=secrets.value,
             connection_lifetime=settings.svid_lifetime / 2,
         )
-        _update(snapshots, instances, declared, security)
+        _update(snapshots, instances, declared, offers, security)
         models = await stack.enter_async_context(
             LlmScheduling.open(store, declared, instances, _replica(settings, security), metrics)
         )
@@ -125,7 +126,7 @@ async def run_control_plane(settings: ControlPlaneSettings) -> None:
         callout = _callout(settings, store)
         tls = server_tls(context.access.refuse_certificate)
         work: dict[str, Awaitable[None]] = {
-            "translate": _translate(snapshots, instances, declared, security),
+            "translate": _translate(snapshots, instances, declared, offers, security),
             "push": ads.run(),
             "schedule calls to models": models.run(snapshots),
             "record sidecars": sidecars.run(),
@@ -160,24 +161,27 @@ def _present(settings: ControlPlaneSettings, security: Security, tls: ServerTls)
     write_bundle(settings.bundle_file, security.authority)
 
 
-def _update(snapshots: Snapshots, instances: View, declared: ResourceView, security: Security) -> None:
+def _update(
+    snapshots: Snapshots, instances: View, declared: ResourceView, offers: OfferView, security: Security
+) -> None:
     snapshots.update(
         instances.instances.values(),
         declared.resources.values(),
         labels_of=security.identities.labels,
         revoked=frozenset(each.spiffe_id for each in security.identities.revoked),
     )
+    snapshots.update_cards(*destinations_with_card(offers.by_type))
 
 
 async def _translate(
-    snapshots: Snapshots, instances: View, declared: ResourceView, security: Security
+    snapshots: Snapshots, instances: View, declared: ResourceView, offers: OfferView, security: Security
 ) -> None:
     """Keep the snapshots up to date."""
-    followed: list[Followed] = [instances, declared, *security.identities.followed]
+    followed: list[Followed] = [instances, declared, offers, *security.identities.followed]
     while True:
         seen = [each.generation for each in followed]
         began = asyncio.get_running_loop().time()
-        _update(snapshots, instances, declared, security)
+        _update(snapshots, instances, declared, offers, security)
         # A burst of changes must not keep the loop from everything else: half of the time is theirs.
         await asyncio.sleep(min(asyncio.get_running_loop().time() - began, LONGEST_REST))
         changes = [each.changed_since(number) for each, number in zip(followed, seen, strict=True)]

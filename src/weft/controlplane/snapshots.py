@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping
+from dataclasses import replace
 from functools import lru_cache
 
 from weft.aio.generation import Generation
@@ -109,6 +110,9 @@ class Snapshots:
         self._access = Access(trust_domain=trust_domain)
         self._routes_both_ways: dict[tuple[Outside, Models, AccessTarget], Encoded] = {}
         """Those of sidecars with an agent, by what they reach outside, their models, what their agent is."""
+        self._without_card: frozenset[Destination] = frozenset()
+        self._offered: Mapping[str, frozenset[str]] = {}
+        """The capabilities of instances, by their keys: more than their sidecars said when they connected."""
         self._gateways: Mapping[str, GatewaySpec] = {}
         """By the agent types that are gateways."""
         self._generation = Generation()
@@ -156,6 +160,18 @@ class Snapshots:
         if self._leases.update(leases):
             self._generation.advance()
 
+    def update_cards(self, with_card: Collection[Destination], without_card: Collection[Destination]) -> None:
+        """Take over which destinations have an A2A card, and which are known to have none.
+
+        One that is known to have none is taken for that until it has one, or is forgotten.
+        """
+        known = (self._without_card | frozenset(without_card)) - frozenset(with_card)
+        known &= self._last_seen.keys()
+        if known == self._without_card:
+            return
+        self._without_card, self._routes = known, {}
+        self._generation.advance()
+
     def update(
         self,
         instances: Iterable[Instance],
@@ -184,6 +200,7 @@ class Snapshots:
         changed |= self._update_access(resources, labels_of, revoked)
         changed |= self._update_gateways(resources)
         changed |= self._update_models(resources, labels_of, revoked)
+        changed |= self._update_offered(instances)
         self._policies, self._routes_declared, self._members = policies, routes, members
         if changed:
             self._generation.advance()
@@ -239,7 +256,9 @@ class Snapshots:
         if key not in self._routes:
             while len(self._routes) >= MAX_OUTSIDES:
                 del self._routes[next(iter(self._routes))]
-            self._routes[key] = _encoded_routes(self._policies, self._routes_declared, outside, models)
+            self._routes[key] = _encoded_routes(
+                self._policies, self._routes_declared, outside, models, self._without_card
+            )
         return self._routes[key]
 
     def _identity(self, instance: Instance) -> str:
@@ -272,6 +291,12 @@ class Snapshots:
         self._routes, self._routes_both_ways = {}, {}
         return True
 
+    def _update_offered(self, instances: Iterable[Instance]) -> bool:
+        offered = {each.key: each.capabilities for each in instances if each.capabilities}
+        changed = offered != self._offered
+        self._offered = offered
+        return changed
+
     def _update_gateways(self, resources: Iterable[AnyResource]) -> bool:
         gateways = {each.metadata.name: each.spec for each in resources if isinstance(each.spec, GatewaySpec)}
         changed = gateways != self._gateways
@@ -287,6 +312,9 @@ class Snapshots:
         if node.inbound is None:
             return routes
         target = called(node.inbound)
+        # An A2A agent's skills are capabilities too, and known once it runs.
+        offered = self._offered.get(node.key, frozenset())
+        target = replace(target, capabilities=target.capabilities | offered)
         key = (outside, models, target)
         known = self._routes_both_ways.get(key, {})
         if routes.items() <= known.items():
@@ -345,9 +373,14 @@ def _encoded_endpoints(
 
 
 def _encoded_routes(
-    policies: Policies, routes: Mapping[Destination, RouteSpec], outside: Outside, models: Models
+    policies: Policies,
+    routes: Mapping[Destination, RouteSpec],
+    outside: Outside,
+    models: Models,
+    without_card: Collection[Destination],
 ) -> Encoded:
-    configuration = route_configuration(policies, routes, outside, models)
+    cards = policies.keys() - without_card
+    configuration = route_configuration(policies, routes, outside, models, cards)
     return {configuration.name: encode(configuration.name, configuration)}
 
 

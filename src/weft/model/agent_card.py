@@ -12,12 +12,23 @@ from weft.errors import InvalidRequest
 from weft.model.foreign_json import foreign_object
 from weft.model.names import check_name
 from weft.model.offer import MAX_CARD_BYTES, MCP_EXTENSION, JsonObject
+from weft.model.request_path import is_ambiguous
 
 CARD_PATH: Final = "/.well-known/agent-card.json"
 """Where an agent has its card."""
 
 FORMER_CARD_PATH: Final = "/.well-known/agent.json"
 """Where agents had it before A2A 0.3; some clients look there yet."""
+
+MESH_CARD_PATH: Final = "/v1/mesh-card"
+"""Where the control plane has the cards for those who ask an agent for its card."""
+
+CARD_OF_HEADER: Final = "x-weft-card-of"
+"""On such a request: whom it was sent to, as `type/<type>`, `capability/<name>` or `instance/<type>`. Which
+instance, `x-weft-destination` says."""
+
+CARD_BASE_HEADER: Final = "x-weft-card-base"
+"""Likewise, from a gateway: scheme and authority at which callers from outside reach it."""
 
 MAX_SKILLS: Final = 256
 """Of one agent."""
@@ -29,7 +40,6 @@ _MAX_PATH: Final = 1024
 _LOOPBACK: Final = ("localhost", "127.0.0.1", "::1")
 _SEPARATORS: Final = re.compile(r"[_. ]+")
 _PATH: Final = re.compile(r"/[!-~]*")
-_DOTS: Final = re.compile(r"(?i)(?:^|/)(?:\.|%2e){1,2}(?:/|$)|%2f|%5c|\\|//")
 _NOT_HERE: Final = frozenset({"GRPC"})
 """Bindings that a sidecar does not carry to an agent that speaks HTTP/1.1."""
 
@@ -51,7 +61,7 @@ class Interface:
         except ValueError:
             return None
         path = parts.path or "/"
-        fits = _PATH.fullmatch(path) and len(path) <= _MAX_PATH and not _DOTS.search(path)
+        fits = _PATH.fullmatch(path) and len(path) <= _MAX_PATH and not is_ambiguous(path)
         if parts.scheme not in {"http", "https", ""} or self.binding.upper() in _NOT_HERE or not fits:
             return None
         return path.rstrip("/") or "/"

@@ -11,6 +11,7 @@ from weft.controlplane.api import (
     agents,
     audit,
     can,
+    cards,
     contexts,
     gateways,
     identity,
@@ -23,6 +24,7 @@ from weft.controlplane.api import (
     sidecars,
     tasks,
     tokens,
+    tools,
     topics,
 )
 from weft.controlplane.api.about import about_router
@@ -48,6 +50,8 @@ def create_api(context: ApiContext, metrics: CollectorRegistry) -> FastAPI:
     admit(app, identity.router)
     admit(app, can.router)
     admit(app, contexts.router)
+    admit(app, cards.router)
+    admit(app, tools.router)
     for router in (messaging.router, queues.router, tasks.router, topics.router, gateways.router):
         admit(app, router)
     for router in (llm.router, llm_usage.router):

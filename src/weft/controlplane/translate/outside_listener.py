@@ -1,8 +1,9 @@
 """The listener of a gateway, where callers from outside the mesh come in.
 
-`POST /v1/agents/<type>` goes by way of the sidecar's own outbound listener to the agent, by the same routes,
-retries and policies as calls from inside: its body never reaches Python. Before that Envoy asks the gateway's
-process, by headers alone, whether the caller may. All else goes to that process, which asks for itself.
+`POST /v1/agents/<type>`, and whatever is below that path, goes by way of the sidecar's own outbound listener
+to the agent, by the same routes, retries and policies as calls from inside: its body never reaches Python.
+Before that Envoy asks the gateway's process, by headers alone, whether the caller may. All else goes to that
+process, which asks for itself.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ from weft.controlplane.translate.http_listener import (
 from weft.controlplane.translate.inbound_routes import AGENT_CLUSTER
 from weft.controlplane.translate.replies import header, outside_replies
 from weft.controlplane.translate.tls import HANDSHAKE_TIMEOUT
+from weft.model.agent_card import CARD_BASE_HEADER, CARD_OF_HEADER
 from weft.model.gateway import GatewaySpec, TlsFiles
 from weft.model.names import MESH_DOMAIN
 from weft.model.node import Address
@@ -60,6 +62,8 @@ _CREDENTIALS = ("authorization", "x-api-key")
 _UNTRUSTED = (
     SUBMITTER_HEADER,
     DOOR_HEADER,
+    CARD_BASE_HEADER,
+    CARD_OF_HEADER,
     "x-weft-to",
     "x-weft-destination",
     "x-weft-hops",
@@ -67,6 +71,7 @@ _UNTRUSTED = (
     "x-weft-deadline",
 )
 _DIRECT = "/v1/agents/([a-z0-9-]+)"
+_BELOW = f"{_DIRECT}(/.*)"
 _OWN_PATHS = ("/v1/", "/health", "/ready", "/docs", "/openapi.json")
 
 
@@ -76,7 +81,7 @@ def outside_listener(address: Address, gateway: GatewaySpec) -> Listener:
     manager.local_reply_config.CopyFrom(outside_replies(gateway.max_body_bytes))
     manager.request_timeout.CopyFrom(duration(REQUEST_TIMEOUT))
     manager.early_header_mutation_extensions.add(name="outside").typed_config.Pack(_not_from_inside())
-    manager.route_config.CopyFrom(_routes(gateway.max_body_bytes))
+    manager.route_config.CopyFrom(_routes(gateway))
     # Reads the whole request before passing it on, so that what is too large never begins. Behind the
     # question to the gateway it would get in one piece what came meanwhile, and not count it.
     limit = Buffer()
@@ -116,8 +121,13 @@ def _authorization() -> ExtAuthz:
     return authz
 
 
-def _routes(max_body_bytes: int) -> RouteConfiguration:
-    routes = [_too_large(max_body_bytes), _to_agents(), *map(_to_gateway, _OWN_PATHS)]
+def _routes(gateway: GatewaySpec) -> RouteConfiguration:
+    routes = [
+        _too_large(gateway.max_body_bytes),
+        _to_agents(),
+        _below_agents("https" if gateway.tls is not None else "http"),
+        *map(_to_gateway, _OWN_PATHS),
+    ]
     host = VirtualHost(name="gateway", domains=["*"], routes=routes)
     return RouteConfiguration(name=OUTSIDE_LISTENER, virtual_hosts=[host])
 
@@ -147,6 +157,24 @@ def _to_agents() -> Route:
     # What the caller proved itself with is for the gateway, and none of the agent's business.
     return Route(
         name="agents", match=match, route=action, request_headers_to_remove=[*_CREDENTIALS, DOOR_HEADER]
+    )
+
+
+def _below_agents(scheme: str) -> Route:
+    """An agent's own paths, as A2A needs them. Its card is to lead back here, so it is told where that is."""
+    match = RouteMatch()
+    match.safe_regex.regex = _BELOW
+    action = RouteAction(cluster=MESH_CLUSTER, timeout=duration(0), idle_timeout=duration(0))
+    action.regex_rewrite.pattern.regex = f"^{_BELOW}$"
+    action.regex_rewrite.substitution = r"\2"
+    action.host_rewrite_path_regex.pattern.regex = f"^{_BELOW}$"
+    action.host_rewrite_path_regex.substitution = rf"\1.{MESH_DOMAIN}"
+    return Route(
+        name="below agents",
+        match=match,
+        route=action,
+        request_headers_to_add=[header(CARD_BASE_HEADER, f"{scheme}://%REQ(:AUTHORITY)%")],
+        request_headers_to_remove=[*_CREDENTIALS, DOOR_HEADER],
     )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 
 from envoy.config.core.v3.base_pb2 import HeaderValueOption
@@ -26,6 +26,7 @@ from envoy.extensions.retry.priority.previous_priorities.v3.previous_priorities_
 from envoy.type.v3.percent_pb2 import FractionalPercent
 
 from weft.controlplane.translate.answers import any_call, no_such_agent
+from weft.controlplane.translate.card_routes import card_routes
 from weft.controlplane.translate.clusters import CONTROL_CLUSTER
 from weft.controlplane.translate.destination import Destination, DestinationKind, of_type
 from weft.controlplane.translate.durations import duration
@@ -88,10 +89,12 @@ def route_configuration(
     routes: Mapping[Destination, RouteSpec],
     outside: Outside = Outside(),  # noqa: B008 - frozen
     models: Models = NO_MODELS,
+    cards: Collection[Destination] = (),
 ) -> RouteConfiguration:
     """All virtual hosts: `policies` names every destination that exists, with the policy in force for it.
 
-    `outside` is what the caller may reach that is not the mesh's own, `models` which models it has.
+    `outside` is what the caller may reach that is not the mesh's own, `models` which models it has. For A2A
+    cards of those in `cards` the control plane is asked; all others are asked for theirs themselves.
     """
     configuration = RouteConfiguration(
         name=ROUTE_CONFIGURATION, vhost_header=DESTINATION_HEADER, ignore_port_in_host_matching=True
@@ -101,9 +104,10 @@ def route_configuration(
     for destination in sorted(addressable, key=lambda each: each.cluster):
         policy = policies[destination]
         rules = routes[destination].rules if destination in routes else ()
-        configuration.virtual_hosts.append(_destination_host(destination, policy, rules))
+        card = destination in cards
+        configuration.virtual_hosts.append(_destination_host(destination, policy, rules, card=card))
         if destination.kind is DestinationKind.TYPE:
-            configuration.virtual_hosts.append(_instance_host(destination, policy))
+            configuration.virtual_hosts.append(_instance_host(destination, policy, card=card))
     configuration.max_direct_response_body_size_bytes.value = MAX_LISTED_BYTES
     mesh = [_control_host(), llm_host(models), _unknown_host()]
     configuration.virtual_hosts.extend([*mesh, *outside_hosts(outside)])
@@ -111,19 +115,21 @@ def route_configuration(
 
 
 def _destination_host(
-    destination: Destination, policy: TrafficPolicySpec, rules: Iterable[RouteRule]
+    destination: Destination, policy: TrafficPolicySpec, rules: Iterable[RouteRule], *, card: bool
 ) -> VirtualHost:
     # Agents see in `x-envoy-attempt-count` whether a call was tried elsewhere before.
     host = VirtualHost(
         name=destination.cluster, domains=destination.domains, include_request_attempt_count=True
     )
+    if card:
+        host.routes.extend(card_routes(host.name))
     for rule in (*rules, RouteRule()):
         for match in rule.match or (RequestMatch(),):
             host.routes.extend(_rule_routes(destination, policy, rule, match))
     return host
 
 
-def _instance_host(destination: Destination, policy: TrafficPolicySpec) -> VirtualHost:
+def _instance_host(destination: Destination, policy: TrafficPolicySpec, *, card: bool) -> VirtualHost:
     """`<instance>.<type>.mesh`: the instance becomes the metadata by which the balancer finds it."""
     host = VirtualHost(name=f"instance/{destination.name}", domains=destination.instance_domains)
     config = HeaderToMetadata()
@@ -134,6 +140,8 @@ def _instance_host(destination: Destination, policy: TrafficPolicySpec) -> Virtu
     rule.on_header_present.regex_value_rewrite.pattern.regex = rf"^([^.]+)\.{destination.name}\..*$"
     rule.on_header_present.regex_value_rewrite.substitution = r"\1"
     host.typed_per_filter_config[INSTANCE_FILTER].Pack(config)
+    if card:
+        host.routes.extend(card_routes(host.name))
     host.routes.extend(_rule_routes(destination, policy, RouteRule(), RequestMatch()))
     return host
 
