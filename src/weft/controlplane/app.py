@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import socket
-from collections.abc import Awaitable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import AsyncExitStack, contextmanager
 
 import uvicorn
@@ -23,6 +23,9 @@ from weft.controlplane.changes import LONGEST_REST, Followed, any_of
 from weft.controlplane.contexts import TenantContexts
 from weft.controlplane.inboxes import Inboxes
 from weft.controlplane.llm.scheduling import LlmScheduling, Replica
+from weft.controlplane.mcp.listing import Listing
+from weft.controlplane.mcp.view import CatalogueView
+from weft.controlplane.mcp.virtual_server import VirtualServer
 from weft.controlplane.message_custody import MessageCustody
 from weft.controlplane.message_keys import MessageKeys
 from weft.controlplane.messaging import open_messaging
@@ -72,6 +75,8 @@ async def run_control_plane(settings: ControlPlaneSettings) -> None:
         instances = await stack.enter_async_context(View(registry))
         declared = await stack.enter_async_context(ResourceView.follow(resources))
         offers = await stack.enter_async_context(OfferView.follow(await Offers.open(store), instances))
+        catalogue = CatalogueView(offers, declared)
+        tools = VirtualServer(Listing(catalogue, declared, security.identities, settings.trust_domain))
         decide = deciding(declared, security)
         custody = MessageCustody(await MessageKeys.open(store, sealer), lambda: declared.resources, decide)
         inboxes = await stack.enter_async_context(Inboxes.follow(store))
@@ -122,6 +127,7 @@ async def run_control_plane(settings: ControlPlaneSettings) -> None:
             contexts=await TenantContexts.open(store, author=security.replica),
             standing=models.standing,
             offers=offers,
+            tools=tools,
         )
         callout = _callout(settings, store)
         tls = server_tls(context.access.refuse_certificate)
@@ -135,6 +141,7 @@ async def run_control_plane(settings: ControlPlaneSettings) -> None:
             "tend keys of messages": custody.keys.run(custody.encrypted),
             "own identity": security.own.run(lambda: _present(settings, security, tls)),
             "revoke": revoke(security, ads, callout),
+            "lists of tools": tools.run(),
         }
         if callout is not None:
             admission = admission_to_nats(security, declared, inboxes)
@@ -146,7 +153,7 @@ async def run_control_plane(settings: ControlPlaneSettings) -> None:
         )
         async with asyncio.TaskGroup() as tasks:
             background = [tasks.create_task(_run(each), name=name) for name, each in work.items()]
-            await _serve(create_api(context, metrics), tls, listening)
+            await _serve(create_api(context, metrics), tls, listening, tools.end_streams)
             await end(background)
 
 
@@ -202,9 +209,22 @@ def _callout(settings: ControlPlaneSettings, store: NatsStore) -> Callout | None
     return store.callout(settings.nats_issuer_file) if settings.nats_issuer_file is not None else None
 
 
-async def _serve(api: FastAPI, tls: ServerTls, listening: socket.socket) -> None:
-    """Serve the API until a signal says to stop."""
-    await uvicorn.Server(server_config(api, tls, stop_timeout=STOP_TIMEOUT)).serve(sockets=[listening])
+async def _serve(
+    api: FastAPI, tls: ServerTls, listening: socket.socket, stopping: Callable[[], None]
+) -> None:
+    """Serve the API until a signal says to stop; then call `stopping` before open requests are waited for."""
+    server = _ApiServer(server_config(api, tls, stop_timeout=STOP_TIMEOUT), stopping)
+    await server.serve(sockets=[listening])
+
+
+class _ApiServer(uvicorn.Server):
+    def __init__(self, config: uvicorn.Config, stopping: Callable[[], None]) -> None:
+        super().__init__(config)
+        self._stopping = stopping
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        self._stopping()
+        await super().shutdown(sockets)
 
 
 def _replica(settings: ControlPlaneSettings, security: Security) -> Replica:
