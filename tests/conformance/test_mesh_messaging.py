@@ -41,6 +41,7 @@ from weft import (
     current,
 )
 from weft.aio.poll import until
+from weft.contexts.limits import ContextLimits
 from weft.sdk.context import Context, handling
 from weft.testing import InMemoryMesh
 
@@ -550,3 +551,49 @@ async def test_plain_functions_take_events_in_threads(mesh: MessagingMesh) -> No
     await mesh.add(listener(("parts", take, {})))
     await mesh.client.publish("parts", {"n": 1})
     assert await inbox.get(1) == [(False, {"n": 1})]
+
+
+async def test_what_is_handled_of_one_conversation_has_one_context_whoever_handles_it(
+    mesh: MessagingMesh,
+) -> None:
+    async def answer(question: str, mesh: Mesh) -> int:
+        conversation = mesh.context()
+        assert conversation.id == current().conversation
+        await conversation.append("user", question)
+        await conversation.put_artifact("notes.txt", question.encode() * 200_000)
+        return int((await conversation.update(lambda state: (state or 0) + 1)).value)
+
+    conversation_id = f"chat-{secrets.token_hex(4)}"
+    _, second = await mesh.add(worker("plain", answer), 2)
+    for killed in (second, None):
+        with handling(Context("test", {"x-weft-context": conversation_id})):
+            tasks = [await mesh.client.submit("plain", question=f"q{number}") for number in range(4)]
+        for task in tasks:
+            await result(task)
+        if killed:
+            await mesh.kill(killed)
+    kept = mesh.client.context(conversation_id)
+    messages = await kept.messages()
+    assert [each.number for each in messages] == list(range(1, 9))
+    assert {each.author.rpartition("/")[0] for each in messages} == {"spiffe://weft.local/agent/worker"}
+    assert (await kept.state()).value == 8
+    assert (await kept.artifact("notes.txt")).info.size == 400_000
+    await kept.delete()
+    with pytest.raises(NotFound):
+        await mesh.client.context(conversation_id).messages()
+
+
+async def test_a_context_of_ones_own_begins_where_that_is_said(mesh: MessagingMesh) -> None:
+    chosen = f"mine-{secrets.token_hex(4)}"
+    with pytest.raises(NotFound):
+        await mesh.client.context(chosen).append("user", "x")
+    created = mesh.client.context(chosen, create=True, limits=ContextLimits(messages=1))
+    await created.append("user", "x")
+    with pytest.raises(InvalidRequest):
+        await mesh.client.context(chosen).append("user", "y")
+    new, newer = mesh.client.context(), mesh.client.context()
+    assert new.id != newer.id
+    assert await new.messages() == []
+    await new.append("user", "x")
+    assert (await mesh.client.context(new.id).messages())[0].content == "x"
+    assert new.headers == {"x-weft-context": new.id}
