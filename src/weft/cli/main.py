@@ -58,6 +58,8 @@ COMMANDS = (
     Command(
         "discover", "weft.cli.agents:discover", "Find healthy agents, as agents find each other.", _AGENTS
     ),
+    Command("cards", "weft.cli.cards:cards", "List agents by their A2A cards, or search them.", _AGENTS),
+    Command("card", "weft.cli.cards:card", "Show an agent's A2A card.", _AGENTS),
     Command("call", "weft.cli.call:call", "Call an agent.", _AGENTS),
     Command("run", "weft.cli.run:run", "Run a program as an agent, with a sidecar beside it.", _AGENTS),
     Command("task", "weft.cli.task:app", "Give work to a queue, and see what becomes of it.", _MESSAGES),

@@ -136,6 +136,22 @@ class ControlApi:
         """One instance, with the state of its sidecar's configuration. Raises NotFound."""
         return document_in(await self.ask("GET", f"/v1/agents/{segment(agent_type)}/{segment(instance)}"))
 
+    async def cards(self, parameters: Parameters) -> tuple[list[dict[str, Any]], dict[str, list[str]]]:
+        """The agents whose A2A cards match the API's query `parameters`; and types whose could not be read."""
+        found: list[dict[str, Any]] = []
+        after = ""
+        while True:
+            query = [*parameters, *([("after", after)] if after else [])]
+            page = document_in(await self.ask("GET", "/v1/cards", query=query))
+            found += items_in(page, "items")
+            after = page.get("next") or ""
+            if not after:
+                return found, page.get("unread") or {}
+
+    async def card(self, agent_type: str) -> dict[str, Any]:
+        """An agent type's A2A card, with what is said of it. Raises NotFound."""
+        return document_in(await self.ask("GET", f"/v1/cards/{segment(agent_type)}"))
+
     async def make_token(self, name: str, scope: Scope, lifetime: float) -> dict[str, Any]:
         """A new token (`token`, told nowhere else), good for `lifetime` seconds. Raises Conflict."""
         body = {"name": name, "scope": scope, "expiresIn": lifetime}

@@ -24,6 +24,8 @@ from weft.model.context_keys import check_context_id, new_context_id
 from weft.model.hops import HOPS_HEADER, parse_hops, with_hop
 from weft.model.spiffe import parse_spiffe_id
 from weft.sdk.calls import events_of, fetch, pauses
+from weft.sdk.cards import PAGE_SIZE as CARDS_PER_PAGE
+from weft.sdk.cards import ListedCard, looking_up, read_card_page, read_listed_card, searching
 from weft.sdk.connection import check_proxy, find_proxy
 from weft.sdk.destination import CONTROL_HOST, host_of
 from weft.sdk.directory import Change, ChangeKind, InstanceRecord, Roster, parameters_of, query_of, read_page
@@ -373,6 +375,29 @@ class Mesh:
                 break
             after = page.next
         return found
+
+    async def cards(
+        self, text: str = "", *, skill: str | Iterable[str] = (), tag: str | Iterable[str] = ()
+    ) -> list[ListedCard]:
+        """The agents with an A2A card for which all that is given holds, by type; those it may speak to.
+
+        All words of `text` must be somewhere in a card's names, descriptions, tags or examples; `skill` (ids or
+        names) and `tag` may be several: it must have all of them. Raises Unavailable if the control plane cannot
+        be asked.
+        """
+        way = self._way()
+        found: list[ListedCard] = []
+        after: str | None = ""
+        while after is not None:
+            call = searching(text, skill, tag, CARDS_PER_PAGE, after)
+            page = read_card_page(await fetch(way, call, DIRECTORY_TIMEOUT))
+            found += page.items
+            after = page.next
+        return found
+
+    async def card(self, type: str) -> ListedCard:  # noqa: A002 - what it is called everywhere
+        """The A2A card of an agent type. Raises NotFound if it has none, or none that this agent may see."""
+        return read_listed_card(await fetch(self._way(), looking_up(type), DIRECTORY_TIMEOUT))
 
     async def watch(
         self,
