@@ -26,8 +26,9 @@ from weft.aio.children import spawn
 from weft.aio.guard import Guard
 from weft.aio.poll import until
 from weft.controlplane.xds.snapshot import EncodedResource, Snapshot
+from weft.model.mcp_wire import SESSIONS_CLUSTER
 from weft.model.node import Address, Node
-from weft.sidecar.bootstrap import AGENT_CLUSTER, MESH_CLUSTER
+from weft.sidecar.bootstrap import AGENT_CLUSTER, MESH_CLUSTER, sessions_socket
 from weft.sidecar.envoy import envoy_program
 
 LIMIT = 30.0
@@ -166,6 +167,10 @@ def _as_files(
         bootstrap.static_resources.clusters.append(cluster)
     if node.inbound is not None:
         bootstrap.static_resources.clusters.append(_static(AGENT_CLUSTER, node.inbound.agent))
+    if (socket := sessions_socket(admin.parent, node.inbound)) is not None:
+        cluster = _static(SESSIONS_CLUSTER, Address("", 0))
+        cluster.load_assignment.endpoints[0].lb_endpoints[0].endpoint.address.pipe.path = str(socket)
+        bootstrap.static_resources.clusters.append(cluster)
     if node.outside is not None:
         bootstrap.static_resources.clusters.append(_static(MESH_CLUSTER, node.outbound))
     for listener in _unpacked(snapshot.listeners.values(), Listener):
@@ -189,8 +194,9 @@ def _put_routes_in(listener: Listener, routes: Mapping[str, RouteConfiguration])
 def _static(name: str, at: Address) -> Cluster:
     cluster = Cluster(name=name, type=Cluster.STATIC)
     cluster.load_assignment.cluster_name = name
-    address = cluster.load_assignment.endpoints.add().lb_endpoints.add().endpoint.address.socket_address
-    address.address, address.port_value = at.host, at.port
+    endpoint = cluster.load_assignment.endpoints.add().lb_endpoints.add().endpoint
+    endpoint.hostname = str(at)
+    endpoint.address.socket_address.address, endpoint.address.socket_address.port_value = at.host, at.port
     return cluster
 
 

@@ -21,7 +21,7 @@ from weft.controlplane.translate.clusters import control_cluster, destination_cl
 from weft.controlplane.translate.destination import Destination
 from weft.controlplane.translate.egress import Outside
 from weft.controlplane.translate.endpoints import Endpoint, endpoint, load_assignment
-from weft.controlplane.translate.inbound_routes import inbound_routes
+from weft.controlplane.translate.inbound_routes import McpSide, inbound_routes, mcp_side
 from weft.controlplane.translate.listeners import CONNECTION_LIFETIME, listeners
 from weft.controlplane.translate.llm_clusters import scheduler_cluster
 from weft.controlplane.translate.llm_pools import Models
@@ -37,6 +37,7 @@ from weft.model.agent import Instance, Locality
 from weft.model.decision import AccessTarget, access_policies
 from weft.model.gateway import GatewaySpec
 from weft.model.llm_lease import Lease
+from weft.model.mcp_catalogue import NO_TOOLS, McpCatalogue
 from weft.model.node import Address, Node
 from weft.model.resource import AnyResource
 from weft.model.route import RouteSpec
@@ -108,8 +109,9 @@ class Snapshots:
         """By what they lead to outside the mesh, and the models; encoded for the first who needs them."""
         self._endpoints: dict[Locality, Encoded] = {}
         self._access = Access(trust_domain=trust_domain)
-        self._routes_both_ways: dict[tuple[Outside, Models, AccessTarget], Encoded] = {}
+        self._routes_both_ways: dict[tuple[Outside, Models, AccessTarget, McpSide], Encoded] = {}
         """Those of sidecars with an agent, by what they reach outside, their models, what their agent is."""
+        self._tools = NO_TOOLS
         self._without_card: frozenset[Destination] = frozenset()
         self._offered: Mapping[str, frozenset[str]] = {}
         """The capabilities of instances, by their keys: more than their sidecars said when they connected."""
@@ -159,6 +161,14 @@ class Snapshots:
         """
         if self._leases.update(leases):
             self._generation.advance()
+
+    def update_tools(self, tools: McpCatalogue) -> None:
+        """Take over what servers of MCP have for `tools.mesh`; notes make no difference."""
+        tools = replace(tools, notes={})
+        if tools == self._tools:
+            return
+        self._tools, self._routes, self._routes_both_ways = tools, {}, {}
+        self._generation.advance()
 
     def update_cards(self, with_card: Collection[Destination], without_card: Collection[Destination]) -> None:
         """Take over which destinations have an A2A card, and which are known to have none.
@@ -257,7 +267,7 @@ class Snapshots:
             while len(self._routes) >= MAX_OUTSIDES:
                 del self._routes[next(iter(self._routes))]
             self._routes[key] = _encoded_routes(
-                self._policies, self._routes_declared, outside, models, self._without_card
+                self._policies, self._routes_declared, outside, models, self._without_card, self._tools
             )
         return self._routes[key]
 
@@ -315,13 +325,14 @@ class Snapshots:
         # An A2A agent's skills are capabilities too, and known once it runs.
         offered = self._offered.get(node.key, frozenset())
         target = replace(target, capabilities=target.capabilities | offered)
-        key = (outside, models, target)
+        mcp = mcp_side(node.inbound, self._tools)
+        key = (outside, models, target, mcp)
         known = self._routes_both_ways.get(key, {})
         if routes.items() <= known.items():
             return known
         while len(self._routes_both_ways) >= MAX_KINDS:
             del self._routes_both_ways[next(iter(self._routes_both_ways))]
-        to_agent = inbound_routes(target, self._access)
+        to_agent = inbound_routes(target, self._access, mcp)
         self._routes_both_ways[key] = {**routes, to_agent.name: encode(to_agent.name, to_agent)}
         return self._routes_both_ways[key]
 
@@ -378,9 +389,10 @@ def _encoded_routes(
     outside: Outside,
     models: Models,
     without_card: Collection[Destination],
+    tools: McpCatalogue,
 ) -> Encoded:
     cards = policies.keys() - without_card
-    configuration = route_configuration(policies, routes, outside, models, cards)
+    configuration = route_configuration(policies, routes, outside, models, cards, tools)
     return {configuration.name: encode(configuration.name, configuration)}
 
 

@@ -180,7 +180,11 @@ def _agent_cluster(inbound: Inbound, max_requests: int) -> dict[str, Any]:
         "common_http_protocol_options": {"idle_timeout": _AGENT_IDLE_TIMEOUT},
     }
     # How much an agent takes is for itself to say, and for its callers' policy: no limit of Envoy's own.
-    return {**_cluster(AGENT_CLUSTER, [inbound.agent], options), **_limits(max_requests)}
+    cluster = {**_cluster(AGENT_CLUSTER, [inbound.agent], options), **_limits(max_requests)}
+    # For routes on which the agent is to be called by its own address.
+    endpoint = cluster["load_assignment"]["endpoints"][0]["lb_endpoints"][0]["endpoint"]
+    endpoint["hostname"] = str(inbound.agent)
+    return cluster
 
 
 def _mesh_cluster(outbound: Address, max_requests: int) -> dict[str, Any]:

@@ -39,6 +39,8 @@ from weft.controlplane.translate.replies import (
     REFUSED_HEADER,
     header,
 )
+from weft.controlplane.translate.tool_routes import tools_host
+from weft.model.mcp_catalogue import NO_TOOLS, McpCatalogue
 from weft.model.names import LOCALHOST_DOMAIN, MESH_DOMAIN
 from weft.model.route import Fault, HeaderChanges, HeaderMatch, PathMatch, RequestMatch, RouteRule, RouteSpec
 from weft.model.traffic import BalancingPolicy, Retries, TrafficPolicySpec
@@ -90,11 +92,13 @@ def route_configuration(
     outside: Outside = Outside(),  # noqa: B008 - frozen
     models: Models = NO_MODELS,
     cards: Collection[Destination] = (),
+    tools: McpCatalogue = NO_TOOLS,
 ) -> RouteConfiguration:
     """All virtual hosts: `policies` names every destination that exists, with the policy in force for it.
 
     `outside` is what the caller may reach that is not the mesh's own, `models` which models it has. For A2A
     cards of those in `cards` the control plane is asked; all others are asked for theirs themselves.
+    `tools` is what servers of MCP have.
     """
     configuration = RouteConfiguration(
         name=ROUTE_CONFIGURATION, vhost_header=DESTINATION_HEADER, ignore_port_in_host_matching=True
@@ -109,7 +113,8 @@ def route_configuration(
         if destination.kind is DestinationKind.TYPE:
             configuration.virtual_hosts.append(_instance_host(destination, policy, card=card))
     configuration.max_direct_response_body_size_bytes.value = MAX_LISTED_BYTES
-    mesh = [_control_host(), llm_host(models), _unknown_host()]
+    tool_calls = tools_host(tools, control=CONTROL_CLUSTER, fault_filter=FAULT_FILTER)
+    mesh = [_control_host(), llm_host(models), tool_calls, _unknown_host()]
     configuration.virtual_hosts.extend([*mesh, *outside_hosts(outside)])
     return configuration
 

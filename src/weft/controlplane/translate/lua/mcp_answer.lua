@@ -160,6 +160,8 @@ function envoy_on_response(handle)
   local kind = headers:get("x-weft-error")
   if kind then return mesh_error(handle, call, kind) end
   if not call.method then return end
+  -- The sidecar's, not the client's.
+  headers:remove(wire.SESSION_HEADER)
   local status, content = headers:get(":status"), headers:get("content-type") or ""
   if headers:get("content-encoding") then
     respond(handle, call, INTERNAL, "the server's answer is compressed")

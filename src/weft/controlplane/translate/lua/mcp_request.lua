@@ -36,7 +36,7 @@ local MOST_NAME, MOST_ID, MOST_SESSION, MOST_TRACE = 4096, 256, 512, 8192
 local counted, own = 0, nil
 
 local function new_id(handle)
-  own = own or handle:timestamp(EnvoyTimestampResolution.MICROSECOND) .. string.match(tostring({}), "0x(%x+)")
+  own = own or handle:timestamp() .. "-" .. string.match(tostring({}), "0x(%x+)")
   counted = counted + 1
   return string.format("weft-%s-%d", own, counted)
 end
