@@ -46,9 +46,7 @@ async def cards(
     columns = ("TYPE", "NAME", "SKILLS", "HEALTHY", "A2A", "DESCRIPTION")
     print_table(columns, (_row(each) for each in found), none="no agent has a card that matches")
     for agent_type, notes in unread.items():
-        console(stderr=True).print(
-            f"{agent_type}: {printable('; '.join(notes))}", style="yellow", markup=False
-        )
+        _warn(f"{agent_type}: {'; '.join(notes)}")
 
 
 async def card(
@@ -62,7 +60,11 @@ async def card(
         found = await api.card(type_)
     print_json(found["card"])
     for note in found.get("notes", ()):
-        console(stderr=True).print(printable(str(note)), style="yellow", markup=False)
+        _warn(str(note))
+
+
+def _warn(text: str) -> None:
+    console(stderr=True).print(printable(text), style="yellow", markup=False)
 
 
 def _row(listed: dict[str, Any]) -> tuple[str, ...]:

@@ -137,7 +137,7 @@ class ControlApi:
         return document_in(await self.ask("GET", f"/v1/agents/{segment(agent_type)}/{segment(instance)}"))
 
     async def cards(self, parameters: Parameters) -> tuple[list[dict[str, Any]], dict[str, list[str]]]:
-        """The agents whose A2A cards match the API's query `parameters`; and types whose could not be read."""
+        """Agents whose A2A cards match the API's query `parameters`, and types whose could not be read."""
         found: list[dict[str, Any]] = []
         after = ""
         while True:

@@ -381,9 +381,9 @@ class Mesh:
     ) -> list[ListedCard]:
         """The agents with an A2A card for which all that is given holds, by type; those it may speak to.
 
-        All words of `text` must be somewhere in a card's names, descriptions, tags or examples; `skill` (ids or
-        names) and `tag` may be several: it must have all of them. Raises Unavailable if the control plane cannot
-        be asked.
+        All words of `text` must be somewhere in a card's names, descriptions, tags or examples; `skill` (ids
+        or names) and `tag` may be several: it must have all of them. Raises Unavailable if the control plane
+        cannot be asked.
         """
         way = self._way()
         found: list[ListedCard] = []
