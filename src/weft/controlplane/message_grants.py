@@ -10,7 +10,8 @@
 - Who may *publish* to a topic puts messages into it, under any subtopic.
 - Who may *subscribe* to it takes for the group of its type, and for that of its instance, and acknowledges;
   puts what it cannot process into the topic's dead-letter topic, in those groups' names.
-- Everybody writes and reads the *contexts* of its own tenant, key by key: nobody can list them.
+- Everybody writes and reads the *contexts* of its own tenant, key by key; within a tenant nobody is kept
+  apart.
 
 Subscribers may ask how many partitions a topic has, submitters how many messages of a queue are delayed:
 both by asking how the stream is.
@@ -143,7 +144,7 @@ def _kept_of_inbox(agent_type: str | None) -> Iterator[str]:
 
 
 def _contexts(tenant: str) -> Iterator[str]:
-    """Whoever knows the id of a context of its own tenant may use it: no policy speaks of them."""
+    """Those of its own tenant, whoever it is: no policy speaks of them."""
     yield subject(CONTEXTS_BUCKET, tenant_keys(tenant))
     yield _read(CONTEXTS_BUCKET, tenant_keys(tenant))
 
