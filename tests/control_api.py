@@ -19,6 +19,7 @@ from weft.controlplane.api.access import control_access
 from weft.controlplane.api.app import create_api
 from weft.controlplane.api.context import ApiContext
 from weft.controlplane.api.tls import ServerTls, server_config, server_tls
+from weft.controlplane.contexts import TenantContexts
 from weft.controlplane.llm.standing import Standing
 from weft.controlplane.sidecars import Sidecars
 from weft.controlplane.tokens import Tokens
@@ -68,7 +69,10 @@ async def served_api(directory: Path) -> AsyncIterator[ServedApi]:
         Tokens.follow(store) as tokens,
     ):
         access = control_access(tokens, MemoryAudit(), bundles=pki.bundles, observer="control-1")
-        context = ApiContext(view, resources, declared, sidecars, access, standing=standing)
+        contexts = await TenantContexts.open(store, author="control-1")
+        context = ApiContext(
+            view, resources, declared, sidecars, access, standing=standing, contexts=contexts
+        )
         tls = server_tls()
         tls.use(*pki.svid(control_id(pki.trust_domain, "control-1")), pki.bundles())
         async with served(create_api(context, CollectorRegistry()), tls) as port:

@@ -65,6 +65,9 @@ COMMANDS = (
     Command("task", "weft.cli.task:app", "Give work to a queue, and see what becomes of it.", _MESSAGES),
     Command("queue", "weft.cli.queue:app", "See how queues stand, and handle what lies in them.", _MESSAGES),
     Command("topic", "weft.cli.topic:app", "See topics, publish to them, read along, replay.", _MESSAGES),
+    Command(
+        "context", "weft.cli.context:app", "See what is kept of a conversation, and forget it.", _MESSAGES
+    ),
     Command("gateway", "weft.cli.gateway:app", "Handle a gateway's API keys, or run an instance.", _MESSAGES),
     Command("llm", "weft.cli.llm:app", "See pools of models, who waits, what was used, budgets.", _MODELS),
     Command("apply", "weft.cli.apply:apply", "Declare resources, all of a manifest or nothing.", _RESOURCES),
