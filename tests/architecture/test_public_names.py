@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 
 import weft
+import weft.orchestration
 import weft.testing
 
 NAMES = {
@@ -62,6 +63,23 @@ MEMBERS = {
 }
 """What programs use of the names that have the most to them."""
 
+ORCHESTRATION = {
+    *("Branch", "BranchResult", "Count", "Discovered", "NoQuorum", "Option", "Outcome", "Partial", "Routed"),
+    *("Step", "Undecided", "Verdict", "coordinate", "map_reduce", "pipeline", "route", "vote"),
+}
+
+ORCHESTRATED = {
+    "Branch": {
+        *("arguments", "budget", "fallback", "field", "idempotency_key", "kind", "label", "max_tokens"),
+        *("model", "name", "prompt", "queue", "result_type", "stream", "temperature", "timeout", "to"),
+        "weight",
+    },
+    "BranchResult": {
+        *("branch", "error", "index", "instance", "ok", "replaced", "seconds", "task", "value"),
+    },
+    "Outcome": {"answers", "failures", "results", "seconds", "synthesis", "unneeded", "value"},
+}
+
 IN_MEMORY = {
     *("add", "asgi", "client", "drain", "events", "kill", "redrive", "set_status", "tasks"),
 }
@@ -85,6 +103,11 @@ def test_the_names_of_the_package_are_those_that_were_promised() -> None:
     assert weft.__all__ == sorted(NAMES)
     assert [name for name in NAMES if getattr(weft, name).__name__ != name] == []
     assert set(weft.testing.__all__) == {"InMemoryMesh", "QueueSpec", "SimulatedLLM", "TopicSpec"}
+
+
+def test_the_names_of_orchestrations_are_those_that_were_promised() -> None:
+    assert set(weft.orchestration.__all__) == ORCHESTRATION
+    assert {name: public(getattr(weft.orchestration, name)) for name in ORCHESTRATED} == ORCHESTRATED
 
 
 def test_what_the_most_used_names_have_is_what_was_promised() -> None:

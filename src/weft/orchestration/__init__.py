@@ -6,7 +6,7 @@ async with Mesh() as mesh:
 
 from __future__ import annotations
 
-from weft.orchestration.branch import Branch, BranchResult, Discovered, Outcome, Partial
+from weft.orchestration.branch import Branch, BranchResult, Discovered, Outcome, Partial, Step
 from weft.orchestration.coordination import coordinate
 from weft.orchestration.errors import NoQuorum, Undecided
 from weft.orchestration.map_reducing import map_reduce
@@ -25,6 +25,7 @@ __all__ = [
     "Outcome",
     "Partial",
     "Routed",
+    "Step",
     "Undecided",
     "Verdict",
     "coordinate",

@@ -49,6 +49,7 @@ class Tally:
         self._choices = None if choices is None else {_key(each): each for each in choices}
         self._counts: dict[str, Count] = {}
         self._silent = 0.0
+        """Weight of those who failed to vote, or voted for what is not to choose."""
 
     @property
     def counts(self) -> tuple[Count, ...]:
@@ -87,7 +88,7 @@ class Tally:
             case "plurality":
                 return first > second + open_votes + _SLACK
             case "unanimous":
-                return len(self._counts) > 1
+                return len(self._counts) > 1 or self._silent > _SLACK
 
     def winner(self) -> Count | None:
         """Who has won; None while nobody has."""
@@ -99,7 +100,7 @@ class Tally:
         won = {
             "majority": first > self._total / 2 + _SLACK,
             "plurality": first > second + open_votes + _SLACK,
-            "unanimous": len(counts) == 1 and open_votes <= _SLACK,
+            "unanimous": len(counts) == 1 and open_votes + self._silent <= _SLACK,
         }
         return counts[0] if won[self._rule] else None
 
