@@ -54,7 +54,7 @@ from weft.errors import InvalidRequest, TooMany
 from weft.model.mcp_catalogue import McpCatalogue
 from weft.model.offer import JsonObject
 
-TTL: Final = 60_000
+TTL: Final = 10_000
 """Milliseconds for which clients that cannot hear of changes may keep a list; the others are told."""
 
 INSTRUCTIONS: Final = "The tools, prompts and resources of all MCP servers of this mesh that you may use."

@@ -26,8 +26,13 @@ class Streams:
     """The streams that are open."""
 
     def __init__(self) -> None:
-        self._open: Counter[str] = Counter()
+        self._held: Counter[str] = Counter()
         self._ending = asyncio.Event()
+
+    @property
+    def open(self) -> int:
+        """How many there are."""
+        return self._held.total()
 
     def end(self) -> None:
         """End all that are open, and those to come at once."""
@@ -36,19 +41,19 @@ class Streams:
     @contextmanager
     def place(self, who: str) -> Iterator[None]:
         """A place for one more stream of `who`. Raises TooMany."""
-        if self._open[who] >= MAX_STREAMS_OF_ONE or self._open.total() >= MAX_STREAMS:
+        if self._held[who] >= MAX_STREAMS_OF_ONE or self.open >= MAX_STREAMS:
             raise TooMany(
-                f"{who} has {self._open[who]} streams of changes open here ({MAX_STREAMS_OF_ONE} at most), "
-                f"all together have {self._open.total()} ({MAX_STREAMS} at most): close one, or try again",
+                f"{who} has {self._held[who]} streams of changes open here ({MAX_STREAMS_OF_ONE} at most), "
+                f"all together have {self.open} ({MAX_STREAMS} at most): close one, or try again",
                 retry_after=_RETRY,
             )
-        self._open[who] += 1
+        self._held[who] += 1
         try:
             yield
         finally:
-            self._open[who] -= 1
-            if not self._open[who]:
-                del self._open[who]
+            self._held[who] -= 1
+            if not self._held[who]:
+                del self._held[who]
 
     async def until_end(self, items: AsyncGenerator[_T]) -> AsyncGenerator[_T]:
         """`items`, until all streams are to end."""

@@ -25,6 +25,7 @@ from weft.controlplane.mcp.caller import Asker, asker
 from weft.controlplane.mcp.listing import Listing, ListKind
 from weft.controlplane.mcp.streams import Streams
 from weft.errors import Unavailable
+from weft.model.foreign_json import foreign_json
 from weft.model.mcp_catalogue import McpCatalogue
 
 if TYPE_CHECKING:
@@ -48,6 +49,7 @@ _ORIGIN = re.compile(
 _STREAM = "text/event-stream"
 _WITH_SESSIONS = frozenset({"2024-11-05", "2025-03-26", "2025-06-18", "2025-11-25"})
 _INVALID_REQUEST = -32600
+_PARSE_ERROR = -32700
 
 
 class VirtualServer:
@@ -68,6 +70,11 @@ class VirtualServer:
         async with manager.run():
             self._running.set_result(manager)
             await asyncio.Event().wait()
+
+    @property
+    def open_streams(self) -> int:
+        """Streams of changes that are open now."""
+        return self._streams.open
 
     def end_streams(self) -> None:
         """End all streams of changes, which have no end of their own: the server stops."""
@@ -98,7 +105,11 @@ class VirtualServer:
             await refusal(request.scope, request.receive, send)
             return
         body = await request.body()
-        method = _method(body)
+        try:
+            method = _method(body)
+        except _Malformed as error:
+            await _refusal(400, str(error), error.code)(request.scope, request.receive, send)
+            return
         if method == "initialize":
             send = _with_session(send)
         receive = _replayed(body, request.receive)
@@ -150,14 +161,29 @@ def _load(listing: Listing, streams: Streams) -> StreamableHTTPSessionManager:
     return session_manager(listing, streams)
 
 
+class _Malformed(ValueError):
+    """A body that is no request or notification of JSON-RPC."""
+
+    def __init__(self, code: int, message: str) -> None:
+        super().__init__(message)
+        self.code = code
+
+
 def _method(body: bytes) -> str:
-    """The method that a body asks for; empty if it is none: who answers says what is wrong with it."""
+    """The method that a body asks for. Raises _Malformed.
+
+    The SDK would tell clients of 2025 in the words of its own library.
+    """
     try:
-        message = json.loads(body)
-    except (ValueError, RecursionError):
-        return ""
-    method = message.get("method") if isinstance(message, dict) else None
-    return method if isinstance(method, str) else ""
+        message = foreign_json(body, limit=MAX_BODY_BYTES)
+    except ValueError as error:
+        raise _Malformed(_PARSE_ERROR, "Parse error") from error
+    match message:
+        case {"jsonrpc": "2.0", "method": str(method), **others}:
+            identity = others.get("id", 0)
+            if isinstance(identity, str | int) and not isinstance(identity, bool):
+                return method
+    raise _Malformed(_INVALID_REQUEST, "the body is not one request or notification of JSON-RPC 2.0")
 
 
 def _with_session(send: Send) -> Send:
@@ -185,6 +211,6 @@ def _replayed(body: bytes, receive: Receive) -> Receive:
     return receiving
 
 
-def _refusal(status: int, message: str) -> Response:
-    error: dict[str, Any] = {"code": _INVALID_REQUEST, "message": message}
+def _refusal(status: int, message: str, code: int = _INVALID_REQUEST) -> Response:
+    error: dict[str, Any] = {"code": code, "message": message}
     return JSONResponse({"jsonrpc": "2.0", "id": None, "error": error}, status)
