@@ -10,6 +10,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:  # what __getattr__ does, in the form that type checkers read
+    from weft.contexts.conversation import ConversationStore
+    from weft.contexts.limits import ContextLimits
     from weft.errors import (
         AgentFailed,
         Conflict,
@@ -51,6 +53,8 @@ __all__ = [
     "CloudEvent",
     "Conflict",
     "Context",
+    "ContextLimits",
+    "ConversationStore",
     "Denied",
     "Instance",
     "Interrupted",
@@ -85,6 +89,8 @@ _HOMES = {
     "ChangeKind": "weft.sdk.directory",
     "CloudEvent": "weft.model.cloud_event",
     "Context": "weft.sdk.context",
+    "ContextLimits": "weft.contexts.limits",
+    "ConversationStore": "weft.contexts.conversation",
     "Instance": "weft.model.agent",
     "Mesh": "weft.sdk.mesh",
     "ReceivedEvent": "weft.events.subscriber",

@@ -17,6 +17,8 @@ NAMES = {
     "CloudEvent",
     "Conflict",
     "Context",
+    "ContextLimits",
+    "ConversationStore",
     "Denied",
     "Instance",
     "Interrupted",
@@ -48,9 +50,13 @@ MEMBERS = {
     "Agent": {
         *("app", "asgi", "drain", "handles", "health", "on", "run", "serving", "settings", "streams", "task")
     },
+    "ConversationStore": {
+        *("about", "append", "artifact", "artifacts", "compare_and_set", "count", "delete", "headers", "id"),
+        *("messages", "put_artifact", "remove_artifact", "state", "update"),
+    },
     "Mesh": {
-        *("aclose", "discover", "membership", "publish", "request", "stream", "submit", "task", "transport"),
-        "watch",
+        *("aclose", "card", "cards", "context", "discover", "membership", "publish", "request", "stream"),
+        *("submit", "task", "transport", "watch"),
     },
     "ReceivedEvent": {
         *("data", "deliveries", "event", "headers", "name", "sequence", "subtopic", "topic"),
