@@ -261,6 +261,36 @@ async def test_direct_calls_are_let_through_with_the_callers_name(front: Front) 
         assert refused.headers["content-type"] == "application/problem+json"
 
 
+async def test_what_callers_from_outside_call_a_conversation_is_nobody_elses_inside(front: Front) -> None:
+    alice, bob = front.scene.key("alice"), front.scene.key("bob")
+    inside = {"x-weft-caller": INSIDER}
+    front.scene.allowed.add(("submit", QUEUE))
+
+    async def called(headers: Mapping[str, str], name: str) -> str:
+        answer = await front.client.post(
+            "/v1/tasks", json=_task(), headers={**headers, "x-weft-context": name}
+        )
+        return str(answer.json()["context"])
+
+    async def direct(headers: Mapping[str, str], name: str) -> str:
+        named = {**headers, "x-weft-context": name}
+        answer = await front.client.post("/authorize/v1/agents/editor", headers=named)
+        return answer.headers["x-weft-context"]
+
+    assert await called(inside, "chat-1") == "chat-1"
+    names = [await called(alice, "chat-1"), await called(bob, "chat-1"), await called(alice, "chat-2")]
+    assert len({*names, "chat-1", "chat-2"}) == 5
+    assert [await direct(alice, "chat-1"), await direct(bob, "chat-1")] == names[:2]
+    assert await called(alice, "chat-1") == names[0]
+    assert await called(alice, names[1]) not in names  # nor by what it is called inside
+    for name in ("", "x" * 4000, "a, b", "*.>"):
+        answer = await front.client.post(
+            "/authorize/v1/agents/editor", headers={**alice, "x-weft-context": name}
+        )
+        assert answer.status_code == 200
+        assert len(answer.headers.get("x-weft-context", "")) == (34 if name else 0)
+
+
 async def _events(response: httpx.Response) -> list[tuple[str, str, Any]]:
     """Name, id and data of all events to come, comments left out."""
     events = []

@@ -12,6 +12,7 @@ from fastapi import APIRouter, Request
 from fastapi.responses import Response
 
 from weft.errors import NotFound
+from weft.gateway.conversation import CONTEXT_HEADER, outside_context
 from weft.gateway.gate import take, too_often
 from weft.gateway.parts import CurrentGateway
 from weft.model.names import RESERVED_TYPES
@@ -44,7 +45,9 @@ async def authorize(request: Request, gateway: CurrentGateway) -> Response:
         refusal.headers.update(told)
         return refusal
     gateway.rights.check_call(caller, match[1].decode())
-    return Response(headers={SUBMITTER_HEADER: caller.submitter, **told})
+    context = outside_context(caller, ", ".join(request.headers.getlist(CONTEXT_HEADER)))
+    named = {CONTEXT_HEADER: context} if context else {}
+    return Response(headers={SUBMITTER_HEADER: caller.submitter, **named, **told})
 
 
 def _check_path(method: str, agent_type: str, path: bytes) -> None:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from weft.errors import Denied, InvalidRequest, Unavailable
 from weft.gateway.caller import Caller, Outsider
+from weft.gateway.conversation import CONTEXT_HEADER, outside_context
 from weft.gateway.parts import Gateway
 from weft.gateway.submission import TaskSubmission
 from weft.gateway.webhook_address import parse_receiver, permitted_addresses
@@ -18,7 +19,7 @@ IDEMPOTENCY_HEADER = "idempotency-key"
 LOOKUP_TIMEOUT = 2.0
 """Seconds that a submission waits to learn where its webhook's host is; it is looked up again at sending."""
 
-PASSED_ON = ("traceparent", "tracestate", "baggage", "x-weft-context")
+PASSED_ON = ("traceparent", "tracestate", "baggage", CONTEXT_HEADER)
 """Headers of a submission that reach the worker."""
 
 MAX_PASSED_ON = 1024
@@ -52,7 +53,7 @@ class Submitter:
             idempotency_key=self._idempotency_key(wanted, item),
             result_ttl=wanted.result_ttl,
             webhook=wanted.webhook or "",
-            headers=passed_on(self.headers),
+            headers=passed_on(self.headers, self.caller),
             labels=wanted.labels,
             submitter=self.caller.submitter,
         )
@@ -81,13 +82,16 @@ class Submitter:
         return given
 
 
-def passed_on(headers: Mapping[str, str]) -> dict[str, str]:
+def passed_on(headers: Mapping[str, str], caller: Caller) -> dict[str, str]:
     """Those headers of a request that go on with what it sends: its trace, and its conversation."""
-    return {
+    found = {
         name: value
         for name in PASSED_ON
         if (value := headers.get(name)) and len(value) <= MAX_PASSED_ON and _is_plain(value)
     }
+    if CONTEXT_HEADER in found:
+        found[CONTEXT_HEADER] = outside_context(caller, found[CONTEXT_HEADER])
+    return found
 
 
 def _is_plain(value: str) -> bool:

@@ -118,7 +118,7 @@ async def publish(
     published = []
     for event in events:
         marked = _marked(event, caller)
-        sequence = await publisher.publish_event(topic, marked, headers=passed_on(request.headers))
+        sequence = await publisher.publish_event(topic, marked, headers=passed_on(request.headers, caller))
         published.append({"id": event.id, "sequence": sequence})
     return JsonAnswer({"events": published}, 202)
 

@@ -55,6 +55,9 @@ SUBMITTER_HEADER = "x-weft-submitter"
 DOOR_HEADER = "x-weft-door"
 """On a request to a gateway's process: `outside` if it came through the outside listener."""
 
+CONTEXT_HEADER = "x-weft-context"
+"""Which conversation a call belongs to: the gateway's process says how it is called inside."""
+
 _MAX_LENGTH = 2**63 - 1
 _AUTHZ_FILTER = "envoy.filters.http.ext_authz"
 _BUFFER_FILTER = "envoy.filters.http.buffer"
@@ -112,10 +115,11 @@ def _authorization() -> ExtAuthz:
     service.server_uri.cluster = AGENT_CLUSTER
     service.server_uri.timeout.CopyFrom(duration(AUTHORIZE_TIMEOUT))
     service.path_prefix = AUTHORIZE_PREFIX
-    for name in (*_CREDENTIALS, DOOR_HEADER):
+    for name in (*_CREDENTIALS, DOOR_HEADER, CONTEXT_HEADER):
         authz.allowed_headers.patterns.add(exact=name)
     answer = service.authorization_response
-    answer.allowed_upstream_headers.patterns.add(exact=SUBMITTER_HEADER)
+    for name in (SUBMITTER_HEADER, CONTEXT_HEADER):
+        answer.allowed_upstream_headers.patterns.add(exact=name)
     # What is left of the caller's rate. A refusal goes back with all its headers anyway.
     answer.allowed_client_headers_on_success.patterns.add(prefix="ratelimit")
     return authz
