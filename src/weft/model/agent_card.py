@@ -92,23 +92,23 @@ def check_card(card: JsonObject) -> None:
         for number, interface in enumerate(_objects(card, name, MAX_INTERFACES)):
             _text(interface, "url", f"{name}[{number}]")
     _text(card, "url", "the card")
-    if not isinstance(card.get("capabilities", {}), Mapping):
+    if not isinstance(card.get("capabilities") or {}, Mapping):
         raise ValueError("the card's capabilities are not an object")  # noqa: TRY004 -- as all that is wrong with it
 
 
 def interfaces(card: JsonObject) -> Iterator[Interface]:
     """The ways to speak to the agent of `card`, those of A2A 1.0 first."""
-    for each in card.get("supportedInterfaces", ()):
+    for each in card.get("supportedInterfaces") or ():
         yield Interface(str(each.get("url", "")), str(each.get("protocolBinding", "")))
-    if "url" in card:
+    if card.get("url"):
         yield Interface(str(card["url"]), str(card.get("preferredTransport", "JSONRPC")))
-    for each in card.get("additionalInterfaces", ()):
+    for each in card.get("additionalInterfaces") or ():
         yield Interface(str(each.get("url", "")), str(each.get("transport", "")))
 
 
 def skills(card: JsonObject) -> tuple[JsonObject, ...]:
     """What the agent of `card` can do."""
-    return tuple(card.get("skills", ()))
+    return tuple(card.get("skills") or ())
 
 
 def skill_capabilities(card: JsonObject) -> tuple[list[str], list[str]]:
@@ -147,7 +147,7 @@ def card_notes(card: JsonObject) -> list[str]:
 
 def mcp_path(card: JsonObject) -> str | None:
     """Where the agent of `card` serves MCP, if it says so."""
-    extensions = card.get("capabilities", {}).get("extensions", ())
+    extensions = (card.get("capabilities") or {}).get("extensions")
     for each in extensions if isinstance(extensions, list) else ():
         if isinstance(each, Mapping) and each.get("uri") == MCP_EXTENSION:
             params = each.get("params")

@@ -8,6 +8,7 @@ from dataclasses import replace
 from typing import Any, Final
 
 from weft.errors import InvalidRequest
+from weft.model.agent_card import check_card
 from weft.model.foreign_json import foreign_object
 from weft.model.offer import (
     MAX_CARD_BYTES,
@@ -50,7 +51,7 @@ class OfferCodec:
         document = foreign_object(data, limit=MAX_OFFER_BYTES, depth=_DEPTH)
         card, mcp = document.get("card"), document.get("mcp")
         return Offer(
-            card=None if card is None else _object(card, "card"),
+            card=None if card is None else _card(card),
             mcp=None if mcp is None else _mcp(_object(mcp, "mcp")),
             notes=_notes(document.get("notes", [])),
         )
@@ -150,6 +151,12 @@ def _written(offer: Offer) -> bytes:
             **{name: list(getattr(mcp, name)) for name in _LISTS},
         }
     return _json(document)
+
+
+def _card(value: Any) -> JsonObject:
+    card = _object(value, "card")
+    check_card(card)
+    return card
 
 
 def _mcp(fields: JsonObject) -> McpOffer:
