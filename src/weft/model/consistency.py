@@ -18,6 +18,7 @@ from weft.model.resource import AnyResource
 from weft.model.route import RouteRule, RouteSpec
 from weft.model.secret import SecretSpec
 from weft.model.target import Target
+from weft.model.tool_contradictions import tool_inconsistencies
 from weft.model.topic import DEAD_LETTERS, TopicSpec
 from weft.model.traffic import TrafficPolicySpec
 from weft.model.yaml_tree import Path
@@ -53,6 +54,7 @@ def inconsistencies(resources: Iterable[AnyResource]) -> list[Inconsistency]:
         *_gateways_that_are_agents(resources),
         *_dead_letters_without_topic(resources),
         *(Inconsistency(each.key, path, message) for each, path, message in llm_inconsistencies(resources)),
+        *(Inconsistency(each.key, path, message) for each, path, message in tool_inconsistencies(resources)),
         *_egress_twice(each for each in resources if isinstance(each.spec, EgressSpec)),
     ]
 

@@ -22,6 +22,8 @@ from weft.model.route import Mirror, RouteRule, RouteSpec, SplitTarget
 from weft.model.secret import SecretSpec
 from weft.model.spec import Spec
 from weft.model.target import Target
+from weft.model.tool import ToolSpec
+from weft.model.tool_contradictions import of_tool
 from weft.model.topic import TopicSpec
 from weft.model.traffic import BalancingPolicy, TrafficPolicySpec
 from weft.model.yaml_tree import Path
@@ -149,4 +151,5 @@ _CHECKS: Mapping[type[Spec], Callable[[AnyResource], Iterator[Contradiction]]] =
     GatewaySpec: of_gateway,
     ModelPoolSpec: of_pool,
     BudgetSpec: of_budget,
+    ToolSpec: of_tool,
 }
