@@ -30,7 +30,7 @@ SESSIONS = "2025-11-25"
 STATELESS = "2026-07-28"
 
 _ANY = {"type": "object", "properties": {"text": {"type": "string"}}}
-_TOOLS = ("echo", "slow", "boom", "failing", "ask", "big", "headers")
+_TOOLS = ("echo", "slow", "boom", "failing", "ask", "big", "headers", "cancelled")
 
 
 @dataclass(slots=True)
@@ -108,7 +108,7 @@ class Toolbox:
                 return types.CallToolResult(content=[_text("x" * int(arguments["text"]))])
             case "headers":
                 return types.CallToolResult(content=[], structured_content=dict(ctx.request.headers))
-        text = str(arguments.get("text", ""))
+        text = str(self.cancelled if params.name == "cancelled" else arguments.get("text", ""))
         return types.CallToolResult(content=[_text(text)], structured_content={"text": text})
 
     async def _slow(self, ctx: Any) -> None:

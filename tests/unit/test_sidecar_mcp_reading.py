@@ -19,7 +19,7 @@ from weft.sidecar.mcp_reading import MAX_ENTRIES, McpReader, McpReading
 
 LIMIT = 30.0
 HOST = "127.0.0.1"
-NAMES = ["echo", "slow", "boom", "failing", "ask", "big", "headers"]
+NAMES = ["echo", "slow", "boom", "failing", "ask", "big", "headers", "cancelled"]
 
 Answer = Callable[[dict[str, Any]], "tuple[int, Mapping[str, str], bytes]"]
 

@@ -51,6 +51,11 @@ class Child:
         return self._process.returncode is None
 
     @property
+    def stdin(self) -> asyncio.StreamWriter | None:
+        """Its standard input, where that is a pipe."""
+        return self._process.stdin
+
+    @property
     def stdout(self) -> asyncio.StreamReader | None:
         """What it writes to its standard output, where that is a pipe."""
         return self._process.stdout
