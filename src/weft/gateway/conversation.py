@@ -13,7 +13,7 @@ CONTEXT_HEADER = "x-weft-context"
 
 
 def outside_context(caller: Caller, context_id: str) -> str:
-    """What the conversation that `caller` calls `context_id` is called in the mesh; empty if that is empty."""
+    """The id in the mesh of the conversation that `caller` calls `context_id`; none if that is empty."""
     if not context_id or not isinstance(caller, Outsider):
         return context_id
     return outside_context_id(caller.submitter, context_id)
