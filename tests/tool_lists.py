@@ -162,6 +162,14 @@ class ToolMesh:
         token, _ = await self.replicas[0].tokens.create(scope, scope, created_by="tests")
         return {"authorization": f"Bearer {token}"}
 
+    async def environ(self, scope: Scope = Scope.VIEWER) -> Mapping[str, str]:
+        """What the CLI finds it by, as an operator."""
+        roots = self._directory / "roots.pem"
+        roots.write_bytes(self._pki.bundle().pem)
+        token, _ = await self.replicas[0].tokens.create(scope, scope, created_by="tests")
+        api = self.replicas[0].url.removesuffix("/mcp")
+        return {"WEFT_API": api, "WEFT_TOKEN": token, "WEFT_CA_FILE": str(roots)}
+
     async def start_replica(self) -> None:
         """Start one more replica, until the mesh ends."""
         self.replicas.append(await self._stack.enter_async_context(self._replica()))
