@@ -215,16 +215,16 @@ class Offering:
 
     async def run(self) -> None:
         """Read and write until cancelled."""
+        now = asyncio.get_running_loop().time
         while True:
             self._again.clear()
             self._take(await self._read())
-            pause = self._read_interval
-            try:
-                await self._write()
-            except MeshError as error:
-                logger.warning("what %s offers cannot be kept: %s", self._key, error.detail)
-                pause = min(pause, _RETRY_PAUSE) if isinstance(error, Unavailable) else pause
-            await self._wait(pause)
+            # Jitter keeps agents that were started together from being asked together for ever.
+            due = now() + self._read_interval * random.uniform(1 - _JITTER, 1 + _JITTER)  # noqa: S311
+            kept = await self._keep()
+            while not self._again.is_set() and (left := due - now()) > 0:
+                await self._wait(left if kept else min(_RETRY_PAUSE, left))
+                kept = kept or await self._keep()
 
     async def withdraw(self) -> None:
         """Remove the offer, for good. Raises Unavailable: then it lapses by itself."""
@@ -241,6 +241,17 @@ class Offering:
                 logger.warning("what %s offers: %s", self._key, note)
         self._offer = offer
         self._changed(offer)
+
+    async def _keep(self) -> bool:
+        """Write the offer; whether that need not be tried again before the next reading."""
+        try:
+            await self._write()
+        except Unavailable as error:
+            logger.debug("what %s offers cannot be kept, trying on: %s", self._key, error.detail)
+            return False
+        except MeshError as error:
+            logger.warning("what %s offers cannot be kept: %s", self._key, error.detail)
+        return True
 
     async def _write(self) -> None:
         async with self._writing:
@@ -260,8 +271,6 @@ class Offering:
         )
 
     async def _wait(self, pause: float) -> None:
-        # Jitter keeps agents that were started together from being asked together for ever.
-        pause *= random.uniform(1 - _JITTER, 1 + _JITTER)  # noqa: S311
         with suppress(TimeoutError):
             async with asyncio.timeout(pause):
                 await self._again.wait()
