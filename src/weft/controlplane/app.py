@@ -98,7 +98,7 @@ async def run_control_plane(settings: ControlPlaneSettings) -> None:
             secret_value=secrets.value,
             connection_lifetime=settings.svid_lifetime / 2,
         )
-        _update(snapshots, instances, declared, offers, security)
+        _update(snapshots, instances, declared, offers, catalogue, security)
         models = await stack.enter_async_context(
             LlmScheduling.open(store, declared, instances, _replica(settings, security), metrics)
         )
@@ -132,7 +132,7 @@ async def run_control_plane(settings: ControlPlaneSettings) -> None:
         callout = _callout(settings, store)
         tls = server_tls(context.access.refuse_certificate)
         work: dict[str, Awaitable[None]] = {
-            "translate": _translate(snapshots, instances, declared, offers, security),
+            "translate": _translate(snapshots, instances, declared, offers, catalogue, security),
             "push": ads.run(),
             "schedule calls to models": models.run(snapshots),
             "record sidecars": sidecars.run(),
@@ -169,7 +169,12 @@ def _present(settings: ControlPlaneSettings, security: Security, tls: ServerTls)
 
 
 def _update(
-    snapshots: Snapshots, instances: View, declared: ResourceView, offers: OfferView, security: Security
+    snapshots: Snapshots,
+    instances: View,
+    declared: ResourceView,
+    offers: OfferView,
+    catalogue: CatalogueView,
+    security: Security,
 ) -> None:
     snapshots.update(
         instances.instances.values(),
@@ -178,17 +183,23 @@ def _update(
         revoked=frozenset(each.spiffe_id for each in security.identities.revoked),
     )
     snapshots.update_cards(*destinations_with_card(offers.by_type))
+    snapshots.update_tools(catalogue.current)
 
 
 async def _translate(
-    snapshots: Snapshots, instances: View, declared: ResourceView, offers: OfferView, security: Security
+    snapshots: Snapshots,
+    instances: View,
+    declared: ResourceView,
+    offers: OfferView,
+    catalogue: CatalogueView,
+    security: Security,
 ) -> None:
     """Keep the snapshots up to date."""
     followed: list[Followed] = [instances, declared, offers, *security.identities.followed]
     while True:
         seen = [each.generation for each in followed]
         began = asyncio.get_running_loop().time()
-        _update(snapshots, instances, declared, offers, security)
+        _update(snapshots, instances, declared, offers, catalogue, security)
         # A burst of changes must not keep the loop from everything else: half of the time is theirs.
         await asyncio.sleep(min(asyncio.get_running_loop().time() - began, LONGEST_REST))
         changes = [each.changed_since(number) for each, number in zip(followed, seen, strict=True)]
