@@ -26,6 +26,7 @@ from weft.controlplane.translate.forward import FORWARD_FILTER
 from weft.controlplane.translate.replies import DESTINATION_HEADER, POLICY_HEADER, header
 from weft.errors import Denied, Unavailable
 from weft.model.egress import AllowedHost, EgressMode, EgressSpec
+from weft.model.hops import HOPS_HEADER
 from weft.model.resource import AnyResource
 
 CONNECT = "CONNECT"
@@ -34,8 +35,8 @@ CONNECT = "CONNECT"
 _LABEL = r"[a-z0-9_]([a-z0-9_-]*[a-z0-9_])?"
 _HTTP_PORT = 80
 
-_NONE_OF_THEIR_BUSINESS = ("x-envoy-external-address",)
-"""What Envoy notes for itself, and outside hosts are not told."""
+_NONE_OF_THEIR_BUSINESS = ("x-envoy-external-address", HOPS_HEADER)
+"""What Envoy notes for itself and for the mesh, and outside hosts are not told."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,6 +20,7 @@ from envoy.extensions.http.early_header_mutation.header_mutation.v3.header_mutat
 
 from weft.controlplane.translate import llm_logs
 from weft.controlplane.translate.access import add_access_filters
+from weft.controlplane.translate.call_tree import add_hop, add_tree_filter, too_late
 from weft.controlplane.translate.denial_log import call_log, connection_log, egress_log
 from weft.controlplane.translate.denied import denied_replies
 from weft.controlplane.translate.durations import duration
@@ -54,6 +55,7 @@ from weft.controlplane.translate.tls import secure_chain
 from weft.controlplane.translate.tool_errors import tool_replies
 from weft.controlplane.translate.tool_filters import add_inbound_tool_filters, add_outbound_tool_filters
 from weft.model.gateway import GatewaySpec
+from weft.model.hops import MAX_HOPS
 from weft.model.llm_wire import HEADER_PREFIX, LLM_HOST
 from weft.model.mcp_wire import MESH_HEADERS
 from weft.model.node import Address, Inbound, Node
@@ -69,13 +71,19 @@ Half the life of an SVID, by default: for no longer can one that has ended still
 
 
 def listeners(
-    node: Node, *, connection_lifetime: float = CONNECTION_LIFETIME, gateway: GatewaySpec | None = None
+    node: Node,
+    *,
+    connection_lifetime: float = CONNECTION_LIFETIME,
+    gateway: GatewaySpec | None = None,
+    max_hops: int = MAX_HOPS,
 ) -> list[Listener]:
     """The listeners of `node`: outbound, inbound if it has an agent, and outside if that is a `gateway`.
 
-    `connection_lifetime`: seconds after which callers must connect anew.
+    `connection_lifetime`: seconds after which callers must connect anew. `max_hops`: agents that a call tree
+    may pass.
     """
-    result = [outbound_listener(node.outbound, guarded=node.stream_guard)]
+    own = node.inbound.type if node.inbound is not None else None
+    result = [outbound_listener(node.outbound, own, guarded=node.stream_guard, max_hops=max_hops)]
     if node.stream_guard:
         behind_guard = streams_manager()
         _take_routes(behind_guard, ROUTE_CONFIGURATION)
@@ -87,19 +95,26 @@ def listeners(
     return result
 
 
-def outbound_listener(address: Address, *, guarded: bool = False) -> Listener:
-    """The HTTP proxy through which an agent reaches the mesh; its routes come by RDS.
+def outbound_listener(
+    address: Address, own: str | None = None, *, guarded: bool = False, max_hops: int = MAX_HOPS
+) -> Listener:
+    """The HTTP proxy through which an agent of type `own`, or who has none, reaches the mesh.
 
-    `guarded`: its Envoy can load the stream guard, and has the listener behind it.
+    Its routes come by RDS. `guarded`: its Envoy can load the stream guard, and has the listener behind it.
+    `max_hops`: agents that a call tree may pass.
     """
     manager = connection_manager(OUTBOUND_LISTENER)
     _take_routes(manager, ROUTE_CONFIGURATION)
-    manager.local_reply_config.mappers.extend([*llm_replies(), *tool_replies(), *outbound_replies().mappers])
+    manager.local_reply_config.mappers.extend(
+        [*llm_replies(), *tool_replies(), too_late(), *outbound_replies().mappers]
+    )
     mutation = manager.early_header_mutation_extensions.add(name="destination")
-    mutation.typed_config.Pack(_destination_from_request(address))
+    mutation.typed_config.Pack(_destination_from_request(address, own))
     manager.upgrade_configs.add(upgrade_type=CONNECT)
     add_llm_filters(manager, guarded=guarded)
     add_outbound_tool_filters(manager)
+    # Behind that for tools: it goes by what a call is for.
+    add_tree_filter(manager, max_hops)
     # What few routes need costs all calls something, so it is off but where a route turns it on.
     add_filter(manager, FAULT_FILTER, HTTPFault(), disabled=True)
     add_filter(manager, INSTANCE_FILTER, HeaderToMetadata(), disabled=True)
@@ -144,7 +159,7 @@ def _take_routes(manager: HttpConnectionManager, name: str) -> None:
     manager.rds.config_source.resource_api_version = ApiVersion.V3
 
 
-def _destination_from_request(listening: Address) -> HeaderMutation:
+def _destination_from_request(listening: Address, own: str | None) -> HeaderMutation:
     """Name the destination, from `x-weft-to` or else the host, in the header that picks the virtual host.
 
     The listener's own address, below `/v1/`, is that of models: for clients that take a base URL.
@@ -158,6 +173,8 @@ def _destination_from_request(listening: Address) -> HeaderMutation:
         mutation.mutations.add().remove = name
     # What tells Envoy and the scheduler of a call to a model nobody says but the script that reads it.
     mutation.mutations.add().remove_on_match.key_matcher.prefix = HEADER_PREFIX
+    if own is not None:
+        add_hop(mutation, own)
     return mutation
 
 

@@ -26,6 +26,7 @@ from envoy.extensions.retry.priority.previous_priorities.v3.previous_priorities_
 from envoy.type.v3.percent_pb2 import FractionalPercent
 
 from weft.controlplane.translate.answers import any_call, no_such_agent
+from weft.controlplane.translate.call_tree import note_timeout, tree_routes
 from weft.controlplane.translate.card_routes import card_routes
 from weft.controlplane.translate.clusters import CONTROL_CLUSTER
 from weft.controlplane.translate.destination import Destination, DestinationKind, of_type
@@ -40,6 +41,7 @@ from weft.controlplane.translate.replies import (
     header,
 )
 from weft.controlplane.translate.tool_routes import tools_host
+from weft.model.hops import MAX_HOPS
 from weft.model.mcp_catalogue import NO_TOOLS, McpCatalogue
 from weft.model.names import LOCALHOST_DOMAIN, MESH_DOMAIN
 from weft.model.route import Fault, HeaderChanges, HeaderMatch, PathMatch, RequestMatch, RouteRule, RouteSpec
@@ -93,12 +95,14 @@ def route_configuration(
     models: Models = NO_MODELS,
     cards: Collection[Destination] = (),
     tools: McpCatalogue = NO_TOOLS,
+    *,
+    max_hops: int = MAX_HOPS,
 ) -> RouteConfiguration:
     """All virtual hosts: `policies` names every destination that exists, with the policy in force for it.
 
     `outside` is what the caller may reach that is not the mesh's own, `models` which models it has. For A2A
     cards of those in `cards` the control plane is asked; all others are asked for theirs themselves.
-    `tools` is what servers of MCP have.
+    `tools` is what servers of MCP have. A call tree may pass `max_hops` agents.
     """
     configuration = RouteConfiguration(
         name=ROUTE_CONFIGURATION, vhost_header=DESTINATION_HEADER, ignore_port_in_host_matching=True
@@ -109,12 +113,16 @@ def route_configuration(
         policy = policies[destination]
         rules = routes[destination].rules if destination in routes else ()
         card = destination in cards
-        configuration.virtual_hosts.append(_destination_host(destination, policy, rules, card=card))
+        host = _destination_host(destination, policy, rules, card=card)
+        _limit_trees(host, max_hops)
+        configuration.virtual_hosts.append(host)
         if destination.kind is DestinationKind.TYPE:
-            configuration.virtual_hosts.append(_instance_host(destination, policy, card=card))
+            host = _instance_host(destination, policy, card=card)
+            _limit_trees(host, max_hops)
+            configuration.virtual_hosts.append(host)
     configuration.max_direct_response_body_size_bytes.value = MAX_LISTED_BYTES
     tool_calls = tools_host(tools, control=CONTROL_CLUSTER, fault_filter=FAULT_FILTER)
-    mesh = [_control_host(), llm_host(models), tool_calls, _unknown_host()]
+    mesh = [_control_host(max_hops), llm_host(models), tool_calls, _unknown_host()]
     configuration.virtual_hosts.extend([*mesh, *outside_hosts(outside)])
     return configuration
 
@@ -151,11 +159,20 @@ def _instance_host(destination: Destination, policy: TrafficPolicySpec, *, card:
     return host
 
 
-def _control_host() -> VirtualHost:
+def _limit_trees(host: VirtualHost, max_hops: int) -> None:
+    """Put before all routes of `host` those for calls that bring limits of their tree."""
+    faults = any(FAULT_FILTER in each.typed_per_filter_config for each in host.routes)
+    routes = [*tree_routes(max_hops, beside=FAULT_FILTER if faults else ""), *host.routes]
+    del host.routes[:]
+    host.routes.extend(routes)
+
+
+def _control_host(max_hops: int) -> VirtualHost:
     domains = [f"control.{MESH_DOMAIN}", f"control.{LOCALHOST_DOMAIN}", "control"]
     host = VirtualHost(name="control", domains=domains)
     action = RouteAction(cluster=CONTROL_CLUSTER, timeout=duration(0))
     host.routes.append(Route(name="control", match=RouteMatch(prefix="/"), route=action))
+    _limit_trees(host, max_hops)
     return host
 
 
@@ -172,6 +189,7 @@ def _rule_routes(
     for variant in _VARIANTS:
         route = Route(name=rule.name or "default", match=_match(match, variant))
         route.route.CopyFrom(_action(destination, policy, rule, variant))
+        note_timeout(route)
         _change_headers(route, rule)
         if rule.fault is not None:
             route.typed_per_filter_config[FAULT_FILTER].Pack(_fault(rule.fault))

@@ -16,8 +16,9 @@ from envoy.extensions.filters.network.http_connection_manager.v3.http_connection
 )
 from google.protobuf.message import Message
 
+from weft.controlplane.translate.call_tree import TREE_FILTER
 from weft.controlplane.translate.durations import duration
-from weft.controlplane.translate.http_listener import add_filter
+from weft.controlplane.translate.http_listener import add_filter, turned_on
 from weft.controlplane.translate.replies import ERROR_HEADER, REFUSED_HEADER
 from weft.controlplane.translate.tool_context import tool_context
 from weft.controlplane.translate.tool_scripts import listener_script, whole_script
@@ -46,7 +47,7 @@ def add_outbound_tool_filters(manager: HttpConnectionManager) -> None:
 
 
 def outbound_tool_filters_on(catalogue: McpCatalogue, *, fault_filter: str) -> dict[str, Message]:
-    """For the virtual host `tools.mesh`: the filters' configurations, by their names.
+    """For the way to `tools.mesh`: the filters' configurations, by their names.
 
     Which filters a call passes is settled before the script names its destination: `fault_filter`, too, which
     does nothing but where the destination's Route says so.
@@ -55,7 +56,7 @@ def outbound_tool_filters_on(catalogue: McpCatalogue, *, fault_filter: str) -> d
     script.filter_context.update(tool_context(catalogue))
     faults = FilterConfig()
     faults.config.Pack(HTTPFault())
-    return {SCRIPT_FILTER: script, fault_filter: faults}
+    return {SCRIPT_FILTER: script, TREE_FILTER: turned_on(), fault_filter: faults}
 
 
 def add_inbound_tool_filters(manager: HttpConnectionManager) -> None:
