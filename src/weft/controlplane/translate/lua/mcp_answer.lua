@@ -64,9 +64,10 @@ local function as_read(call, text)
   end
   if first.result then
     local result = sub(text, first.result, last.result)
+    if byte(result) ~= 123 then return nil, "the server's result is no object" end
     if call.server_old and not call.old then
       local added = missing(call, result)
-      if not added then return nil, "the server's answer has no result that is an object" end
+      if not added then return nil, "the server's result cannot be read" end
       if #added > 0 then edits[2] = insertion(text, first.result, added) end
     elseif call.old and not call.server_old and wants_input(result) then
       return nil, "the server wants input of the client, which only clients of MCP 2026-07-28 can give"
@@ -83,7 +84,7 @@ end
 
 local function whole(handle, call)
   local headers = handle:headers()
-  local length = tonumber(headers:get("content-length"))
+  local length = tonumber(headers:get("content-length") or "")
   if not call.edits and length and length <= call.most then return end
   local body = handle:body(true)
   if body:length() > call.most then return respond(handle, call, INTERNAL, too_large(call)) end
@@ -153,10 +154,11 @@ local function events(handle, call)
 end
 
 function envoy_on_response(handle)
-  local call = handle:streamInfo():dynamicMetadata():get(wire.METADATA)
-  call = call and call.call
+  local known = handle:streamInfo():dynamicMetadata():get(wire.METADATA)
+  if not known then return end
+  local call, headers = known.call, handle:headers()
+  if known.status then headers:replace(":status", known.status) end
   if not call then return end
-  local headers = handle:headers()
   local kind = headers:get("x-weft-error")
   if kind then return mesh_error(handle, call, kind) end
   if not call.method then return end

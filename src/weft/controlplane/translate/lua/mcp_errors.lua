@@ -21,6 +21,11 @@ local function error_message(id, code, message, data)
     id, code, message, data and ',"data":' .. data or "")
 end
 
+-- A name in a message, for people.
+local function shown(name)
+  return escaped((string.gsub(sub(name, 1, 128), "%c", "?")))
+end
+
 -- What there is not, or not for this caller, who shall not learn which.
 local UNKNOWN = {
   ["tools/call"] = "Unknown tool: ", ["prompts/get"] = "Unknown prompt: ",
@@ -30,5 +35,5 @@ local UNKNOWN = {
 local function unknown(call)
   local code = INVALID_PARAMS
   if call.old and call.method == "resources/read" then code = RESOURCE_NOT_FOUND end
-  return code, UNKNOWN[call.method] .. escaped(sub(call.name, 1, 128))
+  return code, UNKNOWN[call.method] .. shown(call.name)
 end

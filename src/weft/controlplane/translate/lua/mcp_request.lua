@@ -41,9 +41,11 @@ local function new_id(handle)
   return string.format("weft-%s-%d", own, counted)
 end
 
+-- Envoy closes the connection with what it answers itself with 400, so that status comes with the answer's half.
 local function refuse(handle, call, code, message, data)
+  handle:streamInfo():dynamicMetadata():set(wire.METADATA, "status", status_of(code, call.id, call.old))
   handle:respond(
-    { [":status"] = status_of(code, call.id, call.old), ["content-type"] = "application/json" },
+    { [":status"] = "200", ["content-type"] = "application/json" },
     error_message(call.id, code, message, data))
 end
 
@@ -159,7 +161,8 @@ local function by_template(context, uri)
 end
 
 local function look_up(context, prefix, name)
-  if #name > MOST_NAME then return nil end
+  -- Nothing has such a name; and for Envoy a name would end at the first zero in it.
+  if #name > MOST_NAME or find(name, "%c") then return nil end
   local found = context:get(prefix .. name)
   if type(found) == "string" then found = context:get(prefix .. found) end
   return found or prefix == "r:" and by_template(context, name) or nil
@@ -200,7 +203,7 @@ local function set_headers(handle, headers, call, entry, server)
     if not call.progress then headers:replace(wire.WHOLE_HEADER, "1") end
   end
   if entry.timeout then
-    local left = tonumber(headers:get(wire.TIMEOUT_HEADER))
+    local left = tonumber(headers:get(wire.TIMEOUT_HEADER) or "")
     headers:replace(wire.TIMEOUT_HEADER, string.format("%d", math.min(left or entry.timeout, entry.timeout)))
   end
   -- Answers are read on their way back.
@@ -250,7 +253,7 @@ local function forward(handle, headers, body, text, call, message_first, message
   local most = entry.request or wire.MAX_REQUEST
   if #text > most then
     return refuse(handle, call, INVALID_PARAMS, string.format(
-      "the request has %d bytes; '%s' takes at most %d", #text, escaped(sub(name, 1, 128)), most))
+      "the request has %d bytes; '%s' takes at most %d", #text, shown(name), most))
   end
 
   local edits = {}
@@ -271,7 +274,7 @@ local function forward(handle, headers, body, text, call, message_first, message
   call.most = entry.result or wire.MAX_RESULT
   call.edits = (server.old or call.old) and true or nil
   call.server_old = server.old
-  call.shown = escaped(sub(name, 1, 128))
+  call.shown = shown(name)
   set_headers(handle, headers, call, entry, server)
   return true
 end
