@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import signal
@@ -13,8 +14,17 @@ from tests.e2e.weft_cli import TIMEOUT, Weft, interrupt, wait_for_line, weft_use
 
 from weft.demo.crew import ROLES
 from weft.demo.report import Location, Report
+from weft.testing import SimulatedLLM
 
 INTERRUPTED = 130
+
+POOL = """
+apiVersion: weft.dev/v1alpha1
+kind: ModelPool
+metadata: {{name: chief}}
+spec:
+  providers: [{{name: own, url: "{url}"}}]
+"""
 
 
 @pytest.fixture
@@ -44,8 +54,10 @@ def rules_in(report: Report, file: str) -> dict[str, Location]:
 
 def test_the_report_is_complete_though_an_agent_is_killed_half_way(weft: Weft) -> None:
     write_tree(weft.directory / "project", files=14)
-
-    done = weft.run("demo", "project")
+    with SimulatedLLM(first_token="0ms", tokens_per_second=0, record=1) as llm:
+        (weft.directory / "models.yaml").write_text(POOL.format(url=llm.url))
+        done = weft.run("demo", "project", "--models", "models.yaml")
+        [asked] = llm.requests()
 
     assert done.returncode == 0, done.stdout + done.stderr
     report = Report.model_validate_json((weft.directory / "weft-review" / "review.json").read_text())
@@ -70,9 +82,16 @@ def test_the_report_is_complete_though_an_agent_is_killed_half_way(weft: Weft) -
     assert f"discovery no longer returns {killed}" in done.stderr
     assert f"{killed} (killed)" in done.stdout
     assert "56 of 56 answers, complete" in done.stdout
+
+    assert report.summary is not None, done.stderr
+    assert report.summary.model == "chief"
+    told = json.loads(asked["body"])["messages"][1]["content"]
+    assert "- high, project/module00.py:5, security B602: " in told
+    assert "Summary, written by chief" in done.stdout
     markdown = (weft.directory / "weft-review" / "review.md").read_text()
     assert "`project/module00.py:5` | security `B602`" in markdown
     assert killed in markdown
+    assert "Written by the model `chief`" in markdown
     weft.assert_nothing_left()
 
 
@@ -121,6 +140,8 @@ def test_sigkill_midway_leaves_nothing(weft: Weft) -> None:
         (("empty",), "has no Python files"),
         (("project", "--output", "project/module00.py"), "no report can be written"),
         (("project", "--min-severity", "awful"), "awful"),
+        (("project", "--models", "nowhere.yaml"), "nowhere.yaml"),
+        (("project", "--model", "big"), "nobody serves model"),
         ((), "path"),
     ],
 )

@@ -37,6 +37,8 @@ class Weft:
         kept = {name: value for name, value in os.environ.items() if not name.startswith("WEFT_")}
         for name in ("HTTP_PROXY", "http_proxy", "HTTPS_PROXY", "https_proxy", "NO_PROXY", "no_proxy"):
             kept.pop(name, None)
+        for name in ("HOLYSHEEP_API_KEY", "OPENAI_API_KEY"):  # no test is to ask real models, for money
+            kept.pop(name, None)
         self.environ = {
             **kept,
             "HOME": str(directory),

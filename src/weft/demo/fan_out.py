@@ -1,17 +1,19 @@
-"""Every file to every kind of agent, a few calls at a time."""
+"""Every file to every kind of agent, a few calls at a time: kinds side by side, and files in each."""
 
 from __future__ import annotations
 
 import asyncio
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from uuid import uuid4
 
 from weft.demo.crew import CALL_TIMEOUT, REVIEW
 from weft.demo.findings import Review, printable
 from weft.errors import AgentFailed, InvalidRequest, MeshError
+from weft.orchestration import Branch, coordinate, map_reduce
 from weft.sdk.calls import pauses
 from weft.sdk.mesh import Mesh
 
@@ -20,6 +22,9 @@ CALLS_AT_ONCE = 3
 
 ATTEMPTS = 5
 """How often the coordinator itself makes a call; within each, the mesh tries more than one instance."""
+
+REVIEW_TIMEOUT = 86400.0
+"""Seconds that the whole review may take."""
 
 _FINAL = (AgentFailed, InvalidRequest)
 """Errors that would only come again."""
@@ -87,15 +92,25 @@ class FanOut:
 
     async def run(self) -> None:
         """Make all calls; those that nobody answers are in `failures` then."""
-        async with asyncio.TaskGroup() as tasks:
-            for kind in self._kinds:
-                files = iter(enumerate(self._files))
-                for number in range(CALLS_AT_ONCE):
-                    tasks.create_task(self._ask_in_turn(kind, files), name=f"{kind} {number}")
+        reviewers = [Branch(partial(self._review, kind), name=kind) for kind in self._kinds]
+        await coordinate(
+            self._files, reviewers, mesh=self._mesh, on_failure="fail", branch_timeout=REVIEW_TIMEOUT
+        )
 
-    async def _ask_in_turn(self, kind: str, files: Iterator[tuple[int, str]]) -> None:
-        for index, file in files:
-            self._note(await self._ask(kind, file, key=f"{self._run}-{kind}-{index}"))
+    async def _review(self, kind: str, files: Sequence[str]) -> None:
+        """Have the agents of one kind review all files, a few at a time."""
+        ask = partial(self._ask_about, kind)
+        await map_reduce(
+            enumerate(files),
+            Branch(ask, name=kind),
+            mesh=self._mesh,
+            concurrency=CALLS_AT_ONCE,
+            branch_timeout=REVIEW_TIMEOUT,
+        )
+
+    async def _ask_about(self, kind: str, numbered: tuple[int, str]) -> None:
+        index, file = numbered
+        self._note(await self._ask(kind, file, key=f"{self._run}-{kind}-{index}"))
 
     async def _ask(self, kind: str, file: str, *, key: str) -> Answer | Failure:
         started = time.monotonic()

@@ -23,6 +23,7 @@ def render_markdown(report: Report) -> str:
     parts = [
         f"## Code review: {wording.counts(report.counts)}",
         f"{escape(wording.headline(report))}. Checks: {escape(wording.crew(report))}.",
+        *_summary(report),
         *_failures(report),
         *_hot_spots(report),
         *_findings(report),
@@ -40,6 +41,14 @@ def escape(text: str) -> str:
 def code(text: str) -> str:
     """`text` as code, if it has nothing in it that would end the code or the table."""
     return f"`{text}`" if text.strip() and _PLAIN.fullmatch(text) else escape(text)
+
+
+def _summary(report: Report) -> Iterator[str]:
+    if report.summary is not None:
+        yield "### Summary"
+        # A line that begins like a list or a heading is text, too.
+        yield "\n".join(f"> {escape(line)}" for line in report.summary.text.splitlines())
+        yield f"Written by the model {code(report.summary.model)}: check it against the findings."
 
 
 def _failures(report: Report) -> Iterator[str]:

@@ -115,6 +115,13 @@ class PassedOverRecord(_Record):
     reason: str
 
 
+class SummaryRecord(_Record):
+    """What a model wrote about the findings."""
+
+    model: str
+    text: str
+
+
 class Report(_Record):
     """All of it. The JSON report is this, with names in camel case."""
 
@@ -143,6 +150,8 @@ class Report(_Record):
     slowest: tuple[AnswerRecord, ...]
     answers: tuple[AnswerRecord, ...]
     failures: tuple[FailureRecord, ...]
+    summary: SummaryRecord | None = None
+    """None where there is no model, or it did not answer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,6 +170,7 @@ class Outcome:
     answers: Sequence[Answer]
     failures: Sequence[Failure]
     kill: Kill | None
+    summary: SummaryRecord | None = None
 
 
 def merge(outcome: Outcome, min_severity: Severity = Severity.LOW) -> Report:
@@ -199,6 +209,7 @@ def merge(outcome: Outcome, min_severity: Severity = Severity.LOW) -> Report:
         slowest=tuple(sorted(records, key=lambda each: -each.seconds)[:SLOWEST]),
         answers=tuple(records),
         failures=tuple(_failure_record(named(each.file), each) for each in outcome.failures),
+        summary=outcome.summary,
     )
 
 

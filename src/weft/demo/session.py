@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -16,7 +18,8 @@ from weft.demo.display import Display
 from weft.demo.fan_out import FanOut
 from weft.demo.fault import Kill, kill_instance
 from weft.demo.home import TemporaryHome, temporary_home
-from weft.demo.report import Outcome
+from weft.demo.report import Outcome, merge
+from weft.demo.summary import Writer
 from weft.demo.tree import Listing, SourceTree
 from weft.errors import MeshError, NoHealthyAgent, Unavailable
 from weft.local.mesh import LocalMesh
@@ -31,25 +34,36 @@ START_TIMEOUT = 120.0
 _CORE = 3  # NATS, control plane and door
 
 
-def hold_session(tree: SourceTree, *, kill: bool, display: Display) -> Outcome:
+@dataclass(frozen=True, slots=True)
+class _Order:
+    """What is to be done, and who hears of it."""
+
+    tree: SourceTree
+    listing: Listing
+    kill: bool
+    display: Display
+    writer: Writer | None
+
+
+def hold_session(tree: SourceTree, *, kill: bool, display: Display, writer: Writer | None = None) -> Outcome:
     """Start a mesh, have the crew review `tree` in it, stop the mesh; with `kill`, kill an agent half-way.
+
+    With a `writer`, its model writes a summary at the end.
 
     Raises InvalidRequest if there is nothing to review, MeshError if the mesh does not start, and
     KeyboardInterrupt after SIGINT, SIGTERM or SIGHUP, once everything has ended; each further signal hurries.
     """
     listing = tree.listing()
-    outcome = asyncio.run(_until_signal(tree, listing, kill=kill, display=display))
+    outcome = asyncio.run(_until_signal(_Order(tree, listing, kill, display, writer)))
     if outcome is None:
         raise KeyboardInterrupt
     return outcome
 
 
-async def _until_signal(
-    tree: SourceTree, listing: Listing, *, kill: bool, display: Display
-) -> Outcome | None:
+async def _until_signal(order: _Order) -> Outcome | None:
     async with temporary_home() as home:
-        mesh = _mesh(tree, home, display)
-        work = asyncio.create_task(_review_in(mesh, tree, listing, kill=kill, display=display), name="demo")
+        mesh = _mesh(order, home)
+        work = asyncio.create_task(_review_in(mesh, order), name="demo")
         asked = False
 
         def stop() -> None:
@@ -58,7 +72,7 @@ async def _until_signal(
                 mesh.hurry()
             else:
                 asked = True
-                display.stopping("interrupted: stopping the mesh (once more to hurry)")
+                order.display.stopping("interrupted: stopping the mesh (once more to hurry)")
                 work.cancel()
 
         with stop_signals(stop):
@@ -66,31 +80,36 @@ async def _until_signal(
     return None if work.cancelled() else work.result()
 
 
-def _mesh(tree: SourceTree, home: TemporaryHome, display: Display) -> LocalMesh:
+def _mesh(order: _Order, home: TemporaryHome) -> LocalMesh:
     def child(state: ChildState) -> None:
         home.child(state)
-        display.child(state)
+        order.display.child(state)
 
+    writer = order.writer
+    models = [writer.manifest] if writer is not None and writer.manifest else []
+    hidden = writer.variables if writer is not None else frozenset()
     return LocalMesh(
         home.directory / "demo",
         ports=free_ports(),
-        manifest=manifest(tree.root),
-        manifest_file="the crew's manifest",
+        # The models first: so lines that errors name are those of their file.
+        manifest="\n---\n".join([*models, manifest(order.tree.root)]),
+        manifest_file=writer.file if writer is not None and models else "the crew's manifest",
         working_directory=home.directory,
+        environ={name: value for name, value in os.environ.items() if name not in hidden},
+        default_models=writer is not None and not models,
         on_child=child,
     )
 
 
-async def _review_in(
-    local: LocalMesh, tree: SourceTree, listing: Listing, *, kill: bool, display: Display
-) -> Outcome:
+async def _review_in(local: LocalMesh, order: _Order) -> Outcome:
+    display = order.display
     display.starting(_CORE + INSTANCES * len(ROLES))
     try:
         async with local:
             try:
                 await local.wait_healthy(START_TIMEOUT)
                 async with Mesh(proxy=local.proxy_url) as mesh:
-                    return await _review(mesh, tree, listing, kill=kill, display=display)
+                    return await _summarized(mesh, await _review(mesh, order), order)
             finally:
                 display.stopping("stopping the mesh")
     except Unavailable as error:
@@ -98,13 +117,14 @@ async def _review_in(
         raise MeshError(error.detail) from error
 
 
-async def _review(mesh: Mesh, tree: SourceTree, listing: Listing, *, kill: bool, display: Display) -> Outcome:
+async def _review(mesh: Mesh, order: _Order) -> Outcome:
+    tree, listing, display = order.tree, order.listing, order.display
     tools = _tools(await mesh.discover(capability=REVIEW))
     fan_out = FanOut(mesh, listing.files, list(tools), display.answered)
     display.reviewing(dict.fromkeys(tools, len(listing.files)))
     started_at, started = datetime.now(UTC), time.monotonic()
     async with TaskOwner("demo") as tasks:
-        killing = tasks.start(_kill_half_way(mesh, fan_out, display), name="kill") if kill else None
+        killing = tasks.start(_kill_half_way(mesh, fan_out, display), name="kill") if order.kill else None
         await fan_out.run()
         seconds = time.monotonic() - started
         killed = await killing if killing else None
@@ -121,6 +141,19 @@ async def _review(mesh: Mesh, tree: SourceTree, listing: Listing, *, kill: bool,
         failures=fan_out.failures,
         kill=killed,
     )
+
+
+async def _summarized(mesh: Mesh, outcome: Outcome, order: _Order) -> Outcome:
+    if order.writer is None:
+        return outcome
+    order.display.say(
+        f"asking {order.writer.model} for a summary; it is told the findings, but not the code "
+        "(--no-summary: it is not asked)"
+    )
+    written = await order.writer.write(mesh, merge(outcome))
+    if written.summary is None:
+        order.display.say(f"there is no summary: {written.problem}")
+    return replace(outcome, summary=written.summary)
 
 
 def _tools(crew: Sequence[Instance]) -> dict[str, str]:

@@ -27,6 +27,7 @@ def print_report(report: Report, console: Console) -> None:
         _failures(report),
         _passed_over(report),
         _instances(report),
+        _written(report),
         _summary(report),
     ]
     for section in sections:
@@ -87,6 +88,13 @@ def _instances(report: Report) -> RenderableType:
             name.append(" (killed)", style="red")
         table.add_row(name, str(each.answers), f"{each.share:.0%}", wording.mean_time(each))
     return table
+
+
+def _written(report: Report) -> RenderableType | None:
+    if report.summary is None:
+        return None
+    heading = Text(f"Summary, written by {report.summary.model}", style="bold")
+    return Group(heading, Text(report.summary.text))
 
 
 def _summary(report: Report) -> RenderableType:
