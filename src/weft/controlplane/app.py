@@ -97,6 +97,7 @@ async def run_control_plane(settings: ControlPlaneSettings) -> None:
             trust_domain=settings.trust_domain,
             secret_value=secrets.value,
             connection_lifetime=settings.svid_lifetime / 2,
+            max_hops=settings.max_hops,
         )
         _update(snapshots, instances, declared, offers, catalogue, security)
         models = await stack.enter_async_context(

@@ -7,6 +7,7 @@ from pathlib import Path
 from pydantic import Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from weft.model.hops import MAX_HOPS
 from weft.model.spiffe import DEFAULT_TRUST_DOMAIN
 
 
@@ -90,6 +91,9 @@ class ControlPlaneSettings(BaseSettings):
 
     service_account_keys_file: Path | None = None
     """File with the public keys of that issuer (JWKS)."""
+
+    max_hops: int = Field(default=MAX_HOPS, ge=1, le=256)
+    """Agents that a call tree may pass: a call that would pass one more is answered with 508."""
 
     lease_ttl: float = Field(default=10.0, ge=1.0, le=300.0)
     """Seconds after which an instance that was not renewed is taken for dead. The same for all sidecars."""

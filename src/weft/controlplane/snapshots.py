@@ -18,7 +18,7 @@ from weft.controlplane.lease_configs import LeaseConfigs
 from weft.controlplane.outside import OutsideWorld, SecretValue, unopened
 from weft.controlplane.translate.access import Access, called
 from weft.controlplane.translate.clusters import control_cluster, destination_cluster, forward_cluster
-from weft.controlplane.translate.destination import Destination
+from weft.controlplane.translate.destination import Destination, by_context
 from weft.controlplane.translate.egress import Outside
 from weft.controlplane.translate.endpoints import Endpoint, endpoint, load_assignment
 from weft.controlplane.translate.inbound_routes import McpSide, inbound_routes, mcp_side
@@ -36,6 +36,7 @@ from weft.controlplane.xds.snapshot import EncodedResource, Snapshot, encode
 from weft.model.agent import Instance, Locality
 from weft.model.decision import AccessTarget, access_policies
 from weft.model.gateway import GatewaySpec
+from weft.model.hops import MAX_HOPS
 from weft.model.llm_lease import Lease
 from weft.model.mcp_catalogue import NO_TOOLS, McpCatalogue
 from weft.model.node import Address, Node
@@ -78,6 +79,7 @@ class Snapshots:
         trust_domain: str = DEFAULT_TRUST_DOMAIN,
         secret_value: SecretValue = unopened,
         connection_lifetime: float = CONNECTION_LIFETIME,
+        max_hops: int = MAX_HOPS,
         clock: Callable[[], float] = time.monotonic,
         wall_clock: Callable[[], float] = time.time,
     ) -> None:
@@ -85,11 +87,13 @@ class Snapshots:
 
         `trust_domain`: the mesh's own; servers of no other are believed. `secret_value` opens the values of
         Secrets. `connection_lifetime`: seconds after which a caller must connect to a callee anew.
+        `max_hops`: agents that a call tree may pass.
         """
         self._clock = clock
         self._wall_clock = wall_clock
         self._trust_domain = trust_domain
         self._connection_lifetime = connection_lifetime
+        self._max_hops = max_hops
         fixed = (
             control_cluster(apis, trust_domain=trust_domain),
             forward_cluster(),
@@ -135,7 +139,9 @@ class Snapshots:
         return Snapshot(
             clusters=self._models.clusters(models, self._outside.clusters(outside, self._clusters)),
             endpoints=self._endpoints_for(node.locality),
-            listeners=_encoded_listeners(node, self._connection_lifetime, self._gateway_of(node)),
+            listeners=_encoded_listeners(
+                node, self._connection_lifetime, self._gateway_of(node), self._max_hops
+            ),
             routes=self._routes_of(node, outside, models),
             secrets=self._models.secrets(models, self._outside.secrets(outside)),
             extensions=self._leases.of(
@@ -198,12 +204,17 @@ class Snapshots:
         instances, resources = tuple(instances), tuple(resources)
         known = self._known(declared_destinations(resources) | running_destinations(instances))
         policies = {destination: policy_for(destination, resources) for destination in known}
+        policies |= {
+            by_context(destination): policy
+            for destination, policy in policies.items()
+            if policy.load_balancing.context_affinity
+        }
         routes = declared_routes(resources)
         # Nobody is revoked, as a rule: ten thousand identities need not be made for that.
         trusted = (
             [each for each in instances if self._identity(each) not in revoked] if revoked else instances
         )
-        members = _members(known, trusted)
+        members = _members(policies, trusted)
         changed = self._update_routing(policies, routes)
         changed |= self._outside.update(resources)
         changed |= self._update_endpoints(policies, members)
@@ -267,7 +278,13 @@ class Snapshots:
             while len(self._routes) >= MAX_OUTSIDES:
                 del self._routes[next(iter(self._routes))]
             self._routes[key] = _encoded_routes(
-                self._policies, self._routes_declared, outside, models, self._without_card, self._tools
+                self._policies,
+                self._routes_declared,
+                outside,
+                models,
+                self._without_card,
+                self._tools,
+                self._max_hops,
             )
         return self._routes[key]
 
@@ -350,14 +367,16 @@ def _members(
     destinations: Iterable[Destination], instances: Iterable[Instance]
 ) -> dict[Destination, frozenset[Endpoint]]:
     found: dict[Destination, set[Endpoint]] = {destination: set() for destination in destinations}
-    versioned = [destination for destination in found if destination.version is not None]
+    parts = [
+        destination for destination in found if destination.version is not None or destination.by_context
+    ]
     for instance in instances:
         reachable = endpoint(instance)
         if reachable is None:
             continue
         for destination in running_destinations([instance]):
             found[destination].add(reachable)
-        for destination in versioned:
+        for destination in parts:
             if destination.includes(instance):
                 found[destination].add(reachable)
     return {destination: frozenset(endpoints) for destination, endpoints in found.items()}
@@ -390,13 +409,16 @@ def _encoded_routes(
     models: Models,
     without_card: Collection[Destination],
     tools: McpCatalogue,
+    max_hops: int,
 ) -> Encoded:
     cards = policies.keys() - without_card
-    configuration = route_configuration(policies, routes, outside, models, cards, tools)
+    configuration = route_configuration(policies, routes, outside, models, cards, tools, max_hops=max_hops)
     return {configuration.name: encode(configuration.name, configuration)}
 
 
 @lru_cache(maxsize=4096)
-def _encoded_listeners(node: Node, connection_lifetime: float, gateway: GatewaySpec | None) -> Encoded:
-    result = listeners(node, connection_lifetime=connection_lifetime, gateway=gateway)
+def _encoded_listeners(
+    node: Node, connection_lifetime: float, gateway: GatewaySpec | None, max_hops: int
+) -> Encoded:
+    result = listeners(node, connection_lifetime=connection_lifetime, gateway=gateway, max_hops=max_hops)
     return {each.name: encode(each.name, each) for each in result}
