@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from weft.controlplane.snapshots import Snapshots
 from weft.controlplane.translate.inbound_routes import INBOUND_ROUTES
+from weft.model.agent import Instance, Status
 from weft.model.manifest import parse_manifest
 from weft.model.node import Address, Inbound, Node
 from weft.model.resource import AnyResource
@@ -78,3 +81,16 @@ def test_a_revocation_reaches_every_sidecar_with_an_agent() -> None:
     before = version(snapshots, TRANSLATOR)
     snapshots.update([], [], revoked={EDITOR})
     assert version(snapshots, TRANSLATOR) != before
+
+
+def test_a_policy_about_a_capability_holds_for_an_agent_whose_skill_it_turns_out_to_be() -> None:
+    snapshots = Snapshots([Address(LOOPBACK, 7400)])
+    rules = policies("{effect: deny, to: [{capability: say}]}")
+    plain = Instance("a-1", "summarizer", f"{LOOPBACK}:20002", Status.HEALTHY)
+    skilled = replace(plain, capabilities=frozenset({"say"}))
+    snapshots.update([plain], rules)
+    generation, before = snapshots.generation, version(snapshots, SUMMARIZER)
+    snapshots.update([skilled], rules)
+    assert snapshots.generation > generation
+    assert version(snapshots, SUMMARIZER) != before
+    assert version(snapshots, TRANSLATOR) == before

@@ -207,3 +207,26 @@ async def test_an_agent_that_never_becomes_healthy_is_logged_with_the_reason(
         async with asyncio.timeout(4.5):
             await monitor.run()
     assert [record.message for record in caplog.records] == ["the agent is not healthy yet: answered 500"]
+
+
+CARD_REQUEST = b"GET /.well-known/agent-card.json HTTP/1.1\r\n"
+
+
+async def test_an_agent_is_asked_for_what_suits_its_protocol_unless_a_path_is_given() -> None:
+    asked: list[bytes] = []
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if line := await reader.readline():
+            asked.append(line)
+            writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 100000\r\n\r\n" + bytes(100_000))
+
+    async with server(serve) as address:
+        settings = HealthSettings(timeout=10)
+        # A card that is too large to be taken is no reason to send no calls.
+        assert await check_agent(address, AgentProtocol.A2A, settings) == PASSED
+        for protocol in (AgentProtocol.MCP, AgentProtocol.MCP_STDIO):
+            assert await check_agent(address, protocol, settings) == PASSED
+        assert not (await check_agent(address, AgentProtocol.HTTP1, settings)).passed
+        own = HealthSettings(path="/own", timeout=10)
+        assert not (await check_agent(address, AgentProtocol.MCP, own)).passed
+    assert asked == [CARD_REQUEST, b"GET /health HTTP/1.1\r\n", b"GET /own HTTP/1.1\r\n"]
