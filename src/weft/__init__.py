@@ -37,6 +37,7 @@ if TYPE_CHECKING:  # what __getattr__ does, in the form that type checkers read
     from weft.model.task import Task, TaskState
     from weft.sdk.agent import Agent
     from weft.sdk.context import Context, current
+    from weft.sdk.conversation import Conversation, InputRequired, Said
     from weft.sdk.directory import Change, ChangeKind
     from weft.sdk.failure import AgentError
     from weft.sdk.limits import limits
@@ -54,8 +55,10 @@ __all__ = [
     "Conflict",
     "Context",
     "ContextLimits",
+    "Conversation",
     "ConversationStore",
     "Denied",
+    "InputRequired",
     "Instance",
     "Interrupted",
     "InvalidRequest",
@@ -69,6 +72,7 @@ __all__ = [
     "RateLimited",
     "ReceivedEvent",
     "Refused",
+    "Said",
     "Status",
     "Task",
     "TaskHandle",
@@ -90,10 +94,13 @@ _HOMES = {
     "CloudEvent": "weft.model.cloud_event",
     "Context": "weft.sdk.context",
     "ContextLimits": "weft.contexts.limits",
+    "Conversation": "weft.sdk.conversation",
     "ConversationStore": "weft.contexts.conversation",
+    "InputRequired": "weft.sdk.conversation",
     "Instance": "weft.model.agent",
     "Mesh": "weft.sdk.mesh",
     "ReceivedEvent": "weft.events.subscriber",
+    "Said": "weft.sdk.conversation",
     "Status": "weft.model.agent",
     "Task": "weft.model.task",
     "TaskHandle": "weft.sdk.task_handle",

@@ -24,7 +24,7 @@ from weft.messaging.control import Subscription
 from weft.messaging.opening import BrokerAccess, open_broker
 from weft.model.access import Action
 from weft.model.decision import AccessRequest, AccessTarget, Decision, TargetKind
-from weft.model.inbox import inbox_queue
+from weft.model.inbox import INBOX, inbox_queue
 from weft.model.message_broker import BrokerSpec, BrokerType
 from weft.model.message_subjects import WEBHOOK_QUEUE, instance_group, type_group
 from weft.model.queue import QueueSpec
@@ -74,14 +74,6 @@ BUILT_IN_QUEUES: Mapping[str, QueueSpec] = MappingProxyType(
     {WEBHOOK_QUEUE: QueueSpec(max_deliveries=50, backoff=Backoff(initial=2, longest=600))}
 )
 """Queues that are always there."""
-
-INBOX = QueueSpec(
-    description="What agents of one type are sent by A2A.",
-    visibility_timeout=15.0,
-    max_deliveries=3,
-    result_ttl=7 * 86400.0,
-)
-"""The queue of an inbox. A task whose handler fails is done: deliveries count instances that die at it."""
 
 BUILT_IN_TOPICS: Mapping[str, TopicSpec] = MappingProxyType({DEAD_LETTERS: TopicSpec(dead_letter=None)})
 """Topics that are always there."""

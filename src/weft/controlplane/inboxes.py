@@ -48,10 +48,15 @@ class Inboxes:
         return await self._followed.changed_since(generation)
 
     async def have(self, agent_type: str) -> None:
-        """See that this type has one. Raises Unavailable."""
-        if agent_type not in self.types:
-            with suppress(Conflict):
-                await self._bucket.create(agent_type, time.time())
+        """See that this type has one, and this replica knows it. Raises Unavailable."""
+        if agent_type in self.types:
+            return
+        with suppress(Conflict):
+            await self._bucket.create(agent_type, time.time())
+        while agent_type not in self.types:
+            generation = self.generation
+            if agent_type not in self.types:
+                await self.changed_since(generation)
 
 
 class _Since:

@@ -5,12 +5,21 @@ from __future__ import annotations
 import hashlib
 
 from weft.model.names import MAX_NAME_LENGTH
+from weft.model.queue import QueueSpec
 
 PREFIX = "a2a-"
 """Begins the names of these queues."""
 
 A2A_TASKS_BUCKET = "a2a-tasks"
 """What is kept of A2A tasks beside the tasks that do their turns: keys `<type>.<token>`."""
+
+INBOX = QueueSpec(
+    description="What agents of one type are sent by A2A.",
+    visibility_timeout=15.0,
+    max_deliveries=3,
+    result_ttl=7 * 86400.0,
+)
+"""How such a queue is declared. A task whose handler fails is done: deliveries count instances that die."""
 
 _DIGEST_LENGTH = 8
 

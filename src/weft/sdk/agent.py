@@ -20,6 +20,7 @@ from weft.events.subscriber import ReceivedEvent
 from weft.model.names import check_name
 from weft.model.subtopic import parse_topic_pattern
 from weft.sdk.app import AgentApp
+from weft.sdk.conversation import Conversation
 from weft.sdk.handler import Handler, handler_of
 from weft.sdk.health import HealthCheck
 from weft.sdk.mesh import Mesh
@@ -56,8 +57,9 @@ class Agent:
         agent.run()
 
     A request's payload becomes the handler's keyword arguments, checked and converted by their annotations;
-    a parameter annotated `Mesh` gets the agent's own client. A handler that is not `async` runs in a
-    thread. When the caller goes away, an async handler is cancelled.
+    a parameter annotated `Mesh` gets the agent's own client, one annotated `Conversation` what has been said
+    by A2A. A handler that is not `async` runs in a thread. When the caller goes away, an async handler is
+    cancelled.
 
     A request with an `Idempotency-Key` is answered once: see weft.sdk.deduplication. A stream is not
     remembered; its handler can tell a repetition by `current().idempotency_key`.
@@ -72,35 +74,40 @@ class Agent:
         concurrency: int = 8,
         max_body_bytes: int = MAX_REQUEST_BYTES,
         drain_timeout: float = 30.0,
+        a2a: bool = True,
     ) -> None:
         """`type` and `capabilities` are names by which others find the agent (DNS labels).
 
         `concurrency` is how many requests it takes at once; those beyond are refused, so that the mesh tries
         another instance. `max_body_bytes` limits a request's body (default 10 MiB). `drain_timeout` is how
-        many seconds requests in flight have to finish when the agent stops. Raises InvalidRequest.
+        many seconds requests in flight have to finish when the agent stops. With `a2a` its handlers are
+        the skills of an A2A agent, at `/a2a`. Raises InvalidRequest.
         """
         self.settings = AgentSettings(
             type, frozenset(capabilities), version, concurrency, max_body_bytes, drain_timeout
         )
         self._handlers: dict[str, Handler] = {}
+        self._a2a = a2a
+        self._default: str | None = None
         self._checks: list[HealthCheck] = []
         self._tasks: dict[str, TaskFunction] = {}
         self._events: dict[tuple[str, bool], EventFunction] = {}
 
-    def handles(self, kind: str) -> Callable[[Function], Function]:
+    def handles(self, kind: str, *, default: bool = False) -> Callable[[Function], Function]:
         """Make the decorated function the handler of requests of `kind`.
 
-        Raises TypeError if requests cannot be checked against its signature, ValueError if `kind` has a
-        handler already.
+        Messages by A2A that name no skill are for the `default` one, if there are several. Raises TypeError
+        if requests cannot be checked against its signature, ValueError if `kind` has a handler already, or
+        another one is the default.
         """
-        return self._register(kind, streams=False)
+        return self._register(kind, streams=False, default=default)
 
-    def streams(self, kind: str) -> Callable[[StreamFunction], StreamFunction]:
+    def streams(self, kind: str, *, default: bool = False) -> Callable[[StreamFunction], StreamFunction]:
         """Make the decorated async generator the handler of requests of `kind`: its items become a stream.
 
-        Raises what `handles` raises.
+        `default` is as with `handles`, and so is what it raises.
         """
-        return self._register(kind, streams=True)
+        return self._register(kind, streams=True, default=default)
 
     def task(self, queue: str, *, concurrency: int | None = None) -> Callable[[Function], Function]:
         """Make the decorated function do the tasks of `queue`: what it returns is recorded as their result.
@@ -191,6 +198,8 @@ class Agent:
             mesh,
             tasks=tuple(self._tasks.values()),
             events=tuple(self._events.values()),
+            default=self._default,
+            a2a=self._a2a,
         )
 
     def drain(self) -> None:
@@ -235,11 +244,14 @@ class Agent:
             self.asgi.break_off()
         stop.set()
 
-    def _register(self, kind: str, *, streams: bool) -> Callable[[Function], Function]:
+    def _register(self, kind: str, *, streams: bool, default: bool) -> Callable[[Function], Function]:
         def register(function: Function) -> Function:
             if kind in self._handlers:
                 raise ValueError(f"agent {self.settings.type!r} has a handler of {kind!r} already")
-            self._handlers[kind] = handler_of(kind, function, streams=streams)
+            if default and self._default is not None:
+                raise ValueError(f"agent {self.settings.type!r} has a default already: {self._default!r}")
+            self._handlers[kind] = handler_of(kind, function, streams=streams, at_hand=(Mesh, Conversation))
+            self._default = kind if default else self._default
             return function
 
         return register

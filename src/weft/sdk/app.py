@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import logging
-from collections.abc import AsyncIterator, Coroutine, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Coroutine, Mapping, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
 from types import MappingProxyType
@@ -20,14 +20,18 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from weft.errors import Interrupted, InvalidRequest, MeshError, NotFound
+from weft.sdk.a2a.card import CardSource
+from weft.sdk.a2a.door import A2A_PATHS, A2aAgent, A2aDoor
 from weft.sdk.admission import Admission
 from weft.sdk.context import Context, handling, read_context
+from weft.sdk.conversation import NOTHING_SAID, Conversation
 from weft.sdk.deduplication import AnswerCache
 from weft.sdk.disconnect import ClientGone, while_connected
 from weft.sdk.event_stream import EventStream
 from weft.sdk.failure import failures_answered
 from weft.sdk.handler import Handler
 from weft.sdk.health import HealthCheck, failing_checks
+from weft.sdk.mcp.door import MCP_PATH, McpAgent, McpDoor
 from weft.sdk.mesh import Mesh
 from weft.sdk.problem import Problem, Rejection
 from weft.sdk.request import check_accept, problem_response, read_body, read_kind
@@ -59,8 +63,13 @@ class AgentApp:
         *,
         tasks: Sequence[TaskFunction] = (),
         events: Sequence[EventFunction] = (),
+        default: str | None = None,
+        a2a: bool = True,
     ) -> None:
         """`mesh` is passed to handlers that ask for one, and closed with this app.
+
+        `default` is the kind of the handler that A2A's messages are for if they name none; without `a2a` it
+        does not speak that.
 
         Work on `tasks` and `events` begins with `start`, or the lifespan.
         """
@@ -77,10 +86,15 @@ class AgentApp:
             mesh.membership,
         )
         self._threads = Threads(settings.type)
+        agent = A2aAgent(CardSource(settings, handlers), mesh, default)
+        self.a2a = A2aDoor(agent, self._call_for_a2a, self._stream_for_a2a) if a2a else None
+        self._mcp = McpDoor(McpAgent(settings, handlers, self.admission, self._answer, self._items))
         self._app = Starlette(
             routes=[
                 Route(RPC_PATH, _Endpoint(self._rpc), methods=["POST"]),
                 Route(HEALTH_PATH, self._health, methods=["GET"]),
+                Route(MCP_PATH, _Endpoint(self._mcp)),
+                *(Route(path, _Endpoint(self.a2a)) for path in A2A_PATHS if self.a2a is not None),
             ],
             exception_handlers={HTTPException: _no_such_path},
             lifespan=self._lifespan,
@@ -92,18 +106,23 @@ class AgentApp:
     def start(self) -> None:
         """Begin to work on tasks and to take events; needs a running event loop."""
         self.work.start()
+        if self.a2a is not None:
+            self.a2a.start()
 
     def drain(self) -> None:
         """Take no new requests, tasks and events; those in flight go on."""
         self.admission.draining = True
         self.work.drain()
+        if self.a2a is not None:
+            self.a2a.drain()
 
     async def drained(self, timeout: float) -> None:
         """Wait until nothing is in flight; after `timeout` seconds break off what still is.
 
         Tasks and events that are broken off are handed back, for others.
         """
-        await asyncio.gather(self._requests_drained(timeout), self.work.drained(timeout))
+        messages = () if self.a2a is None else (self.a2a.drained(timeout),)
+        await asyncio.gather(self._requests_drained(timeout), self.work.drained(timeout), *messages)
 
     async def _requests_drained(self, timeout: float) -> None:
         try:
@@ -117,10 +136,14 @@ class AgentApp:
         """Cancel every request in flight; its caller is told that it was interrupted."""
         for call in self._calls:
             call.cancel()
+        self._mcp.break_off()
 
     async def aclose(self) -> None:
         """Let go of the mesh client and the threads. Blocking handlers still at work are not waited for."""
         await self.work.aclose()
+        await self._mcp.aclose()
+        if self.a2a is not None:
+            await self.a2a.aclose()
         self._threads.shutdown()
         await self._mesh.aclose()
 
@@ -192,10 +215,26 @@ class AgentApp:
     ) -> Any:
         # Requests together, and each queue and each topic by itself.
         purpose = " ".join([*(each.__name__ for each in at_hand), handler.kind]) if at_hand else "requests"
-        at_hand = {**at_hand, Mesh: self._mesh}
+        at_hand = {Conversation: NOTHING_SAID, **at_hand, Mesh: self._mesh}
         if not handler.blocking:
             return await handler.call(arguments, at_hand)
         return await self._threads.run(purpose, concurrency, partial(handler.call, arguments, at_hand))
+
+    async def _call_for_a2a(
+        self, handler: Handler, arguments: Mapping[str, Any], at_hand: Mapping[type, Any]
+    ) -> Any:
+        return await self._call(handler, arguments, at_hand, self.settings.concurrency)
+
+    def _stream_for_a2a(
+        self, handler: Handler, arguments: Mapping[str, Any], at_hand: Mapping[type, Any]
+    ) -> AsyncGenerator[Any, None]:
+        items: AsyncGenerator[Any, None] = handler.call(arguments, {**at_hand, Mesh: self._mesh})
+        return items
+
+    def _items(self, handler: Handler, arguments: Mapping[str, Any]) -> AsyncGenerator[Any, None]:
+        at_hand = {Mesh: self._mesh, Conversation: NOTHING_SAID}
+        items: AsyncGenerator[Any, None] = handler.call(arguments, at_hand)
+        return items
 
     async def _answer_stream(
         self, request: Request, send: Send, handler: Handler, context: Context, arguments: Mapping[str, Any]
@@ -210,7 +249,9 @@ class AgentApp:
         self, stream: EventStream, handler: Handler, context: Context, arguments: Mapping[str, Any]
     ) -> None:
         with handling(context):
-            await stream.serve(handler.kind, handler.call(arguments, {Mesh: self._mesh}))
+            await stream.serve(
+                handler.kind, handler.call(arguments, {Mesh: self._mesh, Conversation: NOTHING_SAID})
+            )
 
     async def _health(self, _request: Request) -> Response:
         reason = await failing_checks(self._checks)

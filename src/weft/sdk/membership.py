@@ -35,7 +35,7 @@ from weft.sdk.calls import fetch
 from weft.sdk.destination import CONTROL_HOST
 from weft.sdk.local_mesh import running_mesh
 from weft.sdk.transport import Call, Transport
-from weft.sdk.wire import JSON
+from weft.sdk.wire import INBOXES_PATH, JSON
 from weft.store.nats import NatsStore
 from weft.work.membership import Membership, join
 
@@ -138,6 +138,14 @@ async def _follow_renewals(files: _IdentityFiles, store: NatsStore) -> None:
             known = version
         except MeshError as error:
             logger.warning("the connection to NATS is that of the old certificate yet: %s", error.detail)
+
+
+async def open_inbox(transport: Transport, agent_type: str) -> None:
+    """Have a queue for what agents of this type, which this program is of, are sent by A2A.
+
+    Raises Denied, Unavailable.
+    """
+    await _ask(transport, "PUT", f"{INBOXES_PATH}/{agent_type}", None)
 
 
 async def _ask(transport: Transport, method: str, path: str, body: Mapping[str, Any] | None) -> Any:

@@ -22,6 +22,7 @@ from weft.errors import AgentFailed, Interrupted, InvalidRequest, TimedOut, Unav
 from weft.model.agent import Instance, Query, Status
 from weft.model.context_keys import check_context_id, new_context_id
 from weft.model.hops import HOPS_HEADER, parse_hops, with_hop
+from weft.model.membership import IDENTITY_VARIABLE
 from weft.model.spiffe import parse_spiffe_id
 from weft.sdk.calls import events_of, fetch, pauses
 from weft.sdk.cards import PAGE_SIZE as CARDS_PER_PAGE
@@ -329,6 +330,11 @@ class Mesh:
             return ConversationStore(check_context_id(id), self._seat, may_begin=create, limits=limits)
         known = inherited_headers().get(CONTEXT_HEADER) or new_context_id()
         return ConversationStore(check_context_id(known), self._seat, may_begin=True, limits=limits)
+
+    @property
+    def is_member(self) -> bool:
+        """Whether this program has a place of its own in the mesh, which a sidecar has left for it."""
+        return self._joining is not None or bool(os.environ.get(IDENTITY_VARIABLE))
 
     async def membership(self) -> Membership:
         """What this program uses topics, queues and contexts by; joined when it is first needed.

@@ -86,6 +86,11 @@ class HttpTransport:
         self._proxy = proxy
         self._session: aiohttp.ClientSession | None = None
 
+    @property
+    def proxy(self) -> str:
+        """The listener's address, an HTTP proxy for what is elsewhere too."""
+        return self._proxy
+
     @asynccontextmanager
     async def exchange(self, call: Call) -> AsyncIterator[Answer]:
         """Send `call` and receive the head of its answer, as Transport says."""

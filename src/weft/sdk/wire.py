@@ -14,6 +14,9 @@ HEALTH_PATH = "/health"
 AGENTS_PATH = "/v1/agents"
 """Where the control plane answers who is in the mesh."""
 
+INBOXES_PATH = "/v1/inboxes"
+"""Below which the control plane has, for each agent type, what its agents are sent by A2A."""
+
 ERROR_HEADER = "x-weft-error"
 """On an error: its code, as in weft.errors. An agent's own errors say `agent-failed`."""
 

@@ -12,7 +12,7 @@ import asyncio
 import hashlib
 import hmac
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, suppress
 from dataclasses import dataclass, replace
 from typing import Any, TypedDict, Unpack
@@ -22,14 +22,14 @@ from weft.messaging.broker import MAX_DELAY, Broker, Priority
 from weft.messaging.channel import Channel, ChannelKind
 from weft.messaging.protection import NoProtection, Protection
 from weft.model.queue import QueueSpec
-from weft.model.task import Task, TaskState
+from weft.model.task import Task, TaskEvent, TaskState
 from weft.store.bucket import Entry, Store
 from weft.tasks.cancelling import cancel_task
 from weft.tasks.json_value import json_bytes
 from weft.tasks.ledger import Ledger
 from weft.tasks.listing import TaskPage, listed
 from weft.tasks.metrics import SubmissionMetrics
-from weft.tasks.news import TaskNews, entry_of, following, until_ended
+from weft.tasks.news import TaskNews, entry_of, following, told, until_ended
 from weft.tasks.records import MAX_TEXT_LENGTH, check_labels, lifetime
 from weft.tasks.task_id import check_id, check_queue, derived_id, new_id
 from weft.tasks.webhooks import check_webhook
@@ -212,6 +212,20 @@ class TaskClient:
         cursor that is none, NotFound and Unavailable; so does reading on.
         """
         return following(self._ledger, check_id(task_id), after)
+
+    async def told(self, task: Task) -> tuple[Sequence[TaskEvent], str]:
+        """All that workers have told of `task`, as its record stands, and the cursor to follow it from there.
+
+        Raises Unavailable.
+        """
+        return await told(self._ledger, task)
+
+    def id_for(self, queue: str, idempotency_key: str) -> str:
+        """The id of what this client's own submitter submits, or has submitted, with that key.
+
+        Raises InvalidRequest for what is no key.
+        """
+        return derived_id(queue, _principal(self._submitter), idempotency_key)
 
     async def _submitted(self, submission: Submission, spec: QueueSpec, *, repeatable: bool) -> Submitted:
         task = submission.task

@@ -7,10 +7,12 @@ events, none of them is missed.
 
 from __future__ import annotations
 
+import asyncio
 import re
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass
+from itertools import takewhile
 
 from weft.errors import InvalidRequest, NotFound
 from weft.model.task import Task, TaskEvent, TaskState
@@ -24,6 +26,9 @@ FIRST_LOOK = 0.1
 
 LONGEST_LOOK = 2.0
 """Seconds between two looks when there is no signal."""
+
+_MOST_AT_ONCE = 64
+"""Events that are read at the same time."""
 
 _CURSOR = re.compile(r"([0-9]{1,18})\.([0-9]{1,9})\.([0-9]{1,9})")
 
@@ -94,6 +99,34 @@ async def entry_of(ledger: Ledger, task_id: str) -> Entry[Task]:
     if entry is None:
         raise NotFound(f"there is no task {task_id!r}, or its result is no longer kept")
     return entry
+
+
+async def told(ledger: Ledger, task: Task) -> tuple[list[TaskEvent], str]:
+    """All that workers have told of a task whose record is this, in order, and the cursor after it.
+
+    Raises Unavailable.
+    """
+    place = _Place()
+    found: list[TaskEvent] = []
+    for attempt in range(1, task.attempts + 1):
+        events = await _told_in(ledger, task.id, attempt)
+        found += events
+        if events or not found:
+            place.attempt, place.number = attempt, len(events)
+    return found, place.cursor
+
+
+async def _told_in(ledger: Ledger, task_id: str, attempt: int) -> list[TaskEvent]:
+    found: list[TaskEvent] = []
+    window = 1
+    while True:
+        keys = [event_key(task_id, attempt, len(found) + each) for each in range(1, window + 1)]
+        entries = await asyncio.gather(*map(ledger.events.get, keys))
+        there = list(takewhile(lambda each: each is not None, entries))
+        found += [each.value for each in there if each is not None]
+        if len(there) < window:
+            return found
+        window = min(2 * window, _MOST_AT_ONCE)
 
 
 async def _news(

@@ -7,13 +7,14 @@ from collections.abc import AsyncGenerator
 from starlette.applications import Starlette
 from starlette.datastructures import QueryParams
 from starlette.requests import Request
-from starlette.responses import Response, StreamingResponse
+from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
 from weft.model.agent import Instance, Query, Status
+from weft.model.inbox import inbox_queue
 from weft.sdk.directory import ANY_STATUS, ChangeKind, InstancePage, InstanceRecord
 from weft.sdk.sse import encode_event
-from weft.sdk.wire import AGENTS_PATH, EVENT_STREAM, JSON
+from weft.sdk.wire import AGENTS_PATH, EVENT_STREAM, INBOXES_PATH, JSON
 from weft.testing.members import Members, Step
 
 MAX_PAGE = 1000
@@ -29,7 +30,12 @@ def control_app(members: Members) -> Starlette:
         found = [instance for instance in members.instances() if query.matches(instance)]
         return Response(_page(found, request.query_params).model_dump_json(by_alias=True), media_type=JSON)
 
-    return Starlette(routes=[Route(AGENTS_PATH, agents)])
+    async def inbox(request: Request) -> Response:
+        return JSONResponse({"queue": inbox_queue(request.path_params["type"])})  # it is there already
+
+    return Starlette(
+        routes=[Route(AGENTS_PATH, agents), Route(f"{INBOXES_PATH}/{{type}}", inbox, methods=["PUT"])]
+    )
 
 
 def read_query(parameters: QueryParams) -> Query:

@@ -167,6 +167,7 @@ class InMemoryMesh:
     def _give_work(self, member: Member, identity: SpiffeId) -> None:
         """Have it begin. Its groups are there before that, so that it misses nothing from now on."""
         work = member.app.work
+        self._messages.have_inbox(member.instance.type)
         for task in work.tasks:
             self._messages.use_queue(task.queue)
         for each in work.events:

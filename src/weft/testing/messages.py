@@ -13,6 +13,7 @@ from weft.messaging.broker import ALL, GroupSettings, QueueSettings, Start, Topi
 from weft.messaging.brokers.memory import MemoryBroker
 from weft.messaging.control import Subscription
 from weft.messaging.protection import NoProtection
+from weft.model.inbox import INBOX, inbox_queue
 from weft.model.message_subjects import WEBHOOK_QUEUE, instance_group, type_group
 from weft.model.names import check_name
 from weft.model.queue import QueueSpec
@@ -60,6 +61,12 @@ class Messages:
     def use_queue(self, name: str) -> None:
         """Somebody is to work on it. Raises NotFound if it is not declared."""
         self._queues.get(name)
+
+    def have_inbox(self, agent_type: str) -> None:
+        """See that agents of a type have a queue for what they are sent by A2A."""
+        name = inbox_queue(agent_type)
+        if name not in self._queues.specs:
+            self._queues.add(name, INBOX)
 
     def subscribe(
         self,
