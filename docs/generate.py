@@ -39,6 +39,7 @@ from weft.controlplane.api import (
     sidecars,
     tasks,
     tokens,
+    tools,
     topics,
 )
 from weft.controlplane.api.access import MEMBERS, Rule
@@ -433,6 +434,7 @@ _ROUTERS: tuple[APIRouter, ...] = (
     tasks.router,
     topics.router,
     gateways.router,
+    tools.router,
 )
 
 _GATEWAY_ROUTERS: tuple[APIRouter, ...] = tuple(
@@ -503,6 +505,7 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "gateway": _page_of(KINDS["Gateway"]),
     "modelpool": _page_of(KINDS["ModelPool"]),
     "budget": _page_of(KINDS["Budget"]),
+    "tool": _page_of(KINDS["Tool"]),
     "gateway-endpoints": gateway_endpoints,
     "balancing-policies": balancing_policies,
     "scopes": scopes,
