@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import re
 from typing import Any, Final
 
 from mcp.server.lowlevel import Server
 from mcp.server.streamable_http_manager import StreamableHTTPSessionManager
 from starlette.responses import PlainTextResponse, Response
 from starlette.types import ASGIApp, Receive, Scope, Send
+
+from weft.sdk.origin import from_elsewhere
 
 MAX_REQUEST_BYTES: Final = 16 * 1024 * 1024
 """Of one request."""
@@ -18,8 +19,6 @@ MAX_IN_FLIGHT: Final = 512
 
 MAX_SESSIONS: Final = 1000
 """Of clients of the older generation."""
-
-_LOOPBACK = re.compile(r"https?://(127\.0\.0\.1|localhost|\[::1\])(:\d+)?")
 
 
 class HttpApp:
@@ -44,15 +43,9 @@ class HttpApp:
     def _refusal(self, scope: Scope) -> ASGIApp | None:
         if scope["method"] == "GET" and scope["path"] == "/health":
             return Response(b"{}", media_type="application/json")
-        if not _is_local(scope):
+        if from_elsewhere(scope):
             return PlainTextResponse("pages of other origins may not call this server", 403)
         if self._in_flight >= MAX_IN_FLIGHT:
             busy = f"{MAX_IN_FLIGHT} requests are in flight already"
             return PlainTextResponse(busy, 429, {"x-weft-refused": "busy", "retry-after": "1"})
         return None
-
-
-def _is_local(scope: Scope) -> bool:
-    """Whether no page of somewhere else asks, by way of a browser on this machine."""
-    origins = [value.decode("latin-1") for name, value in scope["headers"] if name == b"origin"]
-    return all(_LOOPBACK.fullmatch(each) for each in origins)

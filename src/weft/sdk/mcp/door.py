@@ -1,0 +1,113 @@
+"""An agent's way into MCP: who is let in, and the server, loaded when it is needed.
+
+Nothing that this module imports at its top needs the library of MCP, which costs memory and most of a second.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import importlib
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
+from contextlib import nullcontext
+from dataclasses import dataclass
+from typing import Any, Final
+
+from starlette.requests import Request
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from weft.aio.tasks import TaskOwner
+from weft.errors import Denied
+from weft.model.mcp_wire import METHOD_HEADER, TOOLS_CALL
+from weft.sdk.admission import Admission
+from weft.sdk.context import Context
+from weft.sdk.handler import Handler
+from weft.sdk.origin import from_elsewhere
+from weft.sdk.problem import Problem, Rejection
+from weft.sdk.request import problem_response
+from weft.sdk.settings import AgentSettings
+
+MCP_PATH: Final = "/mcp"
+"""Where an agent takes requests by MCP."""
+
+MAX_IN_FLIGHT: Final = 1000
+"""Requests by MCP at once, lists included. Only calls count towards the agent's `concurrency`."""
+
+ADMITTED: Final = "weft.admitted"
+"""In the scope of a request that has its place among the agent's calls."""
+
+Answer = Callable[[Handler, Context, Mapping[str, Any], bytes], Awaitable[bytes]]
+"""Calls a handler, or remembers what came of it: `{"result": ...}`. Raises Rejection. The last is the
+request, by which repetitions are known."""
+
+Items = Callable[[Handler, Mapping[str, Any]], AsyncGenerator[Any, None]]
+"""Calls a handler that streams."""
+
+
+@dataclass(frozen=True, slots=True)
+class McpAgent:
+    """What the server needs of an agent."""
+
+    settings: AgentSettings
+    handlers: Mapping[str, Handler]
+    """By kind, which is the tool's name."""
+    admission: Admission
+    """Of its calls, whichever way they come."""
+    answer: Answer
+    items: Items
+
+
+class McpDoor:
+    """An ASGI application for MCP_PATH. Close it in the end."""
+
+    def __init__(self, agent: McpAgent) -> None:
+        self._agent = agent
+        self._admission = Admission(MAX_IN_FLIGHT)
+        self._server: Any = None
+        self._one_starts = asyncio.Lock()
+        self._tasks = TaskOwner("MCP")
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            _check_origin(scope)
+            with self._admission.slot():
+                server = await self._started()
+                # Before the body is read, so that what is refused certainly was not processed.
+                with self._agent.admission.slot() if _is_call(scope) else nullcontext():
+                    await server(scope, receive, send)
+        except Rejection as rejection:
+            await problem_response(rejection.problem)(scope, receive, send)
+
+    def break_off(self) -> None:
+        """Cancel every call in flight; its caller is told that it was interrupted."""
+        if self._server is not None:
+            self._server.break_off()
+
+    async def aclose(self) -> None:
+        """Stop."""
+        await self._tasks.close()
+
+    async def _started(self) -> ASGIApp:
+        async with self._one_starts:
+            if self._server is None:
+                # In a thread: what else the agent does at the moment goes on.
+                module: Any = await asyncio.to_thread(importlib.import_module, "weft.sdk.mcp.server")
+                server = module.McpServer(self._agent)
+                started = asyncio.Event()
+                self._tasks.start(server.run(started), name="server", endless=True)
+                await started.wait()
+                self._server = server
+        app: ASGIApp = self._server
+        return app
+
+
+def _check_origin(scope: Scope) -> None:
+    if from_elsewhere(scope):
+        raise Rejection(Problem(403, Denied, "pages of other origins may not call this agent"))
+
+
+def _is_call(scope: Scope) -> bool:
+    """Whether a request says in its head that it calls a tool; notes that."""
+    method = Request(scope).headers.get(METHOD_HEADER)
+    scope[ADMITTED] = scope["method"] == "POST" and method == TOOLS_CALL
+    admitted: bool = scope[ADMITTED]
+    return admitted
