@@ -176,9 +176,17 @@ POLICIES = {
     "narrow": "circuitBreaker: {maxRequests: 1}",
     "brief": "timeout: 500ms, idleTimeout: 1500ms",
     "once": "retries: {attempts: 0}",
+    "sticky": "loadBalancing: {policy: roundRobin, contextAffinity: true}",
 }
 """A capability for every policy, all of them of the same workers."""
 
 CAPABILITIES = tuple(POLICIES)
 
-MANIFEST = "---".join(_policy(*each) for each in POLICIES.items())
+_OF_WORKERS = """
+apiVersion: weft.dev/v1alpha1
+kind: TrafficPolicy
+metadata: {name: worker}
+spec: {target: {type: worker}, loadBalancing: {contextAffinity: true}}
+"""
+
+MANIFEST = "---".join([_OF_WORKERS, *(_policy(*each) for each in POLICIES.items())])

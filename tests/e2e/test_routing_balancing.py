@@ -50,6 +50,40 @@ async def test_a_consistent_hash_keeps_a_user_at_one_instance_and_spreads_users(
     assert homes.keys() == WORKERS.keys()
 
 
+async def test_a_conversation_keeps_to_one_instance_where_that_is_wanted_and_other_calls_are_spread(
+    crew: Crew,
+) -> None:
+    homes: dict[str, str] = {}
+    for url in ("http://sticky.cap.mesh/", "http://worker.mesh/", "http://worker.mesh/split"):
+        counted: Counter[str] = Counter()
+        for number in range(60):
+            headers = {"x-weft-context": f"chat-{number}"}
+            # As others would call: through connections, and by a client, of their own.
+            for options in ({}, {"idempotency-key": f"k-{number}"}, {"accept": "text/event-stream"}):
+                async with crew.client() as client:
+                    [home] = await tally(client, url, 1, headers={**headers, **options})
+                assert homes.setdefault(f"{url} {number}", home) == home
+            counted[homes[f"{url} {number}"]] += 1
+        assert counted.keys() == WORKERS.keys(), url
+    async with crew.client() as client:
+        found = await tally(client, "http://sticky.cap.mesh/", 60)
+        assert found == pytest.approx(dict.fromkeys(WORKERS, 20), abs=1)
+        found = await tally(client, "http://w-2.worker.mesh/", 6, headers={"x-weft-context": "chat-1"})
+        assert found.keys() == {"w-2"}
+
+
+async def test_a_conversation_goes_elsewhere_while_its_instance_takes_no_calls_and_then_back(
+    crew: Crew,
+) -> None:
+    headers = {"x-weft-context": "chat-away"}
+    async with crew.client() as client:
+        [home] = await tally(client, "http://sticky.cap.mesh/", 3, headers=headers)
+        with crew.members[home].set("always", "refused"):
+            away = await tally(client, "http://sticky.cap.mesh/", 5, headers=headers)
+            assert home not in away
+        assert (await tally(client, "http://sticky.cap.mesh/", 3, headers=headers)).keys() == {home}
+
+
 async def test_with_slow_start_calls_reach_every_instance(crew: Crew) -> None:
     async with crew.client() as client:
         await answers(client, "http://gently.cap.mesh/", *WORKERS)

@@ -64,6 +64,35 @@ def test_a_change_of_instances_changes_endpoints_only() -> None:
     assert addresses(after, "capability/summarize") == {0: [9001, 9002]}
 
 
+AFFINITY = """
+apiVersion: weft.dev/v1alpha1
+kind: TrafficPolicy
+metadata: {name: sticky}
+spec: {target: {type: summarizer}, loadBalancing: {contextAffinity: true}}
+"""
+
+
+def test_where_conversations_keep_to_instances_there_are_clusters_for_them_and_nowhere_else() -> None:
+    plain = snapshots(ONE, TWO).snapshot(DOOR)
+    assert not [each for each in plain.clusters if each.startswith("context/")]
+    resources = parse_manifest(f"{AFFINITY}---{SPLIT}")
+    source = snapshots(ONE, TWO, resources=resources)
+    before = source.snapshot(DOOR)
+    added = {f"context/type/summarizer{version}" for version in ("", "/1", "/2")}
+    assert {each for each in before.clusters if each.startswith("context/")} == added
+    assert {each for each in before.endpoints if each.startswith("context/")} == added
+    assert sorted(addresses(before, "context/type/summarizer")[0]) == [9001, 9002]
+    assert addresses(before, "context/type/summarizer/2") == {0: [9002]}
+    assert before.clusters["type/summarizer"] == plain.clusters["type/summarizer"]
+    source.update([ONE], resources)
+    after = source.snapshot(DOOR)
+    assert (after.clusters, after.routes) == (before.clusters, before.routes)
+    assert addresses(after, "context/type/summarizer") == {0: [9001]}
+    source.update([ONE], parse_manifest(SPLIT))
+    assert not [each for each in source.snapshot(DOOR).clusters if each.startswith("context/")]
+    assert not [each for each in source.snapshot(DOOR).endpoints if each.startswith("context/")]
+
+
 def test_endpoints_of_other_destinations_are_not_encoded_again() -> None:
     other = Instance("t-1", "translator", "127.0.0.1:9003", Status.HEALTHY)
     source = snapshots(ONE, other)

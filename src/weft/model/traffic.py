@@ -42,6 +42,9 @@ class LoadBalancing(Spec):
     """For consistentHash only."""
     slow_start: Grace = 0.0
     """Over how long a new instance gets its full share; for roundRobin, weighted and leastConnections."""
+    context_affinity: bool = False
+    """Whether calls with `x-weft-context` prefer the instance that the others of their conversation went to;
+    others are spread as `policy` says. Costs every sidecar about 0.1 MB for the destination."""
 
 
 class LocalityPreference(Spec):

@@ -15,12 +15,14 @@ from envoy.config.endpoint.v3.endpoint_components_pb2 import Endpoint, LbEndpoin
 from envoy.extensions.clusters.dynamic_forward_proxy.v3.cluster_pb2 import ClusterConfig
 from envoy.extensions.load_balancing_policies.common.v3.common_pb2 import SlowStartConfig
 from envoy.extensions.load_balancing_policies.least_request.v3.least_request_pb2 import LeastRequest
+from envoy.extensions.load_balancing_policies.maglev.v3.maglev_pb2 import Maglev
 from envoy.extensions.load_balancing_policies.random.v3.random_pb2 import Random
 from envoy.extensions.load_balancing_policies.ring_hash.v3.ring_hash_pb2 import RingHash
 from envoy.extensions.load_balancing_policies.round_robin.v3.round_robin_pb2 import RoundRobin
 from envoy.extensions.load_balancing_policies.subset.v3.subset_pb2 import Subset
 from envoy.extensions.upstreams.http.v3.http_protocol_options_pb2 import HttpProtocolOptions
 from google.protobuf.message import Message
+from google.protobuf.wrappers_pb2 import UInt64Value
 
 from weft.controlplane.translate.destination import Destination, DestinationKind
 from weft.controlplane.translate.durations import duration
@@ -48,6 +50,10 @@ KEEPALIVE_TIMEOUT = 5.0
 
 IDLE_TIMEOUT = 300.0
 """Seconds for which a connection to another sidecar is kept unused: less than that one keeps it for."""
+
+CONTEXT_TABLE = 4099
+"""Places, a prime number, over which conversations are spread: a few KB. Of more instances than that some get
+none."""
 
 HTTP_OPTIONS = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
 
@@ -130,6 +136,10 @@ def _failures() -> MatchPredicate:
 
 def _balancing(destination: Destination, settings: LoadBalancing) -> LoadBalancingPolicy:
     balancer = _balancer(settings)
+    if destination.by_context:
+        return _policy(
+            "envoy.load_balancing_policies.maglev", Maglev(table_size=UInt64Value(value=CONTEXT_TABLE))
+        )
     if destination.kind is DestinationKind.CAPABILITY or destination.version is not None:
         return balancer
     # Calls to `<instance>.<type>.mesh` name one endpoint; all others fall through to the whole set.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 
 from weft.model.agent import Instance
@@ -24,11 +24,16 @@ class Destination:
     name: str
     version: str | None = None
     """Only instances of this version; for a type, where a Route splits by version."""
+    by_context: bool = False
+    """For the calls of conversations, each of which prefers one instance."""
 
     @property
     def cluster(self) -> str:
-        """Its cluster's name: `type/summarizer`, `type/summarizer/v2`, `capability/summarize`."""
-        parts = [self.kind.value, self.name]
+        """Its cluster's name: `type/summarizer`, `type/summarizer/v2`, `capability/summarize`.
+
+        For the calls of conversations there is `context/` before it.
+        """
+        parts = [*(["context"] if self.by_context else []), self.kind.value, self.name]
         return "/".join(parts if self.version is None else [*parts, self.version])
 
     @property
@@ -47,6 +52,11 @@ class Destination:
         if self.kind is DestinationKind.CAPABILITY:
             return self.name in instance.capabilities
         return instance.type == self.name and self.version in {None, instance.version}
+
+
+def by_context(destination: Destination) -> Destination:
+    """The same instances, for the calls of conversations."""
+    return replace(destination, by_context=True)
 
 
 def of_type(name: str, version: str | None = None) -> Destination:

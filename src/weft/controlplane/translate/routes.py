@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from envoy.config.core.v3.base_pb2 import HeaderValueOption
 from envoy.config.route.v3.route_components_pb2 import (
@@ -29,7 +29,7 @@ from weft.controlplane.translate.answers import any_call, no_such_agent
 from weft.controlplane.translate.call_tree import note_timeout, tree_routes
 from weft.controlplane.translate.card_routes import card_routes
 from weft.controlplane.translate.clusters import CONTROL_CLUSTER
-from weft.controlplane.translate.destination import Destination, DestinationKind, of_type
+from weft.controlplane.translate.destination import Destination, DestinationKind, by_context, of_type
 from weft.controlplane.translate.durations import duration
 from weft.controlplane.translate.egress import Outside, outside_hosts
 from weft.controlplane.translate.endpoints import INSTANCE_KEY
@@ -54,6 +54,9 @@ FAULT_FILTER = "envoy.filters.http.fault"
 INSTANCE_FILTER = "envoy.filters.http.header_to_metadata"
 """Filters of the outbound listener that are off, but where a route has a configuration for them."""
 
+CONTEXT_HEADER = "x-weft-context"
+"""Which conversation a call belongs to."""
+
 _NOT_PROCESSED = "connect-failure,refused-stream,reset-before-request,retriable-headers"
 """What makes a retry safe for any call: it never reached an agent, or the agent said so itself."""
 
@@ -66,10 +69,12 @@ _HOST_SELECTION_ATTEMPTS = 5
 
 @dataclass(frozen=True, slots=True)
 class _Variant:
-    """One of the four ways in which the same rule treats a call."""
+    """One of the ways in which the same rule treats a call."""
 
     streaming: bool
     idempotent: bool
+    by_context: bool = False
+    """Only where the policy says that conversations prefer one instance."""
 
     def headers(self) -> list[HeaderMatcher]:
         matchers = []
@@ -79,6 +84,8 @@ class _Variant:
             matchers.append(accept)
         if self.idempotent:
             matchers.append(HeaderMatcher(name="idempotency-key", present_match=True))
+        if self.by_context:
+            matchers.append(HeaderMatcher(name=CONTEXT_HEADER, present_match=True))
         return matchers
 
 
@@ -86,6 +93,8 @@ _VARIANTS = tuple(
     _Variant(streaming, idempotent) for streaming in (True, False) for idempotent in (True, False)
 )
 """The most specific first, since the first route that matches is taken."""
+
+_CONTEXT_VARIANTS = tuple(replace(each, by_context=True) for each in _VARIANTS)
 
 
 def route_configuration(
@@ -108,7 +117,7 @@ def route_configuration(
         name=ROUTE_CONFIGURATION, vhost_header=DESTINATION_HEADER, ignore_port_in_host_matching=True
     )
     configuration.validate_clusters.value = False
-    addressable = [each for each in policies if each.version is None]
+    addressable = [each for each in policies if each.version is None and not each.by_context]
     for destination in sorted(addressable, key=lambda each: each.cluster):
         policy = policies[destination]
         rules = routes[destination].rules if destination in routes else ()
@@ -136,9 +145,10 @@ def _destination_host(
     )
     if card:
         host.routes.extend(card_routes(host.name))
+    variants = (*_CONTEXT_VARIANTS, *_VARIANTS) if policy.load_balancing.context_affinity else _VARIANTS
     for rule in (*rules, RouteRule()):
         for match in rule.match or (RequestMatch(),):
-            host.routes.extend(_rule_routes(destination, policy, rule, match))
+            host.routes.extend(_rule_routes(destination, policy, rule, match, variants))
     return host
 
 
@@ -155,7 +165,7 @@ def _instance_host(destination: Destination, policy: TrafficPolicySpec, *, card:
     host.typed_per_filter_config[INSTANCE_FILTER].Pack(config)
     if card:
         host.routes.extend(card_routes(host.name))
-    host.routes.extend(_rule_routes(destination, policy, RouteRule(), RequestMatch()))
+    host.routes.extend(_rule_routes(destination, policy, RouteRule(), RequestMatch(), _VARIANTS))
     return host
 
 
@@ -184,9 +194,13 @@ def _unknown_host() -> VirtualHost:
 
 
 def _rule_routes(
-    destination: Destination, policy: TrafficPolicySpec, rule: RouteRule, match: RequestMatch
+    destination: Destination,
+    policy: TrafficPolicySpec,
+    rule: RouteRule,
+    match: RequestMatch,
+    variants: Iterable[_Variant],
 ) -> Iterable[Route]:
-    for variant in _VARIANTS:
+    for variant in variants:
         route = Route(name=rule.name or "default", match=_match(match, variant))
         route.route.CopyFrom(_action(destination, policy, rule, variant))
         note_timeout(route)
@@ -207,13 +221,15 @@ def _action(
         idle_timeout=duration(idle_timeout if variant.streaming else 0),
         retry_policy=_retry_policy(retries, variant),
     )
-    _set_clusters(action, destination, rule)
+    _set_clusters(action, by_context(destination) if variant.by_context else destination, rule)
     if rule.mirror is not None:
         mirror = action.request_mirror_policies.add(
             cluster=of_type(rule.mirror.type or destination.name, rule.mirror.version).cluster
         )
         mirror.runtime_fraction.default_value.CopyFrom(_percent(rule.mirror.percent))
-    if policy.load_balancing.policy is BalancingPolicy.CONSISTENT_HASH:
+    if variant.by_context:
+        action.hash_policy.add().header.header_name = CONTEXT_HEADER
+    elif policy.load_balancing.policy is BalancingPolicy.CONSISTENT_HASH:
         action.hash_policy.add().header.header_name = policy.load_balancing.hash_on.header
     return action
 
@@ -222,9 +238,14 @@ def _set_clusters(action: RouteAction, destination: Destination, rule: RouteRule
     if not rule.split:
         action.cluster = destination.cluster
         return
+    if destination.by_context:
+        # A conversation stays with the part that it began with, too.
+        action.weighted_clusters.use_hash_policy.value = True
     for target in rule.split:
-        cluster = of_type(target.type or destination.name, target.version).cluster
-        weighted = action.weighted_clusters.clusters.add(name=cluster)
+        part = of_type(target.type or destination.name, target.version)
+        if part == replace(destination, version=part.version, by_context=False) and destination.by_context:
+            part = by_context(part)
+        weighted = action.weighted_clusters.clusters.add(name=part.cluster)
         weighted.weight.value = target.weight
 
 
