@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gzip
 import json
+import time
 from collections.abc import AsyncIterator, Mapping
 from typing import Any
 
@@ -465,6 +466,36 @@ async def test_a_tool_that_hangs_times_out_and_others_of_its_server_do_not(stage
     for said in await waiting:
         assert (said["error"]["code"], said["error"]["data"]) == (-32603, {"code": "timed-out"})
     over.set()
+
+
+async def test_calls_of_tools_keep_to_the_limits_of_their_call_tree(stage: Stage) -> None:
+    over = asyncio.Event()
+
+    async def hangs(_line: str, _headers: Any, _body: bytes) -> AsyncIterator[bytes]:
+        await over.wait()
+        yield b""
+
+    def deadline(seconds: float) -> dict[str, str]:
+        return {"x-weft-deadline": str(round((time.time() + seconds) * 1000))}
+
+    async def told(name: str, headers: Mapping[str, str]) -> Any:
+        response = await stage.mesh.post(message(name, {"text": "x"}), headers)
+        assert response.status_code == 200
+        said = answered(response)
+        return said["error"]["data"]["code"] if "error" in said else said["result"]["structuredContent"]
+
+    stage.raw.handler = hangs
+    assert await told("raw", deadline(0.3)) == "timed-out"
+    over.set()
+    for name in ("echo", "former.echo"):
+        assert await told(name, deadline(-1)) == "timed-out"
+        assert await told(name, {"x-weft-hops": ", ".join(["one", "other"] * 20)}) == "loop-detected"
+        assert await told(name, deadline(LIMIT)) == {"text": "x"}
+    listing = {"jsonrpc": "2.0", "id": 1, "method": "tools/list", "params": {"_meta": meta()}}
+    asking = {"mcp-protocol-version": STATELESS, "mcp-method": "tools/list"}
+    assert "tools" in answered(await stage.mesh.post(listing, {**asking, **deadline(LIMIT)}))["result"]
+    late = answered(await stage.mesh.post(listing, {**asking, **deadline(-1)}))
+    assert (late["id"], late["error"]["data"]) == (1, {"code": "timed-out"})
 
 
 # Servers that die

@@ -49,13 +49,14 @@ local function refuse(handle, call, code, message, data)
     error_message(call.id, code, message, data))
 end
 
+local OWN_HOSTS = {
+  ["tools.mesh"] = true, ["tools.mesh.localhost"] = true, localhost = true, ["127.0.0.1"] = true, ["[::1]"] = true,
+}
+
 -- Pages of a browser reach the listener too, by its name on this machine; none of them is an agent.
 local function is_foreign(origin)
-  local host = string.match(origin, "^https?://([^/]+)$")
-  if not host then return true end
-  host = string.gsub(host, ":%d+$", "")
-  return not (host == "localhost" or host == "127.0.0.1" or host == "[::1]" or find(host, "%.localhost$")
-    or find(host, "%.mesh$"))
+  local host = string.match(string.lower(origin), "^https?://([^/]+)$")
+  return not host or not OWN_HOSTS[(string.gsub(host, ":%d+$", ""))]
 end
 
 -- The id as it stands, which is a string or a whole number; nil if it is neither.
