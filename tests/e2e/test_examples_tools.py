@@ -1,0 +1,42 @@
+"""The example of tools is run: two foreign MCP servers, a foreign client, and an operator who looks."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from tests.binaries import WEFT
+from tests.e2e.weft_cli import EXAMPLES, TIMEOUT, Weft, weft_user
+
+DIRECTORY = EXAMPLES / "tools"
+
+
+@pytest.fixture
+def weft() -> Iterator[Weft]:
+    with weft_user() as weft:
+        weft.environ["PATH"] = f"{Path(WEFT).parent}{os.pathsep}{weft.environ['PATH']}"
+        yield weft
+
+
+def eventually_lists(weft: Weft, names: list[str]) -> None:
+    deadline = time.monotonic() + TIMEOUT
+    while (found := [each["name"] for each in weft.json("tools")]) != names:
+        assert time.monotonic() < deadline, f"{found}; {weft.run('tools', '--notes')}"
+        time.sleep(0.5)
+
+
+def test_tools_of_foreign_servers_are_those_of_one(weft: Weft) -> None:
+    weft.ok("up", "-d", str(DIRECTORY / "mesh.yaml"))
+    eventually_lists(weft, ["now", "read_note", "write"])
+    assert "erase_all" not in weft.ok("tools")
+
+    shown = weft.ok("run", "--", sys.executable, str(DIRECTORY / "reader.py"))
+
+    assert "now: The time in UTC." in shown
+    assert "read_note: Read a note." in shown
+    assert "write" not in shown  # a policy forbids it
+    assert "text='Nothing.'" in shown
