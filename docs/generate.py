@@ -70,8 +70,8 @@ MEANINGS = {
     "AgentSpec.capabilities": "What the instances can do; each becomes an address, `<capability>.cap.mesh`.",
     "AgentSpec.version": "Given to every instance; a Route can split by it.",
     "AgentSpec.protocol": (
-        "What the agent speaks: HTTP/1.1, HTTP/2 without TLS (gRPC), [A2A](agents.md#join-an-a2a-agent), or MCP "
-        "over HTTP or its standard input and output."
+        "What the agent speaks: HTTP/1.1, HTTP/2 without TLS (gRPC), [A2A](agents.md#join-an-a2a-agent), or "
+        "MCP over HTTP or its standard input and output."
     ),
     "HealthCheck.interval": "Between checks, give or take a tenth; shorter while the agent starts.",
     "HealthCheck.timeout": "How long one check may take.",

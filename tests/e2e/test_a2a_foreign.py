@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
+import os
+import sys
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +28,8 @@ JSON_RPC, HTTP_JSON = "JSONRPC", "HTTP+JSON"
 
 CARD = "/.well-known/agent-card.json"
 
+EXAMPLE = Path(__file__).parents[2] / "examples" / "a2a"
+
 
 @dataclass(frozen=True)
 class Scene:
@@ -47,12 +52,14 @@ async def scene(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Scene
     resources = manifest(
         agent("echo", "a2a_agent.py", protocol="a2a"),
         agent("plain", "foreign_agent.py", plain, capabilities=["count"]),
+        agent("words", str(EXAMPLE / "words.py"), protocol="a2a"),
         document("Gateway", "public", port=port, anonymous=True),
     )
     async with running_mesh(resources) as mesh:
 
         async def read() -> bool:
-            return "say-it-again" in (await mesh.api.agent("echo", "echo-1"))["capabilities"]
+            echo, words = await mesh.api.agent("echo", "echo-1"), await mesh.api.agent("words", "words-1")
+            return "say-it-again" in echo["capabilities"] and "count-words" in words["capabilities"]
 
         await eventually(read, lambda: f"its skills are not known\n{mesh.log('echo-1')}")
         yield Scene(mesh, f"http://127.0.0.1:{port}/v1/agents/echo")
@@ -151,6 +158,18 @@ async def test_both_bindings_streams_and_the_former_version_work(
     assert words == ["once", "more"]
 
 
+async def test_the_example_asks_by_nothing_but_the_name(scene: Scene) -> None:
+    program = await asyncio.create_subprocess_exec(
+        sys.executable,
+        str(EXAMPLE / "ask.py"),
+        "the quick brown fox",
+        env={**os.environ, "HTTP_PROXY": scene.mesh.local.proxy_url, "NO_PROXY": ""},
+        stdout=asyncio.subprocess.PIPE,
+    )
+    said, _ = await program.communicate()
+    assert said.decode().splitlines() == ["4 words"]
+
+
 async def test_nothing_of_where_the_agent_says_it_is_reaches_anybody(scene: Scene) -> None:
     async with httpx.AsyncClient(proxy=scene.mesh.local.proxy_url, trust_env=False) as http:
         for path in (CARD, "/.well-known/agent.json"):
@@ -182,12 +201,12 @@ async def test_an_agent_without_a_card_is_asked_itself(scene: Scene) -> None:
 async def test_the_catalogue_is_searched_by_skill_tag_and_text(scene: Scene) -> None:
     async with mesh_client(scene.mesh) as mesh:
         for found in (
-            await mesh.cards(),
             await mesh.cards("SAY ag"),
             await mesh.cards(skill="say_it.again"),
             await mesh.cards(skill=["say-it-again", "!"], tag=["wörter", "Odd"]),
         ):
             assert [each.type for each in found] == ["echo"]
+        assert [each.type for each in await mesh.cards()] == ["echo", "words"]
         assert await mesh.cards("again elsewhere") == []
         assert await mesh.cards(tag=["speech", "silence"]) == []
         assert await mesh.cards(skill="plain") == []
@@ -221,4 +240,5 @@ async def test_what_an_agent_offers_leaves_with_it(scene: Scene, tmp_path: Path)
     mesh = scene.mesh
     await mesh.apply(agent("echo", "a2a_agent.py", replicas=0, protocol="a2a"))
     await mesh.ended("echo-1")
-    assert await mesh.api.cards([]) == ([], {})
+    listed, unread = await mesh.api.cards([])
+    assert ([each["type"] for each in listed], unread) == (["words"], {})
