@@ -315,6 +315,31 @@ async def test_bad_requests_are_answered_as_the_protocol_says() -> None:
         assert at.runs == []
 
 
+async def test_a_list_is_the_same_however_it_is_asked_for() -> None:
+    async with serving() as at, at.client() as modern, at.client("legacy") as legacy:
+        assert (await modern.list_tools()).tools == (await legacy.list_tools()).tools
+
+
+@pytest.mark.parametrize(
+    ("method", "params", "status", "code"),
+    [
+        ("tools/list", {"_meta": META, "cursor": "x"}, 200, None),
+        ("tools/list", {"_meta": {}}, 400, -32602),
+        ("tools/list", {}, 400, -32602),
+        ("tools/call", {"_meta": META}, 400, -32020),
+        ("subscriptions/listen", {"_meta": META, "notifications": {}}, 400, -32020),
+    ],
+)
+async def test_what_is_not_in_order_about_a_list_is_looked_at_closely(
+    method: str, params: Any, status: int, code: int | None
+) -> None:
+    async with serving() as at, httpx.AsyncClient(trust_env=False) as http:
+        message = {"jsonrpc": "2.0", "id": "a", "method": method, "params": params}
+        headers = {**HEADERS, "mcp-method": "tools/list"}
+        answer = await http.post(f"{at.address}/mcp", json=message, headers=headers)
+        assert (answer.status_code, answer.json().get("error", {}).get("code")) == (status, code)
+
+
 async def test_a_sidecar_reads_its_tools() -> None:
     async with serving() as at:
         port = int(at.address.rpartition(":")[2])
@@ -325,10 +350,13 @@ async def test_a_sidecar_reads_its_tools() -> None:
     assert [each["name"] for each in read.offer.tools][:2] == ["shift", "greet"]
 
 
-def test_an_agent_that_nobody_calls_by_mcp_does_without_its_library() -> None:
+def test_an_agent_whose_tools_nobody_calls_does_without_the_library_of_mcp() -> None:
     script = """
 import asyncio, sys, httpx
 from weft import Agent
+from weft.model.node import Address
+from weft.sidecar.mcp_client import McpClient, McpError
+from weft.sidecar.mcp_reading import McpReader
 agent = Agent("worker")
 @agent.handles("greet")
 async def greet(name: str) -> str:
@@ -338,10 +366,26 @@ def loaded():
 async def main():
     async with agent.serving() as address, httpx.AsyncClient(trust_env=False) as http:
         await http.post(f"{address}/rpc", json={"kind": "greet", "payload": {"name": "x"}})
+        sidecar = Address("127.0.0.1", int(address.rpartition(":")[2]))
+        reading = await McpReader(sidecar, "/mcp").read()
+        print([each["name"] for each in reading.offer.tools])
+        client = McpClient(sidecar, "/mcp")
+        peer = await client.meet()
+        try:
+            async for _ in client.messages(peer):
+                pass
+        except McpError as error:
+            print(error.error_code)
         print(loaded())
         await http.post(f"{address}/mcp", json={})
         print(loaded())
 asyncio.run(main())
 """
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
-    assert done.stdout.split("\n") == ["[]", "['mcp', 'mcp_types']", ""], done.stderr
+    assert done.stdout.split("\n") == [
+        "['greet']",
+        "-32601",
+        "[]",
+        "['mcp', 'mcp_types']",
+        "",
+    ], done.stderr

@@ -86,7 +86,7 @@ class AgentApp:
             mesh.membership,
         )
         self._threads = Threads(settings.type)
-        agent = A2aAgent(CardSource(settings, handlers), mesh, default)
+        agent = A2aAgent(CardSource(settings, handlers, mcp_path=MCP_PATH), mesh, default)
         self.a2a = A2aDoor(agent, self._call_for_a2a, self._stream_for_a2a) if a2a else None
         self._mcp = McpDoor(McpAgent(settings, handlers, self.admission, self._answer, self._items))
         self._app = Starlette(

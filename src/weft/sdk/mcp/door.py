@@ -10,10 +10,13 @@ import importlib
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Final
 
-from starlette.requests import Request
-from starlette.types import ASGIApp, Receive, Scope, Send
+from pydantic_core import to_json
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from weft.aio.tasks import TaskOwner
 from weft.errors import Denied
@@ -21,10 +24,12 @@ from weft.model.mcp_wire import METHOD_HEADER, TOOLS_CALL
 from weft.sdk.admission import Admission
 from weft.sdk.context import Context
 from weft.sdk.handler import Handler
+from weft.sdk.mcp.listing import MAX_LOOK_BYTES, Listing, is_look
 from weft.sdk.origin import from_elsewhere
 from weft.sdk.problem import Problem, Rejection
-from weft.sdk.request import problem_response
+from weft.sdk.request import problem_response, read_body
 from weft.sdk.settings import AgentSettings
+from weft.sdk.wire import JSON
 
 MCP_PATH: Final = "/mcp"
 """Where an agent takes requests by MCP."""
@@ -43,7 +48,7 @@ Items = Callable[[Handler, Mapping[str, Any]], AsyncGenerator[Any, None]]
 """Calls a handler that streams."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class McpAgent:
     """What the server needs of an agent."""
 
@@ -54,6 +59,11 @@ class McpAgent:
     """Of its calls, whichever way they come."""
     answer: Answer
     items: Items
+
+    @cached_property
+    def listing(self) -> Listing:
+        """Its tools."""
+        return Listing(self.settings, self.handlers)
 
 
 class McpDoor:
@@ -70,10 +80,13 @@ class McpDoor:
         try:
             _check_origin(scope)
             with self._admission.slot():
-                server = await self._started()
-                # Before the body is read, so that what is refused certainly was not processed.
-                with self._agent.admission.slot() if _is_call(scope) else nullcontext():
-                    await server(scope, receive, send)
+                request = Request(scope, receive)
+                if request.method == "POST" and is_look(request.headers):
+                    await self._show(request, send)
+                else:
+                    await self._serve(scope, receive, send)
+        except ClientDisconnect:
+            pass  # nobody waits for the answer
         except Rejection as rejection:
             await problem_response(rejection.problem)(scope, receive, send)
 
@@ -85,6 +98,22 @@ class McpDoor:
     async def aclose(self) -> None:
         """Stop."""
         await self._tasks.close()
+
+    async def _show(self, request: Request, send: Send) -> None:
+        """Answer who only looks, if need be by way of the server."""
+        body = await read_body(request, MAX_LOOK_BYTES)
+        told = self._agent.listing.answer(request.headers[METHOD_HEADER], body)
+        if told is None:
+            await self._serve(request.scope, _again(body, request.receive), send)
+        else:
+            status, message = told
+            await Response(to_json(message), status, media_type=JSON)(request.scope, request.receive, send)
+
+    async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
+        server = await self._started()
+        # Before the body is read, so that what is refused certainly was not processed.
+        with self._agent.admission.slot() if _is_call(scope) else nullcontext():
+            await server(scope, receive, send)
 
     async def _started(self) -> ASGIApp:
         async with self._one_starts:
@@ -98,6 +127,20 @@ class McpDoor:
                 self._server = server
         app: ASGIApp = self._server
         return app
+
+
+def _again(body: bytes, receive: Receive) -> Receive:
+    """`receive` as it was before the body was read."""
+    first = True
+
+    async def receive_again() -> Message:
+        nonlocal first
+        if not first:
+            return await receive()
+        first = False
+        return {"type": "http.request", "body": body, "more_body": False}
+
+    return receive_again
 
 
 def _check_origin(scope: Scope) -> None:

@@ -21,16 +21,14 @@ from weft.sdk.context import Context, handling, read_context
 from weft.sdk.failure import failures_answered
 from weft.sdk.handler import Handler
 from weft.sdk.mcp.door import ADMITTED, McpAgent
-from weft.sdk.mcp.tools import MAX_ITEMS_BYTES, failure, result_of, result_of_items, tools_of
+from weft.sdk.mcp.listing import LIST_TTL_MS
+from weft.sdk.mcp.results import MAX_ITEMS_BYTES, failure, result_of, result_of_items
 from weft.sdk.problem import Rejection
 from weft.sdk.wire import BAGGAGE_HEADER, TRACE_HEADER
 
 T = TypeVar("T")
 
 CallContext = ServerRequestContext[Any, Any]
-
-LIST_TTL_MS = 60_000
-"""Milliseconds for which clients may remember the list of tools, which never changes while the agent runs."""
 
 _TRACE_FIELDS = (TRACE_HEADER, "tracestate", BAGGAGE_HEADER)
 """Clients that know of traces put them into `_meta`; by HTTP they may come as headers, too."""
@@ -41,7 +39,7 @@ class McpServer:
 
     def __init__(self, agent: McpAgent) -> None:
         self._agent = agent
-        self._tools = tools_of(agent.handlers)
+        self._tools = [types.Tool.model_validate(each) for each in agent.listing.tools]
         server: Server[Any] = Server(
             agent.settings.type,
             version=agent.settings.version,
