@@ -23,6 +23,7 @@ from benchmarks import (
     llm_limits,
     llm_rate,
     memory,
+    orchestration,
     policy_cost,
     push,
     queue_latency,
@@ -62,6 +63,7 @@ BENCHMARKS: dict[str, Callable[..., Awaitable[Result]]] = {
     "llm": llm_rate.measure,
     "llm-contended": llm_contended.measure,
     "llm-limits": llm_limits.measure,
+    "orchestration": orchestration.measure,
 }
 
 _MIN_WIDTH = 120
