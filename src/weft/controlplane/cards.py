@@ -8,8 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from weft.controlplane.offers import Offering, OffersByType, healthy_first
-from weft.controlplane.translate.destination import Destination
-from weft.controlplane.translate.policy import running_destinations
+from weft.controlplane.translate.destination import Destination, of_capability, of_type
 from weft.model.access import Action
 from weft.model.agent import Instance, Status
 from weft.model.agent_card import CARD_PATH, Interface, interfaces, skills
@@ -138,15 +137,20 @@ def ways_in(instance: Instance, card: JsonObject) -> Iterator[AccessRequest]:
 
 def destinations_with_card(offers: OffersByType) -> tuple[frozenset[Destination], frozenset[Destination]]:
     """Which types and capabilities have an agent with a card, and which are known to have none."""
-    with_card: set[Destination] = set()
-    known: set[Destination] = set()
-    for offerings in offers.values():
+    types: set[str] = set()
+    capabilities: set[str] = set()
+    known: set[str] = set()
+    for agent_type, offerings in offers.items():
         for instance, offer in offerings:
-            found = running_destinations([instance])
-            known |= found
+            known |= instance.capabilities
             if offer.card is not None:
-                with_card |= found
-    return frozenset(with_card), frozenset(known - with_card)
+                types.add(agent_type)
+                capabilities |= instance.capabilities
+    return _destinations(types, capabilities), _destinations(offers.keys() - types, known - capabilities)
+
+
+def _destinations(types: Iterable[str], capabilities: Iterable[str]) -> frozenset[Destination]:
+    return frozenset([*map(of_type, types), *map(of_capability, capabilities)])
 
 
 def _listed(agent_type: str, seen: list[Offering]) -> ListedCard:

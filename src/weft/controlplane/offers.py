@@ -67,9 +67,12 @@ class OfferView:
 def joined(instances: Mapping[str, Instance], offers: Mapping[str, Offer]) -> OffersByType:
     """The offers of those that are there, by type and id; both mappings go by the keys of instances."""
     found: dict[str, list[Offering]] = {}
-    for key in sorted(instances.keys() & offers.keys()):
-        instance = instances[key]
-        found.setdefault(instance.type, []).append((instance, offers[key]))
+    for key, offer in offers.items():
+        instance = instances.get(key)
+        if instance is not None:
+            found.setdefault(instance.type, []).append((instance, offer))
+    for offerings in found.values():
+        offerings.sort(key=lambda each: each[0].id)
     return found
 
 

@@ -60,6 +60,8 @@ class Followed(Generic[T]):
                 self._take(change)
 
     def _take(self, change: Change[T]) -> None:
+        if isinstance(change, Put) and self._current.get(change.entry.key) == self._value_of(change.entry):
+            return  # what is written again only so that it does not lapse, as many things are
         current = self._after(change)
         if current == self._current and self._generation.number:
             return  # a lost connection begins with a snapshot again, which may say nothing new
