@@ -1,9 +1,7 @@
-"""Clients of A2A for tests: a2a-sdk's own, unmodified, into a mesh in memory that is served over HTTP."""
+"""Clients of A2A for tests: a2a-sdk's own, unmodified, and requests as they are on the wire."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from typing import Any
 
 import httpx
@@ -11,84 +9,90 @@ from a2a.client import Client, ClientConfig, create_client
 from a2a.types import a2a_pb2 as a2a
 from google.protobuf.json_format import MessageToDict, ParseDict
 
-from tests.server_process import HOST
-from weft.sdk.server import bind, serving_http
-from weft.testing import InMemoryMesh
-
 LIMIT = 30.0
 """Seconds in which whatever is to happen has happened."""
 
 JSONRPC = "JSONRPC"
 REST = "HTTP+JSON"
 
-
-class _IntoMesh(httpx.AsyncHTTPTransport):
-    """What a proxy does: goes to one address, whichever host is named, and names that."""
-
-    def __init__(self, address: str) -> None:
-        super().__init__()
-        self._address = httpx.URL(address)
-
-    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
-        host = request.headers["host"]
-        request.url = request.url.copy_with(host=self._address.host, port=self._address.port)
-        request.headers["host"] = host
-        return await super().handle_async_request(request)
-
-
-@asynccontextmanager
-async def into(mesh: InMemoryMesh) -> AsyncIterator[httpx.AsyncClient]:
-    """An HTTP client for which the agents of `mesh` are at `http://<name>.mesh`."""
-    listener = bind(HOST, 0)
-    address = f"http://{HOST}:{listener.getsockname()[1]}"
-    async with (
-        serving_http(mesh.asgi, listener),
-        httpx.AsyncClient(transport=_IntoMesh(address), timeout=LIMIT) as http,
-    ):
-        yield http
+Json = dict[str, Any]
 
 
 async def client(
-    http: httpx.AsyncClient, name: str, *, binding: str = JSONRPC, streaming: bool = True
+    http: httpx.AsyncClient, url: str, *, binding: str = JSONRPC, streaming: bool = True
 ) -> Client:
-    """a2a-sdk's client of the agent at `http://<name>.mesh`, by the card that it reads there."""
+    """a2a-sdk's client of the agent there, by the card that it reads."""
     config = ClientConfig(httpx_client=http, supported_protocol_bindings=[binding], streaming=streaming)
-    return await create_client(f"http://{name}.mesh", config)
+    return await create_client(url, config)
 
 
-def message(*parts: Any, **fields: Any) -> a2a.SendMessageRequest:
-    """A request to send a message: of texts, and of data."""
+def said(*parts: Any, skill: str = "", **fields: Any) -> Json:
+    """A message: of texts, and of data."""
     made = [{"text": each} if isinstance(each, str) else {"data": each} for each in parts]
-    configuration = {
-        name: fields.pop(name)
-        for name in ("returnImmediately", "historyLength", "taskPushNotificationConfig")
-        if name in fields
-    }
-    request = {
-        "message": {"messageId": "m", "role": "ROLE_USER", "parts": made, **fields},
-        "configuration": configuration,
-    }
-    return ParseDict(request, a2a.SendMessageRequest())
+    message: Json = {"messageId": "m", "role": "ROLE_USER", "parts": made, **fields}
+    return {**message, "metadata": {"skill": skill}} if skill else message
 
 
-async def sent(client: Client, *parts: Any, **fields: Any) -> list[dict[str, Any]]:
+def request(message: Json, **configuration: Any) -> a2a.SendMessageRequest:
+    """A request to send it."""
+    return ParseDict({"message": message, "configuration": configuration}, a2a.SendMessageRequest())
+
+
+async def sent(client: Client, message: Json, **configuration: Any) -> list[Json]:
     """Everything that comes back of a message, as JSON."""
-    return [MessageToDict(each) async for each in client.send_message(message(*parts, **fields))]
+    answers = client.send_message(request(message, **configuration))
+    return [MessageToDict(each) async for each in answers]
 
 
-async def task_of(client: Client, *parts: Any, **fields: Any) -> dict[str, Any]:
-    """The task that a message becomes, as a client that does not stream gets it."""
-    (answer,) = await sent(client, *parts, **fields)
-    task: dict[str, Any] = answer["task"]
-    return task
+async def subscribed(client: Client, task_id: str) -> list[Json]:
+    """Everything that a subscriber of a task hears, as JSON."""
+    events = client.subscribe(a2a.SubscribeToTaskRequest(id=task_id))
+    return [MessageToDict(each) async for each in events]
 
 
-async def rpc(
-    http: httpx.AsyncClient, name: str, method: str, params: Any, *, version: str | None = "1.0"
-) -> dict[str, Any]:
-    """The answer to a JSON-RPC request, as it comes."""
-    headers = {} if version is None else {"A2A-Version": version}
+async def ask(
+    http: httpx.AsyncClient,
+    url: str,
+    method: str,
+    params: Any,
+    *,
+    version: str | None = "1.0",
+    **headers: str,
+) -> Json:
+    """The answer to a JSON-RPC request, as it comes; `headers` with underscores for hyphens."""
+    given = {name.replace("_", "-"): value for name, value in headers.items()}
+    if version is not None:
+        given["A2A-Version"] = version
     body = {"jsonrpc": "2.0", "id": 1, "method": method, "params": params}
-    answer = await http.post(f"http://{name}.mesh/a2a", json=body, headers=headers)
-    found: dict[str, Any] = answer.json()
+    answer = await http.post(f"{url}/a2a", json=body, headers=given)
+    assert answer.status_code == 200, answer.text
+    found: Json = answer.json()
     return found
+
+
+async def result(http: httpx.AsyncClient, url: str, method: str, params: Any, **headers: str) -> Any:
+    """The result of one."""
+    answer = await ask(http, url, method, params, **headers)
+    assert "result" in answer, answer
+    return answer["result"]
+
+
+async def error(http: httpx.AsyncClient, url: str, method: str, params: Any, **headers: str) -> int:
+    """The code of the error that one ends with."""
+    answer = await ask(http, url, method, params, **headers)
+    assert "error" in answer, answer
+    code: int = answer["error"]["code"]
+    return code
+
+
+async def task(http: httpx.AsyncClient, url: str, message: Json, **configuration: Any) -> Json:
+    """The task that a message becomes."""
+    params = {"message": message, "configuration": configuration}
+    found: Json = (await result(http, url, "SendMessage", params))["task"]
+    return found
+
+
+def state(task: Json) -> str:
+    """Where a task stands, in lower case."""
+    text: str = task["status"]["state"]
+    return text.removeprefix("TASK_STATE_").lower().replace("_", "-")

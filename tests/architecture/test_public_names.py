@@ -58,7 +58,7 @@ MEMBERS = {
         *("messages", "put_artifact", "remove_artifact", "state", "update"),
     },
     "Mesh": {
-        *("aclose", "card", "cards", "context", "discover", "is_member", "membership"),
+        *("aclose", "budget", "card", "cards", "context", "discover", "is_member", "membership"),
         *("publish", "request", "stream", "submit", "task", "transport", "watch"),
     },
     "ReceivedEvent": {
@@ -133,6 +133,9 @@ def test_the_simulated_models_have_what_was_promised() -> None:
 
 def test_the_public_errors_are_one_tree() -> None:
     errors = [each for name in NAMES if isinstance(each := getattr(weft, name), type)]
-    outside = {each.__name__ for each in errors if issubclass(each, Exception)} - {"AgentError"}
+    outside = {each.__name__ for each in errors if issubclass(each, Exception)} - {
+        "AgentError",
+        "InputRequired",
+    }
     assert all(issubclass(getattr(weft, name), weft.MeshError) for name in outside)
     assert len(outside) > 8
