@@ -24,6 +24,7 @@ from tests.xds import server_identity
 from weft.aio.cancellation import end
 from weft.aio.poll import until
 from weft.aio.ports import reserve_port
+from weft.controlplane.llm.ledger_records import TreeAccount
 from weft.controlplane.llm.scheduling import LlmScheduling
 from weft.store.nats import NatsStore
 
@@ -177,6 +178,38 @@ async def test_a_call_tree_spends_no_more_than_it_says(sidecar: LlmSidecar) -> N
     del headers["x_weft_budget"]
     refused = await (await sidecar.ask("named", **headers)).answer()
     assert refused.error["code"] == "budget_exceeded"
+
+
+async def test_a_branch_of_a_tree_spends_no_more_than_it_says_and_what_is_left_can_be_asked_for(
+    running: Running, sidecar: LlmSidecar
+) -> None:
+    trace = "c" * 32
+    headers = {"traceparent": f"00-{trace}-{'b' * 16}-01"}
+    one = {**headers, "x_weft_budget": "1000 tokens, 250 tokens;id=one"}
+    first = await (await sidecar.ask("named", **one)).answer()
+    assert first.admitted
+    refused = await (await sidecar.ask("named", **one)).answer()
+    assert (refused.status, refused.error["code"]) == (429, "budget_exceeded")
+    assert "branch 'one' of the call tree" in refused.error["message"]
+    other = {**headers, "x_weft_budget": "1000 tokens, 250 tokens;id=two, 0.1 usd;id=two"}
+    assert (await (await sidecar.ask("named", **other)).answer()).admitted
+    tree, *branches = await running.models.standing.tree(trace)
+    assert isinstance(tree.account, TreeAccount)
+    assert (tree.account.branch, tree.limit.tokens, len(tree.open)) == ("", 1000, 2)
+    assert sorted((str(each.account), len(each.open)) for each in branches) == [
+        (str(TreeAccount(trace, name)), 1) for name in ("one", "two")
+    ]
+    assert await running.models.standing.tree("d" * 32) == []
+    await sidecar.tell(first.call, "named", "p1", prompt_tokens=3.0, completion_tokens=4.0)
+
+    async def settled() -> bool:
+        whole, *_ = await running.models.standing.tree(trace)
+        return (whole.spent.tokens, len(whole.open)) == (7, 1)
+
+    async with asyncio.timeout(LIMIT):
+        await until(settled)
+    nonsense = await (await sidecar.ask("named", **headers, x_weft_budget="1 tokens;id=a b")).answer()
+    assert nonsense.status == 400
 
 
 async def test_a_sidecar_ends_no_calls_but_its_own(running: Running, sidecar: LlmSidecar) -> None:

@@ -12,7 +12,7 @@ import pytest
 
 import weft
 from weft import Agent, InvalidRequest, LoopDetected, Mesh, ReceivedEvent, TimedOut
-from weft.model.call_budget import BudgetLimit, format_budget, parse_budget
+from weft.model.call_budget import BudgetLimit, narrowed, parse_budget
 from weft.model.hops import cycle_of, with_hop
 from weft.sdk.context import Context, handling, read_context
 from weft.sdk.inheritance import inherited_headers, inherited_time
@@ -80,7 +80,6 @@ def middleman() -> Agent:
         ("5000 tokens", [BudgetLimit(tokens=5000)]),
         ("0.25 usd, 7tokens", [BudgetLimit(tokens=7, usd=0.25)]),
         ("9 tokens, 5 tokens;id=b-1, 3 usd ; id = b-1", [BudgetLimit(tokens=9), BudgetLimit("b-1", 5, 3.0)]),
-        ("9 tokens, 5 tokens", [BudgetLimit(tokens=5)]),
         ("1 usd;id=out, 2 usd;id=in", [BudgetLimit("out", usd=1.0), BudgetLimit("in", usd=2.0)]),
     ],
 )
@@ -88,7 +87,15 @@ def test_a_budget_is_that_of_the_tree_and_of_branches_the_least_that_is_said(
     text: str, limits: list[BudgetLimit]
 ) -> None:
     assert list(parse_budget(text)) == limits
-    assert parse_budget(format_budget(limits)) == tuple(limits)
+    assert parse_budget(narrowed(limits, limits[-1])) == tuple(limits)
+
+
+def test_what_a_part_may_spend_is_the_least_that_was_said_of_it() -> None:
+    outer = parse_budget("9 tokens, 0.000000001 usd;id=one")
+    assert narrowed(outer, BudgetLimit("one", 5, 2.0)) == "9 tokens, 5 tokens;id=one, 0.000000001 usd;id=one"
+    assert narrowed(outer, BudgetLimit(tokens=20)) == "9 tokens, 0.000000001 usd;id=one"
+    with pytest.raises(InvalidRequest, match="at most 17"):
+        narrowed([BudgetLimit(f"b{number}", 1) for number in range(17)], BudgetLimit("more", 1))
 
 
 @pytest.mark.parametrize(
@@ -103,7 +110,7 @@ def test_a_budget_is_that_of_the_tree_and_of_branches_the_least_that_is_said(
             "5 tokens;",
             "5 tokens;id=",
             "5 tokens;id=a b",
-            "1e3 usd",
+            *("1e3 usd", "9 tokens, 5 tokens", "1 usd;id=a, 2 tokens;id=a, 3 usd;id=a"),
         ),
         f"5 tokens;id={'b' * 33}",
         ",".join(f"1 tokens;id=b{number}" for number in range(18)),

@@ -52,7 +52,7 @@ class BudgetLimit:
 
 
 def parse_budget(text: str) -> tuple[BudgetLimit, ...]:
-    """What a header says, outermost first; of what it says twice the less. Raises InvalidRequest."""
+    """What a header says, outermost first. Raises InvalidRequest."""
     found: dict[str, BudgetLimit] = {}
     parts = text.split(",", 2 * MAX_LIMITS) if len(text) <= MAX_LENGTH else []
     for part in parts:
@@ -61,26 +61,33 @@ def parse_budget(text: str) -> tuple[BudgetLimit, ...]:
             raise _senseless(text)
         branch = said["branch"] or WHOLE_TREE
         known = found.get(branch, BudgetLimit(branch))
-        if said["tokens"] is not None:
-            known = replace(known, tokens=_least(known.tokens, int(said["tokens"])))
+        if (known.tokens if said["tokens"] else known.usd) is not None:
+            raise _senseless(text)
+        if said["tokens"]:
+            found[branch] = replace(known, tokens=int(said["tokens"]))
         else:
-            known = replace(known, usd=_least(known.usd, float(said["usd"])))
-        found[branch] = known
+            found[branch] = replace(known, usd=float(said["usd"]))
     if not 0 < len(found) <= MAX_LIMITS:
         raise _senseless(text)
     return tuple(found.values())
 
 
-def format_budget(limits: Iterable[BudgetLimit]) -> str:
-    """The header that says `limits`; empty where there is none. Raises InvalidRequest for too many."""
-    text = ", ".join(part for limit in limits for part in limit.parts())
-    if text:
-        parse_budget(text)
+def narrowed(limits: Iterable[BudgetLimit], own: BudgetLimit) -> str:
+    """The header that says `limits`, and that a part of what is in them has no more than `own`.
+
+    Where `limits` have that branch already, the less counts. Raises InvalidRequest for too many.
+    """
+    found = {each.branch: each for each in limits}
+    known = found.get(own.branch, own)
+    tokens, usd = _least(known.tokens, own.tokens), _least(known.usd, own.usd)
+    found[own.branch] = BudgetLimit(own.branch, tokens, usd)
+    text = ", ".join(part for limit in found.values() for part in limit.parts())
+    parse_budget(text)
     return text
 
 
-def _least(known: Number | None, said: Number) -> Number:
-    return said if known is None else min(known, said)
+def _least(one: Number | None, other: Number | None) -> Number | None:
+    return min((each for each in (one, other) if each is not None), default=None)
 
 
 def _plain(usd: float) -> str:

@@ -75,16 +75,24 @@ class Agent:
         max_body_bytes: int = MAX_REQUEST_BYTES,
         drain_timeout: float = 30.0,
         a2a: bool = True,
+        propagate: bool = True,
     ) -> None:
         """`type` and `capabilities` are names by which others find the agent (DNS labels).
 
         `concurrency` is how many requests it takes at once; those beyond are refused, so that the mesh tries
         another instance. `max_body_bytes` limits a request's body (default 10 MiB). `drain_timeout` is how
         many seconds requests in flight have to finish when the agent stops. With `a2a` its handlers are
-        the skills of an A2A agent, at `/a2a`. Raises InvalidRequest.
+        the skills of an A2A agent, at `/a2a`. With `propagate` what its handlers call in the mesh by httpx or
+        aiohttp, and what is built on them, is told trace, deadline and budget, too. Raises InvalidRequest.
         """
         self.settings = AgentSettings(
-            type, frozenset(capabilities), version, concurrency, max_body_bytes, drain_timeout
+            type,
+            frozenset(capabilities),
+            version,
+            concurrency,
+            max_body_bytes,
+            drain_timeout,
+            propagate=propagate,
         )
         self._handlers: dict[str, Handler] = {}
         self._a2a = a2a

@@ -34,6 +34,7 @@ from weft.sdk.health import HealthCheck, failing_checks
 from weft.sdk.mcp.door import MCP_PATH, McpAgent, McpDoor
 from weft.sdk.mesh import Mesh
 from weft.sdk.problem import Problem, Rejection
+from weft.sdk.propagation import look_after_clients
 from weft.sdk.request import check_accept, problem_response, read_body, read_kind
 from weft.sdk.settings import AgentSettings
 from weft.sdk.threads import Threads
@@ -101,7 +102,13 @@ class AgentApp:
         )
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        self._look_after_clients()
         await self._app(scope, receive, send)
+
+    def _look_after_clients(self) -> None:
+        """Again and again: who knows what was imported since."""
+        if self.settings.propagate:
+            look_after_clients()
 
     def start(self) -> None:
         """Begin to work on tasks and to take events; needs a running event loop."""
@@ -216,6 +223,7 @@ class AgentApp:
         # Requests together, and each queue and each topic by itself.
         purpose = " ".join([*(each.__name__ for each in at_hand), handler.kind]) if at_hand else "requests"
         at_hand = {Conversation: NOTHING_SAID, **at_hand, Mesh: self._mesh}
+        self._look_after_clients()
         if not handler.blocking:
             return await handler.call(arguments, at_hand)
         return await self._threads.run(purpose, concurrency, partial(handler.call, arguments, at_hand))

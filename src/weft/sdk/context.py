@@ -36,8 +36,6 @@ class Context:
     """All headers of the request, names in lower case."""
     deadline: float | None = None
     """When the whole call tree must be done, in seconds since 1970; None where nobody set a limit."""
-    own_clients: bool = True
-    """Whether calls by other HTTP clients than Mesh, made in the handler, pass its context on."""
 
     @property
     def caller(self) -> str | None:
@@ -120,7 +118,7 @@ def handling(context: Context) -> Iterator[None]:
     """Make `context` the current one for the block and the tasks started in it."""
     token = _current.set(context)
     try:
-        with inheriting(context.headers, context.deadline, own_clients=context.own_clients):
+        with inheriting(context.headers, context.deadline):
             yield
     finally:
         _current.reset(token)

@@ -21,8 +21,6 @@ class Inheritance:
     """Some of FORWARDED_HEADERS, among them the deadline, and always `traceparent`."""
     deadline: float | None = None
     """When the whole tree must be done, in seconds since 1970."""
-    own_clients: bool = True
-    """Whether other HTTP clients than Mesh pass it on: see `weft.sdk.propagation`."""
 
 
 _inheritance: ContextVar[Inheritance | None] = ContextVar("weft_inheritance", default=None)
@@ -34,9 +32,7 @@ def inheritance() -> Inheritance | None:
 
 
 @contextmanager
-def inheriting(
-    headers: Mapping[str, str], deadline: float | None, *, own_clients: bool = True
-) -> Iterator[Inheritance]:
+def inheriting(headers: Mapping[str, str], deadline: float | None) -> Iterator[Inheritance]:
     """Have the calls made in the block, and in tasks started in it, pass on what `headers` say.
 
     Without a `traceparent` in them a call tree begins here.
@@ -47,7 +43,7 @@ def inheriting(
     kept.pop(DEADLINE_HEADER, None)
     if deadline is not None:
         kept[DEADLINE_HEADER] = str(int(deadline * 1000))
-    here = Inheritance(kept, deadline, own_clients)
+    here = Inheritance(kept, deadline)
     token = _inheritance.set(here)
     try:
         with attached(kept):

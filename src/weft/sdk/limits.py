@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 
 from weft.errors import InvalidRequest
-from weft.model.call_budget import BUDGET_HEADER, WHOLE_TREE, format_budget, parse_budget
+from weft.model.call_budget import BUDGET_HEADER, WHOLE_TREE, narrowed, parse_budget
 from weft.sdk.inheritance import inheritance, inheriting
 
 
@@ -38,15 +38,14 @@ def limits(
         deadline = end if deadline is None else min(deadline, end)
     if budget is not None:
         headers[BUDGET_HEADER] = _narrowed(headers.get(BUDGET_HEADER, ""), budget, branch)
-    with inheriting(headers, deadline, own_clients=here is None or here.own_clients):
+    with inheriting(headers, deadline):
         yield
 
 
 def _narrowed(inherited: str, budget: str, branch: str | None) -> str:
     """The budget's header, with `budget` as that of one more branch."""
-    own = parse_budget(budget)
-    if any(each.branch != WHOLE_TREE for each in own):
+    [own, *others] = parse_budget(budget)
+    if others or own.branch != WHOLE_TREE:
         raise InvalidRequest(f"say the branch of the budget {budget[:40]!r} as `branch=`")
     name = secrets.token_hex(4) if branch is None else branch
-    outer = parse_budget(inherited) if inherited else ()
-    return format_budget([*outer, *(replace(each, branch=name) for each in own)])
+    return narrowed(parse_budget(inherited) if inherited else (), replace(own, branch=name))

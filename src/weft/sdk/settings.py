@@ -22,6 +22,8 @@ class AgentSettings:
     """Largest request body, in bytes."""
     drain_timeout: float = 30.0
     """Seconds that requests in flight have to finish when the agent stops."""
+    propagate: bool = True
+    """Whether calls that its handlers make by other HTTP clients than Mesh pass on what their own brought."""
 
     def __post_init__(self) -> None:
         check_type(self.type)

@@ -12,9 +12,10 @@ from weft.controlplane.llm.account import Account
 from weft.controlplane.llm.call import Call, Reason, Refusal
 from weft.controlplane.llm.call_trees import TREE_REST, CallTrees
 from weft.controlplane.llm.ledger import LONGEST_CALL, NONE, OTHERS, BudgetLedger
-from weft.controlplane.llm.ledger_records import LedgerRecord
+from weft.controlplane.llm.ledger_records import LedgerRecord, TreeAccount
 from weft.controlplane.llm.periods import began, ends
 from weft.model.budget import BudgetScope, BudgetSpec, Period
+from weft.model.call_budget import BudgetLimit
 from weft.model.service_class import ServiceClass
 
 NOON = datetime(2026, 11, 21, 12, tzinfo=UTC).timestamp()
@@ -146,14 +147,34 @@ def test_a_tree_is_kept_for_an_hour_after_its_last_call() -> None:
     assert ledger.changed() == []
 
 
+def test_a_branch_has_a_budget_of_its_own_within_that_of_its_tree() -> None:
+    ledger = BudgetLedger([])
+    one, other = BudgetLimit("one", 500), BudgetLimit("other", 500, 0.5)
+    tree = {"tree": "ab" * 16, "tree_tokens": 800}
+    assert ledger.reserve(call(1, **tree, branches=(one,)), 400, 0.0, NOON) is None
+    refused = refusal(ledger.reserve(call(2, **tree, branches=(one,)), 200, 0.0, NOON))
+    assert "branch 'one' of the call tree abab" in refused.detail
+    assert "has 100 tokens of 500 tokens left" in refused.detail
+    refused = refusal(ledger.reserve(call(3, **tree, branches=(other,)), 450, 0.0, NOON))
+    assert "(x-weft-budget) of the call tree abab" in refused.detail, "the tree has 400 left"
+    refusal(ledger.reserve(call(4, **tree, branches=(other,)), 10, 0.6, NOON))
+    assert ledger.reserve(call(5, **tree, branches=(one, BudgetLimit("within", 50))), 50, 0.0, NOON) is None
+    ledger.settle("c1", 100, 0.0, NOON)
+    follows = successor(ledger)
+    refusal(follows.reserve(call(6, **tree, branches=(one,)), 351, 0.0, NOON))
+    refusal(follows.reserve(call(7, **tree, branches=(BudgetLimit("within", 900),)), 1, 0.0, NOON))
+    assert follows.reserve(call(8, **tree, branches=(one,)), 350, 0.0, NOON) is None
+    assert follows.reserve(call(9, tree="cd" * 16, branches=(one,)), 500, 0.0, NOON) is None, "another tree"
+
+
 def test_of_too_many_trees_those_go_that_rested_longest() -> None:
     trees = CallTrees(most=2)
     for number, name in enumerate(("a", "b", "c", "a")):
-        trees.account(call(number, tree=name, tree_tokens=1), NOON + number)
+        trees.accounts(call(number, tree=name, tree_tokens=1), NOON + number)
     gone = trees.forget(NOON + 5.0)
     assert [isinstance(each, Account) for each in gone] == [True]
-    assert trees.get("b") is None
-    assert trees.get("a") is not None
+    assert trees.get(TreeAccount("b")) is None
+    assert trees.get(TreeAccount("a")) is not None
 
 
 def test_what_is_never_heard_of_again_counts_as_spent_as_much_as_was_set_aside() -> None:

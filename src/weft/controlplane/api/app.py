@@ -10,6 +10,7 @@ from starlette.middleware.base import RequestResponseEndpoint
 from weft.controlplane.api import (
     agents,
     audit,
+    call_trees,
     can,
     cards,
     contexts,
@@ -54,7 +55,7 @@ def create_api(context: ApiContext, metrics: CollectorRegistry) -> FastAPI:
     admit(app, tools.router)
     for router in (messaging.router, queues.router, tasks.router, topics.router, gateways.router):
         admit(app, router)
-    for router in (llm.router, llm_usage.router):
+    for router in (llm.router, llm_usage.router, call_trees.router):
         admit(app, router)
     for router in message_keys.routers:
         admit(app, router)

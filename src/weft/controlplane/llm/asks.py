@@ -12,6 +12,7 @@ from weft.controlplane.llm.call import Call
 from weft.controlplane.llm.call_ids import is_of, new_call_id
 from weft.controlplane.llm.peers import Peer
 from weft.errors import InvalidRequest
+from weft.model.call_budget import WHOLE_TREE, BudgetLimit, parse_budget
 from weft.model.llm_wire import (
     BUDGET_HEADER,
     CALL_HEADER,
@@ -77,7 +78,6 @@ _IN_METADATA = {
 
 _TRACE = re.compile(r"[0-9a-f]{2}-([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}(-.*)?")
 _NO_TRACE = "0" * 32
-_SPENDING = re.compile(r"(\d{1,15}) *tokens|(\d{1,12}(?:\.\d{1,9})?) *usd")
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,7 +120,7 @@ def call_of(asked: Asked, peer: Peer, pool: ModelPool, now: float) -> Call:
     """
     headers = asked.headers
     tenant = headers.get(TENANT_HEADER) if pool.spec.scheduling.tenant_header is not None else None
-    tree_tokens, tree_usd = _budget(headers)
+    whole, branches = _budget(headers)
     call_id = call_id_of(asked, peer) or new_call_id(peer.sidecar)
     return Call(
         id=call_id,
@@ -140,8 +140,9 @@ def call_of(asked: Asked, peer: Peer, pool: ModelPool, now: float) -> Call:
         prefix=_text(headers, PREFIX_HEADER),
         # A call that has a budget but no trace is a tree by itself.
         tree=_trace(headers) or (call_id if BUDGET_HEADER in headers else None),
-        tree_tokens=tree_tokens,
-        tree_usd=tree_usd,
+        tree_tokens=whole.tokens,
+        tree_usd=whole.usd,
+        branches=branches,
     )
 
 
@@ -220,25 +221,12 @@ def _best_class(pool: ModelPool, tenant: str) -> ServiceClass:
     return next(iter(named), ServiceClass.STANDARD)
 
 
-def _budget(headers: Mapping[str, str]) -> tuple[int | None, float | None]:
-    """Tokens and dollars that the whole tree may still spend."""
+def _budget(headers: Mapping[str, str]) -> tuple[BudgetLimit, tuple[BudgetLimit, ...]]:
+    """What the whole tree may spend, and what its branches that the call is in."""
     value = headers.get(BUDGET_HEADER)
-    if value is None:
-        return None, None
-    tokens: int | None = None
-    usd: float | None = None
-    for part in value.split(",", 2):
-        said = _SPENDING.fullmatch(part.strip())
-        if said is None or (said[1] and tokens is not None) or (said[2] and usd is not None):
-            raise InvalidRequest(
-                f"{BUDGET_HEADER} must be as '5000 tokens', '0.25 usd', or both with a comma between, "
-                f"not {value[:40]!r}"
-            )
-        if said[1]:
-            tokens = int(said[1])
-        else:
-            usd = float(said[2])
-    return tokens, usd
+    limits = parse_budget(value) if value is not None else ()
+    whole = next((each for each in limits if each.branch == WHOLE_TREE), BudgetLimit())
+    return whole, tuple(each for each in limits if each.branch != WHOLE_TREE)
 
 
 def _trace(headers: Mapping[str, str]) -> str | None:

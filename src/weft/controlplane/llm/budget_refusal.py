@@ -84,7 +84,8 @@ def _anew(of: BudgetAccount | TreeAccount) -> int | None:
 def _owner(account: Account) -> str:
     of = account.of
     if isinstance(of, TreeAccount):
-        return f"the budget (x-weft-budget) of the call tree {of.trace[:_MAX_SHOWN]}"
+        of_whom = f"branch {of.branch!r} of the call tree" if of.branch else "the call tree"
+        return f"the budget (x-weft-budget) of {of_whom} {of.trace[:_MAX_SHOWN]}"
     of_whom = "" if of.scope is BudgetScope.MESH else f" of {of.scope} {of.value[:_MAX_SHOWN]!r}"
     return f"budget {of.budget}{of_whom}"
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Protocol
 
+from weft.model.call_budget import BudgetLimit
 from weft.model.service_class import ServiceClass
 
 
@@ -41,6 +42,8 @@ class Call:
     tree_tokens: int | None = None
     """What the whole tree may still use, as the call says."""
     tree_usd: float | None = None
+    branches: tuple[BudgetLimit, ...] = ()
+    """The branches of the tree that it is in and that have a budget of their own, outermost first."""
 
 
 class Reason(StrEnum):

@@ -179,8 +179,7 @@ class BudgetLedger:
         return budget_figures([(each.name, each.spec) for each in self._budgets], self._accounts, now)
 
     def _concerned(self, call: Call, now: float) -> Iterator[tuple[Account, Limit]]:
-        tree = self._trees.account(call, now)
-        if tree is not None:
+        for tree in self._trees.accounts(call, now):
             self._dirty[tree.key] = tree
             yield tree, tree.limit
         for budget in self._budgets:
@@ -218,7 +217,7 @@ class BudgetLedger:
 
     def _known(self, record: LedgerRecord) -> Account | None:
         if isinstance(record.account, TreeAccount):
-            return self._trees.get(record.account.trace)
+            return self._trees.get(record.account)
         return self._accounts.get(record.account)
 
     def _restore(self, records: Iterable[LedgerRecord]) -> None:
@@ -226,7 +225,7 @@ class BudgetLedger:
         for record in sorted(records, key=lambda each: each.used):
             account = Account.restored(record)
             if isinstance(record.account, TreeAccount):
-                self._trees.restore(record.account.trace, account)
+                self._trees.restore(record.account, account)
             else:
                 self._accounts[record.account] = account
                 self._count[record.account.budget] += 1

@@ -15,6 +15,7 @@ from pydantic_core import to_json
 from typing_extensions import TypedDict
 
 from weft.model.budget import BudgetScope, Period
+from weft.model.call_budget import WHOLE_TREE
 
 LEDGER_BUCKET: Final = "llm-budgets"
 """Where the records are."""
@@ -48,14 +49,16 @@ class BudgetAccount:
 
 @dataclass(frozen=True, slots=True)
 class TreeAccount:
-    """The account of a call tree."""
+    """The account of a call tree, or of a branch of one."""
 
     trace: str
+    branch: str = WHOLE_TREE
 
     @property
     def key(self) -> str:
-        """Where its record is kept."""
-        return f"tree.{_digest(self.trace)}"
+        """Where its record is kept: a branch's below that of its tree."""
+        whole = f"tree.{_digest(self.trace)}"
+        return f"{whole}.{_digest(self.branch)}" if self.branch else whole
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,6 +199,7 @@ class _Required(TypedDict):
 class _Record(_Required, total=False):
     budget: _Budget
     tree: _Id
+    branch: _Id
     limit: tuple[_Count | None, _Count | None]
 
 
@@ -204,7 +208,8 @@ _RECORD: TypeAdapter[_Record] = TypeAdapter(_Record)
 
 def _identity(account: BudgetAccount | TreeAccount, limit: Limit) -> dict[str, object]:
     if isinstance(account, TreeAccount):
-        return {"tree": account.trace, "limit": (limit.tokens, limit.nanos)}
+        branch = {"branch": account.branch} if account.branch else {}
+        return {"tree": account.trace, **branch, "limit": (limit.tokens, limit.nanos)}
     return {
         "budget": {
             "name": account.budget,
@@ -222,7 +227,7 @@ def _account(given: _Record) -> BudgetAccount | TreeAccount:
             budget["name"], budget["scope"], budget["period"], budget["start"], budget["value"]
         )
     if tree := given.get("tree"):
-        return TreeAccount(tree)
+        return TreeAccount(tree, given.get("branch", WHOLE_TREE))
     raise ValueError("the record of nobody's account")
 
 

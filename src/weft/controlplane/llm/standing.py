@@ -15,6 +15,9 @@ from weft.controlplane.llm.figures_record import (
     joined,
     parted,
 )
+from weft.controlplane.llm.ledger_records import LedgerRecord, TreeAccount
+from weft.controlplane.llm.records import Kept
+from weft.controlplane.llm.state_records import StateBuckets
 from weft.controlplane.llm.usage_book import open_days, usage_rows
 from weft.controlplane.llm.usage_record import (
     USAGE_BUCKET,
@@ -37,16 +40,24 @@ _FEW_DAYS: Final = 31
 class Standing:
     """Figures and usage in the store. Every method raises Unavailable when that cannot be reached."""
 
-    def __init__(self, figures: Bucket[FiguresRecord], usage: Bucket[UsageRecord]) -> None:
+    def __init__(
+        self,
+        figures: Bucket[FiguresRecord],
+        usage: Bucket[UsageRecord],
+        accounts: Bucket[Kept[LedgerRecord]],
+    ) -> None:
         """Over these buckets; see `open`."""
         self._figures = figures
         self._usage = usage
+        self._accounts = accounts
 
     @classmethod
     async def open(cls, store: Store) -> Standing:
         """Over the buckets of `store`."""
         return cls(
-            await store.bucket(FIGURES_BUCKET, FiguresCodec()), await store.bucket(USAGE_BUCKET, UsageCodec())
+            await store.bucket(FIGURES_BUCKET, FiguresCodec()),
+            await store.bucket(USAGE_BUCKET, UsageCodec()),
+            (await StateBuckets.open(store)).accounts,
         )
 
     async def publish(self, record: FiguresRecord) -> None:
@@ -62,6 +73,12 @@ class Standing:
                 "no replica of the control plane schedules calls to models now: try again in a few seconds"
             )
         return found
+
+    async def tree(self, trace: str) -> list[LedgerRecord]:
+        """The account of a call tree that has a budget, and those of its branches; none without one."""
+        whole = TreeAccount(trace)
+        found = (each.value.value for each in await self._accounts.entries(whole.key))
+        return sorted(found, key=lambda each: each.account != whole)
 
     async def write(self, records: Iterable[UsageRecord]) -> None:
         """Write down rows of the UsageBook, those that `changed` returned."""
