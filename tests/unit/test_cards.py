@@ -8,16 +8,11 @@ from typing import Any
 
 import pytest
 
-from weft.controlplane.cards import (
-    CardQuery,
-    card_of,
-    destinations_with_card,
-    listed_cards,
-    mesh_card,
-    ways_in,
-)
+from weft.controlplane.cards import card_of, destinations_with_card, ways_in
 from weft.controlplane.translate.destination import of_capability, of_type
 from weft.model.agent import Instance, Status
+from weft.model.card_catalogue import CardQuery, listed_cards
+from weft.model.mesh_card import mesh_card
 from weft.model.offer import Offer
 
 BASE = "http://echo.mesh"

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterable, Mapping
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 
 from weft.controlplane.changes import any_of
 from weft.model.agent import Instance
+from weft.model.card_catalogue import Offering
 from weft.model.offer import Offer
 from weft.registry.offers import Offers
 from weft.registry.view import View
 from weft.store.bucket import Entry
 from weft.store.followed import Followed
 
-Offering = tuple[Instance, Offer]
 OffersByType = Mapping[str, list[Offering]]
 
 
@@ -74,11 +74,6 @@ def joined(instances: Mapping[str, Instance], offers: Mapping[str, Offer]) -> Of
     for offerings in found.values():
         offerings.sort(key=lambda each: each[0].id)
     return found
-
-
-def healthy_first(offerings: Iterable[Offering]) -> list[Offering]:
-    """Those that get calls before those that do not, else in their order."""
-    return sorted(offerings, key=lambda each: each[0].status != "healthy")
 
 
 def _value(entry: Entry[Offer]) -> Offer:

@@ -36,6 +36,10 @@ MAX_SKILLS: Final = 256
 MAX_INTERFACES: Final = 32
 """Of one agent."""
 
+JSON_RPC: Final = "JSONRPC"
+HTTP_JSON: Final = "HTTP+JSON"
+"""Bindings, as cards name them."""
+
 _MAX_PATH: Final = 1024
 _LOOPBACK: Final = ("localhost", "127.0.0.1", "::1")
 _SEPARATORS: Final = re.compile(r"[_. ]+")

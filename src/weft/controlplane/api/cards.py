@@ -14,22 +14,15 @@ from weft.controlplane.api.access import requires
 from weft.controlplane.api.authentication import Caller, CurrentCaller, Peer
 from weft.controlplane.api.body import Body
 from weft.controlplane.api.context import ApiContext, Context
-from weft.controlplane.cards import (
-    CardQuery,
-    ListedCard,
-    Visible,
-    card_of,
-    listed_cards,
-    mesh_base,
-    mesh_card,
-    ways_in,
-)
-from weft.controlplane.offers import Offering, OffersByType
+from weft.controlplane.cards import card_of, ways_in
+from weft.controlplane.offers import OffersByType
 from weft.controlplane.translate.replies import DESTINATION_HEADER
 from weft.errors import InvalidRequest, NotFound, Unavailable
 from weft.model.agent import Instance
 from weft.model.agent_card import CARD_BASE_HEADER, CARD_OF_HEADER, MESH_CARD_PATH
+from weft.model.card_catalogue import CardQuery, ListedCard, Offering, Visible, listed_cards
 from weft.model.decision import access_policies, decide
+from weft.model.mesh_card import mesh_base, mesh_card
 from weft.model.names import MAX_NAME_LENGTH
 from weft.model.offer import JsonObject
 from weft.model.operator import Scope
