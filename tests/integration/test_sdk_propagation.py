@@ -129,7 +129,7 @@ asyncio.run(main())
     run = subprocess.run(
         [sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=60
     )
-    assert run.stdout.strip() == b"True"
+    assert run.stdout.strip() == "True"
 
 
 def test_what_was_not_imported_is_not_imported_for_it() -> None:
@@ -151,7 +151,7 @@ asyncio.run(main())
     run = subprocess.run(
         [sys.executable, "-c", script], stdout=subprocess.PIPE, text=True, check=True, timeout=60
     )
-    assert run.stdout.strip() == b"[]"
+    assert run.stdout.strip() == "[]"
 
 
 async def test_inside_a_handler_the_call_is_opentelemetrys_current_context() -> None:
