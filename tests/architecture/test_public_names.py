@@ -59,7 +59,7 @@ MEMBERS = {
     },
     "Mesh": {
         *("aclose", "budget", "card", "cards", "context", "discover", "is_member", "membership"),
-        *("publish", "request", "stream", "submit", "task", "transport", "watch"),
+        *("call_tool", "publish", "request", "stream", "submit", "task", "tools", "transport", "watch"),
     },
     "ReceivedEvent": {
         *("data", "deliveries", "event", "headers", "name", "sequence", "subtopic", "topic"),

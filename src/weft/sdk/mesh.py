@@ -20,21 +20,25 @@ from weft.contexts.conversation import ConversationStore, Seat
 from weft.contexts.limits import DEFAULT_LIMITS, ContextLimits
 from weft.errors import AgentFailed, Interrupted, InvalidRequest, TimedOut, Unavailable
 from weft.model.agent import Instance, Query, Status
+from weft.model.call_budget import BUDGET_HEADER, parse_budget
 from weft.model.context_keys import check_context_id, new_context_id
 from weft.model.hops import HOPS_HEADER, parse_hops, with_hop
 from weft.model.membership import IDENTITY_VARIABLE
 from weft.model.spiffe import parse_spiffe_id
+from weft.sdk.call_budget import TREES_PATH, CallBudget, call_budget
 from weft.sdk.calls import events_of, fetch, pauses
 from weft.sdk.cards import PAGE_SIZE as CARDS_PER_PAGE
 from weft.sdk.cards import ListedCard, looking_up, read_card_page, read_listed_card, searching
 from weft.sdk.connection import check_proxy, find_proxy
 from weft.sdk.destination import CONTROL_HOST, host_of
 from weft.sdk.directory import Change, ChangeKind, InstanceRecord, Roster, parameters_of, query_of, read_page
-from weft.sdk.inheritance import inherited_headers, inherited_time
+from weft.sdk.inheritance import inheritance, inherited_headers, inherited_time
 from weft.sdk.membership import join_as_program
 from weft.sdk.problem import read_event_error
 from weft.sdk.sse import Event
 from weft.sdk.task_handle import TaskHandle
+from weft.sdk.tools import ListedTool, ToolResult, call_tool, list_tools
+from weft.sdk.trace import trace_of
 from weft.sdk.transport import Call, HttpTransport, Transport
 from weft.sdk.wire import (
     AGENTS_PATH,
@@ -45,6 +49,7 @@ from weft.sdk.wire import (
     JSON,
     MAX_KEY_LENGTH,
     RPC_PATH,
+    TRACE_HEADER,
 )
 from weft.tasks.client import TaskClient
 from weft.work.membership import Membership
@@ -336,6 +341,20 @@ class Mesh:
         """Whether this program has a place of its own in the mesh, which a sidecar has left for it."""
         return self._joining is not None or bool(os.environ.get(IDENTITY_VARIABLE))
 
+    async def budget(self) -> CallBudget:
+        """What calls made now may yet spend on models: what is left of `x-weft-budget`, of tree and branches.
+
+        What calls under way may use counts as spent. Raises Unavailable if the control plane cannot be asked.
+        """
+        here = inheritance()
+        trace = trace_of(here.headers[TRACE_HEADER]) if here is not None else None
+        if here is None or trace is None:
+            return CallBudget()
+        said = here.headers.get(BUDGET_HEADER)
+        call = Call("GET", CONTROL_HOST, f"{TREES_PATH}/{trace}", {"accept": JSON})
+        answer = await fetch(self._way(), call, DIRECTORY_TIMEOUT)
+        return call_budget(parse_budget(said) if said else (), answer)
+
     async def membership(self) -> Membership:
         """What this program uses topics, queues and contexts by; joined when it is first needed.
 
@@ -404,6 +423,41 @@ class Mesh:
     async def card(self, type: str) -> ListedCard:  # noqa: A002 - what it is called everywhere
         """The A2A card of an agent type. Raises NotFound if it has none, or none that this agent may see."""
         return read_listed_card(await fetch(self._way(), looking_up(type), DIRECTORY_TIMEOUT))
+
+    async def tools(self) -> list[ListedTool]:
+        """The tools of the mesh that this program may call, in the mesh's order.
+
+        Raises Unavailable if the control plane cannot be asked.
+        """
+        return await list_tools(self._way(), inherited_headers(), _time_left(DIRECTORY_TIMEOUT))
+
+    async def call_tool(
+        self,
+        name: str,
+        payload: Payload | None = None,
+        /,
+        *,
+        timeout: float = DEFAULT_TIMEOUT,
+        idempotency_key: str | None = None,
+        **arguments: Any,
+    ) -> ToolResult:
+        """Call a tool of the mesh by its name in `tools`, and return what it came to.
+
+        Its arguments are given as `payload`, as keyword `arguments`, or both. `timeout` is as with `request`,
+        and so is the `idempotency_key`. Raises AgentFailed where the tool says that it failed, in its words;
+        NotFound for a tool that is not there, or not for this program; and what `request` raises.
+        """
+        headers = inherited_headers()
+        if idempotency_key is not None:
+            headers = {**headers, IDEMPOTENCY_HEADER: _check_key(idempotency_key)}
+        return await call_tool(
+            self._way(),
+            name,
+            {**_fields(payload), **arguments},
+            headers,
+            _time_left(timeout),
+            repeatable=idempotency_key is not None,
+        )
 
     async def watch(
         self,
