@@ -20,7 +20,7 @@ from tests.e2e.weft_cli import EXAMPLES, TIMEOUT, Weft, weft_user
 
 from weft.aio.ports import reserve_port
 
-DIRECTORIES = ("tasks", "events", "gateway", "foreign-worker", "llm")
+DIRECTORIES = ("tasks", "events", "gateway", "foreign-worker", "llm", "orchestration")
 
 _COMMANDS = re.compile(r"^\$ (.+)$", re.MULTILINE)
 
@@ -152,10 +152,36 @@ def test_the_assistant_explains_with_a_model_that_nobody_declared(weft: Weft) ->
     assert "(simulated answer)" in weft.ok("call", "assistant", "explain", "topic=why the sky is blue")
 
 
+def test_the_lead_makes_one_answer_of_several_and_the_script_follows_it(weft: Weft) -> None:
+    """Which of the four branches was not waited for is left to chance."""
+    advice = weft.json("call", "lead", "advise", "question=shall we")
+    assert "(simulated answer)" in advice["advice"]
+    assert len(advice["from"]) == 3
+    assert advice["failed"] == {}
+
+    told = script(weft, "examples/orchestration/ask.py", "shall we").splitlines()
+    *news, letters, by, verdict = told
+    assert sorted(news) == [
+        "optimist: shall we? yes",
+        "pessimist: shall we? no",
+        "studies so far: read about 'shall'",
+        "studies so far: read about 'we'",
+        "studies: after 2 books: it depends",
+    ]
+    assert (letters, by) == ("7 letters", "by optimist: shall we? yes")
+    assert verdict == "verdict: no, tied: ['no', 'yes']"
+
+
 def test_every_file_of_these_examples_is_used() -> None:
     used = Path(__file__).read_text() + "".join(
         (EXAMPLES / each / "mesh.yaml").read_text() for each in DIRECTORIES
     )
     files = [each for name in DIRECTORIES for each in (EXAMPLES / name).iterdir() if each.is_file()]
     assert sorted(each.name for each in files if each.name not in used) == []
-    assert {each.name for each in EXAMPLES.iterdir() if each.is_dir()} - {"__pycache__"} == set(DIRECTORIES)
+
+
+def test_every_directory_of_examples_has_a_test() -> None:
+    tests = "".join(each.read_text() for each in Path(__file__).parents[1].rglob("test_*.py"))
+    named = set(re.findall(r"examples/([a-z0-9-]+)|(?:EXAMPLES|\"examples\") / \"([a-z0-9-]+)\"", tests))
+    directories = {each.name for each in EXAMPLES.iterdir() if each.is_dir()} - {"__pycache__"}
+    assert directories - {name for names in named for name in names} - set(DIRECTORIES) == set()
