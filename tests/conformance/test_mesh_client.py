@@ -401,3 +401,22 @@ async def test_a_watch_tells_who_is_there_and_who_leaves(factory: MeshFactory, c
             ChangeKind.REMOVED,
             second.instance.id,
         )
+
+
+async def test_agents_are_found_by_the_skills_in_their_cards(client: Mesh) -> None:
+    async def known() -> bool:
+        return len(await client.cards()) == 2
+
+    async with asyncio.timeout(60):
+        await until(known)
+    assert [each.type for each in await client.cards()] == ["chief", "summarizer"]
+    assert [each.type for each in await client.cards(skill=["words", "summarize"])] == ["summarizer"]
+    assert [each.type for each in await client.cards("NOBODY chief", tag="delegate")] == ["chief"]
+    assert await client.cards("nobody", skill="words") == []
+    found = await client.card("chief")
+    assert (found.card["name"], found.instances, found.healthy) == ("chief", 1, 1)
+    urls = [each["url"] for each in found.card["supportedInterfaces"]]
+    assert urls
+    assert all(each.startswith("http://chief.mesh/") for each in urls)
+    with pytest.raises(NotFound, match="nobody"):
+        await client.card("nobody")

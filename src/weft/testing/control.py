@@ -1,4 +1,4 @@
-"""The part of the control plane's API that agents ask: who is in the mesh."""
+"""The part of the control plane's API that agents ask: who is in the mesh, and what they can do."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from weft.model.inbox import inbox_queue
 from weft.sdk.directory import ANY_STATUS, ChangeKind, InstancePage, InstanceRecord
 from weft.sdk.sse import encode_event
 from weft.sdk.wire import AGENTS_PATH, EVENT_STREAM, INBOXES_PATH, JSON
+from weft.testing.cards import card_routes
 from weft.testing.members import Members, Step
 
 MAX_PAGE = 1000
@@ -34,7 +35,11 @@ def control_app(members: Members) -> Starlette:
         return JSONResponse({"queue": inbox_queue(request.path_params["type"])})  # it is there already
 
     return Starlette(
-        routes=[Route(AGENTS_PATH, agents), Route(f"{INBOXES_PATH}/{{type}}", inbox, methods=["PUT"])]
+        routes=[
+            Route(AGENTS_PATH, agents),
+            Route(f"{INBOXES_PATH}/{{type}}", inbox, methods=["PUT"]),
+            *card_routes(members),
+        ]
     )
 
 

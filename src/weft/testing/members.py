@@ -66,6 +66,12 @@ class Members:
                 return member
         raise NoSuchAgent(f"the mesh has no instance {name!r}, only: {', '.join(self.names())}")
 
+    def living(self) -> list[Member]:
+        """All members that are there, sorted by key."""
+        return sorted(
+            (member for member in self._members if member.alive), key=lambda each: each.instance.key
+        )
+
     def names(self) -> list[str]:
         """The names of all living members."""
         return [member.name for member in self._members if member.alive]
