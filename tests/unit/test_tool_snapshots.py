@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
 
 import pytest
 from envoy.config.route.v3.route_components_pb2 import Route, VirtualHost
 from envoy.config.route.v3.route_pb2 import RouteConfiguration
 from envoy.extensions.filters.http.lua.v3.lua_pb2 import LuaPerRoute
 from envoy.service.discovery.v3.discovery_pb2 import Resource
-from google.protobuf.json_format import MessageToDict
 
 from weft.controlplane.snapshots import Snapshots
 from weft.controlplane.translate.inbound_routes import INBOUND_ROUTES, McpSide, mcp_side
+from weft.controlplane.translate.lua_scripts import quoted
 from weft.controlplane.translate.routes import ROUTE_CONFIGURATION
-from weft.controlplane.translate.tool_context import largest_request, tool_context
+from weft.controlplane.translate.tool_context import context_text, largest_request, tool_context
 from weft.controlplane.translate.tool_filters import SCRIPT_FILTER, SESSION_FILTER
+from weft.controlplane.translate.tool_scripts import request_script
 from weft.model.agent import Instance, Status
 from weft.model.mcp_catalogue import (
     NO_TOOLS,
@@ -84,18 +84,18 @@ def with_tools(tools: McpCatalogue) -> Snapshots:
 def test_the_script_knows_of_each_name_whose_it_is_and_what_is_unusual_about_it() -> None:
     assert tool_context(CATALOGUE) == {
         "s:search": {"path": "/mcp"},
-        "s:files": {"path": "/sse/mcp", "old": True},
+        "s:files": {"path": "/sse/mcp", "old": "1"},
         "t:find": {"server": "search"},
-        "t:read": "files_read",
+        "t:read": {"alias": "files_read"},
         "t:files_read": {
-            "server": "files", "original": "read file", "idempotent": True, "timeout": 1500,
-            "request": 2048, "result": 4096, "headers": {"region": "region"},
+            "server": "files", "original": "read file", "idempotent": "1", "timeout": "1500",
+            "request": "2048", "result": "4096", "header.region": "region",
         },
         "p:greet": {"server": "files"},
-        "p:files_greet": "greet",
+        "p:files_greet": {"alias": "greet"},
         "r:mem://x": {"server": "search"},
         "r:mem://{id}": {"server": "files"},
-        "templates": [{"prefix": "mem://", "server": "files"}],
+        "b:mem://": {"server": "files"},
     }  # fmt: skip
     assert tool_context(NO_TOOLS) == {}
 
@@ -113,8 +113,17 @@ def test_the_way_to_the_tools_has_the_context_and_leads_to_the_control_plane() -
     assert (tools.match.path, tools.route.timeout.ToMilliseconds()) == ("/mcp", 0)
     script = LuaPerRoute()
     assert tools.typed_per_filter_config[SCRIPT_FILTER].Unpack(script)
-    context: dict[str, Any] = MessageToDict(script.filter_context)
-    assert context == tool_context(CATALOGUE)
+    text = context_text(tool_context(CATALOGUE))
+    assert script.source_code.inline_string == request_script(text)
+    assert quoted(text) in request_script(text)
+
+
+def test_names_of_servers_stand_in_the_script_as_mere_text() -> None:
+    odd = 'a\tb\n"]]--\\%%\x00é\r'
+    catalogue = replace(CATALOGUE, tools=(PublishedTool("odd", NEW, odd, {}),))
+    text = context_text(tool_context(catalogue))
+    assert 't:odd\tserver=search\toriginal=a%09b%0a"]]--\\%25%25%00é%0d' in text.split("\n")
+    assert quoted(odd) == r'"a\009b\010\034]]--\092%%\000\195\169\013"'
 
 
 def test_sidecars_hear_of_tools_that_changed_and_of_notes_nothing() -> None:

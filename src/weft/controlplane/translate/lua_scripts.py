@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from importlib.resources import files
 from types import ModuleType
@@ -27,15 +28,13 @@ def table(values: Table) -> str:
     return f"{{{fields}}}"
 
 
+def quoted(text: str) -> str:
+    """A string of Lua, in ASCII."""
+    escaped = re.sub(rb"[^ !#-\[\]-~]", lambda found: b"\\%03d" % found[0][0], text.encode())
+    return f'"{escaped.decode()}"'
+
+
 def _literal(value: Value) -> str:
     if isinstance(value, bool):
         return str(value).lower()
-    return _quoted(value) if isinstance(value, str) else str(value)
-
-
-def _quoted(text: str) -> str:
-    """A string of Lua, in which nothing but letters and digits stands for itself."""
-    escaped = "".join(
-        chr(each) if each < 128 and chr(each).isalnum() else f"\\{each:03d}" for each in text.encode()
-    )
-    return f'"{escaped}"'
+    return quoted(value) if isinstance(value, str) else str(value)

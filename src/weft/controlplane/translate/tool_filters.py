@@ -20,8 +20,8 @@ from weft.controlplane.translate.call_tree import TREE_FILTER
 from weft.controlplane.translate.durations import duration
 from weft.controlplane.translate.http_listener import add_filter, turned_on
 from weft.controlplane.translate.replies import ERROR_HEADER, REFUSED_HEADER
-from weft.controlplane.translate.tool_context import tool_context
-from weft.controlplane.translate.tool_scripts import listener_script, whole_script
+from weft.controlplane.translate.tool_context import context_text, tool_context
+from weft.controlplane.translate.tool_scripts import answer_script, request_script, whole_script
 from weft.model.mcp_catalogue import McpCatalogue
 from weft.model.mcp_wire import (
     SESSION_HEADER,
@@ -42,7 +42,7 @@ _SESSION_TIMEOUT = 10.0
 def add_outbound_tool_filters(manager: HttpConnectionManager) -> None:
     """For the listener through which agents call."""
     script = Lua(clear_route_cache={"value": True})
-    script.default_source_code.inline_string = listener_script()
+    script.default_source_code.inline_string = answer_script()
     add_filter(manager, SCRIPT_FILTER, script, disabled=True)
 
 
@@ -53,7 +53,7 @@ def outbound_tool_filters_on(catalogue: McpCatalogue, *, fault_filter: str) -> d
     does nothing but where the destination's Route says so.
     """
     script = LuaPerRoute()
-    script.filter_context.update(tool_context(catalogue))
+    script.source_code.inline_string = request_script(context_text(tool_context(catalogue)))
     faults = FilterConfig()
     faults.config.Pack(HTTPFault())
     return {SCRIPT_FILTER: script, TREE_FILTER: turned_on(), fault_filter: faults}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from functools import cache
 
-from weft.controlplane.translate.lua_scripts import Value, constants, script, table
+from weft.controlplane.translate.lua_scripts import Value, constants, quoted, script, table
 from weft.controlplane.translate.replies import DESTINATION_HEADER
 from weft.model import mcp_wire
 from weft.model.offer import McpGeneration
@@ -16,6 +16,8 @@ METADATA = "weft.tools"
 `posted`: true on every POST; `call`, on those that can be answered: its `id` as it stands in JSON, and what
 `mcp_answer.lua` has to know.
 """
+
+_ANSWER = ("json", "json_edits", "mcp_names", "mcp_errors", "mcp_answer")
 
 _TIMEOUT_HEADER = "x-envoy-upstream-rq-timeout-ms"
 
@@ -33,8 +35,24 @@ _NAMES = constants(
 
 
 @cache
-def listener_script() -> str:
-    """Reads requests, sends them to their servers, and looks at the answers."""
+def answer_script() -> str:
+    """Looks at answers of those to whom a request was sent on."""
+    return script(_wire(), *_ANSWER)
+
+
+def request_script(context: str) -> str:
+    """Reads requests, and sends them to their servers, of which the text `context` tells."""
+    known = f"local CONTEXT = {quoted(context)}"
+    return script(f"{_wire()}\n{known}", *_ANSWER, "mcp_context", "mcp_request")
+
+
+@cache
+def whole_script() -> str:
+    """Keeps an answer back until all of it is there."""
+    return script("", "mcp_whole")
+
+
+def _wire() -> str:
     own: dict[str, Value] = {
         "METADATA": METADATA,
         "DESTINATION_HEADER": DESTINATION_HEADER,
@@ -44,11 +62,4 @@ def listener_script() -> str:
         "MAX_REQUEST": MAX_ARGUMENTS_BYTES,
         "MAX_RESULT": MAX_RESULT_BYTES,
     }
-    prelude = f"local wire = {table({**_NAMES, **own})}"
-    return script(prelude, "json", "mcp_names", "mcp_errors", "mcp_request", "mcp_answer")
-
-
-@cache
-def whole_script() -> str:
-    """Keeps an answer back until all of it is there."""
-    return script("", "mcp_whole")
+    return f"local wire = {table({**_NAMES, **own})}"

@@ -1,7 +1,7 @@
 -- A request to `tools.mesh`: what is for one of its servers becomes a call of that, by the rules for any call;
 -- all else is the control plane's. Runs behind the prelude, which defines `wire`, and the other scripts.
 
--- Where a request says what it is about, and under which prefix the filter's context knows that.
+-- Where a request says what it is about, and under which prefix the context has that.
 local KINDS = {
   ["tools/call"] = { member = "name", prefix = "t:" },
   ["prompts/get"] = { member = "name", prefix = "p:" },
@@ -66,24 +66,6 @@ local function id_of(text, first, last)
   if #id > MOST_ID then return nil end
   if byte(id) == 34 then return string_at(id, 1, #id) and id end
   return find(id, "^-?%d+$") and id
-end
-
--- Where to put members into the object that begins at `first`: behind its bracket, before what is there.
-local function insertion(text, first, added)
-  local comma = byte(text, skip_space(text, first + 1)) == 125 and "" or ","
-  return { first + 1, first, table.concat(added, ",") .. comma }
-end
-
-local function edited(text, edits)
-  table.sort(edits, function(one, other) return one[1] < other[1] end)
-  local parts, at = {}, 1
-  for _, edit in ipairs(edits) do
-    parts[#parts + 1] = sub(text, at, edit[1] - 1)
-    parts[#parts + 1] = edit[3]
-    at = edit[2] + 1
-  end
-  parts[#parts + 1] = sub(text, at)
-  return table.concat(parts)
 end
 
 -- What `_meta` has to say: the version and the trace, each where it is not there yet. The trace goes into headers
@@ -152,21 +134,22 @@ local function subject(text, call, at, first, last)
 end
 
 -- Whose a resource is that nobody lists: that of the longest beginning of a template.
-local function by_template(context, uri)
-  local best, found = 0, nil
-  for _, each in ipairs(context:get("templates") or {}) do
-    local prefix = each.prefix
-    if #prefix > best and sub(uri, 1, #prefix) == prefix then best, found = #prefix, each end
+local function by_template(uri)
+  local longest, found = 0, nil
+  for _, each in ipairs(beginnings) do
+    if #each.text > longest and sub(uri, 1, #each.text) == each.text then
+      longest, found = #each.text, each.entry
+    end
   end
   return found
 end
 
-local function look_up(context, prefix, name)
-  -- Nothing has such a name; and for Envoy a name would end at the first zero in it.
+local function look_up(prefix, name)
+  -- Nothing has such a name.
   if #name > MOST_NAME or find(name, "%c") then return nil end
-  local found = context:get(prefix .. name)
-  if type(found) == "string" then found = context:get(prefix .. found) end
-  return found or prefix == "r:" and by_template(context, name) or nil
+  local found = context[prefix .. name]
+  if found and found.alias then found = context[prefix .. found.alias] end
+  return found or prefix == "r:" and by_template(name) or nil
 end
 
 -- Parameters that a server of 2026-07-28 wants in headers too, which clients of before do not know of.
@@ -247,9 +230,8 @@ local function forward(handle, headers, body, text, call, message_first, message
   local edit, wrong, code = meta_edit(
     headers, text, call, params_first, first._meta and at + first._meta, last._meta and at + last._meta)
   if edit == nil then return refuse(handle, call, code or INVALID_PARAMS, wrong) end
-  local context = handle:filterContext()
-  local entry = look_up(context, prefix, name)
-  local server = entry and context:get("s:" .. entry.server)
+  local entry = look_up(prefix, name)
+  local server = entry and context["s:" .. entry.server]
   if not server then return refuse(handle, call, unknown(call)) end
   local most = entry.request or wire.MAX_REQUEST
   if #text > most then
