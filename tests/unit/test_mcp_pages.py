@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
-from weft.controlplane.mcp.pages import MAX_PAGE, MAX_PAGE_BYTES, page_of
+from weft.controlplane.mcp import pages
+from weft.controlplane.mcp.pages import MAX_PAGE, MAX_PAGE_BYTES, Page
 from weft.errors import InvalidRequest
 from weft.model.mcp_catalogue import McpServer, PublishedTool
 from weft.model.offer import McpGeneration
@@ -16,6 +19,10 @@ def tools(*originals: str, server: str = "a", described: str = "") -> list[Publi
         PublishedTool(f"{server}_{each}", of, each, {"name": each, "description": described})
         for each in originals
     ]
+
+
+def page_of(entries: list[PublishedTool], cursor: str | None) -> Page[PublishedTool]:
+    return pages.page_of(entries, cursor, lambda it: json.dumps(it).encode())
 
 
 def originals(entries: list[PublishedTool]) -> list[str]:

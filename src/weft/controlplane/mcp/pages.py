@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final, Generic, TypeVar
 
-from weft.controlplane.mcp.cleaning import size
 from weft.errors import InvalidRequest
 from weft.model.mcp_catalogue import PublishedPrompt, PublishedResource, PublishedTemplate, PublishedTool
+from weft.model.offer import JsonObject
 
 MAX_PAGE: Final = 1000
 """Entries."""
@@ -36,12 +36,17 @@ class Page(Generic[_EntryT]):
     """The cursor of the one that follows; None: there is none."""
 
 
-def page_of(entries: Sequence[_EntryT], cursor: str | None) -> Page[_EntryT]:
-    """The page after `cursor`, or the first. Raises InvalidRequest for what was never a cursor."""
+def page_of(
+    entries: Sequence[_EntryT], cursor: str | None, write: Callable[[JsonObject], bytes]
+) -> Page[_EntryT]:
+    """The page after `cursor`, or the first. Raises InvalidRequest for what was never a cursor.
+
+    `write` makes JSON of definitions.
+    """
     start = 0 if cursor is None else _after(entries, *_read(cursor))
     end, room = start, MAX_PAGE_BYTES
     for each in entries[start : start + MAX_PAGE]:
-        room -= size(each.definition) + 1
+        room -= len(write(each.definition)) + 1
         if room < 0 and end > start:
             break
         end += 1

@@ -45,11 +45,13 @@ from mcp_types import (
 )
 from mcp_types.version import MODERN_PROTOCOL_VERSIONS
 from starlette.requests import Request
+from starlette.types import Scope
 
 from weft.controlplane.mcp.caller import Asker, asker
 from weft.controlplane.mcp.listing import Listing, ListKind
 from weft.controlplane.mcp.pages import Page, page_of
 from weft.controlplane.mcp.streams import Streams
+from weft.controlplane.mcp.written import Writer, fill
 from weft.errors import InvalidRequest, TooMany
 from weft.model.mcp_catalogue import McpCatalogue
 from weft.model.offer import JsonObject
@@ -110,31 +112,33 @@ class _Lists:
 
     def __init__(self, listing: Listing) -> None:
         self._listing = listing
+        self._tools = Writer(Tool)
+        self._tools_for_older = Writer(Tool, _for_older)
+        self._prompts = Writer(Prompt)
+        self._resources = Writer(Resource)
+        self._templates = Writer(ResourceTemplate)
 
     async def tools(self, context: _Context, params: PaginatedRequestParams | None) -> ListToolsResult:
-        page = _page(self._of(context).tools, params)
         older = context.protocol_version not in MODERN_PROTOCOL_VERSIONS
-        shown = (_for_older(each.definition) if older else each.definition for each in page.entries)
-        return ListToolsResult(tools=[Tool.model_validate(each) for each in shown], **_rest(page))
+        writer = self._tools_for_older if older else self._tools
+        rest = _page(context, params, "tools", self._of(context).tools, writer)
+        return ListToolsResult(tools=[], **rest)
 
     async def prompts(self, context: _Context, params: PaginatedRequestParams | None) -> ListPromptsResult:
-        page = _page(self._of(context).prompts, params)
-        prompts = [Prompt.model_validate(each.definition) for each in page.entries]
-        return ListPromptsResult(prompts=prompts, **_rest(page))
+        rest = _page(context, params, "prompts", self._of(context).prompts, self._prompts)
+        return ListPromptsResult(prompts=[], **rest)
 
     async def resources(
         self, context: _Context, params: PaginatedRequestParams | None
     ) -> ListResourcesResult:
-        page = _page(self._of(context).resources, params)
-        resources = [Resource.model_validate(each.definition) for each in page.entries]
-        return ListResourcesResult(resources=resources, **_rest(page))
+        rest = _page(context, params, "resources", self._of(context).resources, self._resources)
+        return ListResourcesResult(resources=[], **rest)
 
     async def templates(
         self, context: _Context, params: PaginatedRequestParams | None
     ) -> ListResourceTemplatesResult:
-        page = _page(self._of(context).templates, params)
-        templates = [ResourceTemplate.model_validate(each.definition) for each in page.entries]
-        return ListResourceTemplatesResult(resource_templates=templates, **_rest(page))
+        rest = _page(context, params, "resourceTemplates", self._of(context).templates, self._templates)
+        return ListResourceTemplatesResult(resource_templates=[], **rest)
 
     def _of(self, context: _Context) -> McpCatalogue:
         return self._listing.of(_asker(context).id)
@@ -190,19 +194,24 @@ async def _elsewhere(
 
 
 def _asker(context: _Context) -> Asker:
+    return asker(_scope(context))
+
+
+def _scope(context: _Context) -> Scope:
     request: Request | None = context.request
     assert request is not None  # noqa: S101 - all come by HTTP
-    return asker(request.scope)
+    return request.scope
 
 
-def _page(entries: Any, params: PaginatedRequestParams | None) -> Page[Any]:
+def _page(
+    context: _Context, params: PaginatedRequestParams | None, name: str, entries: Any, writer: Writer
+) -> dict[str, Any]:
+    """Fill the list `name` of the answer; what else there is to say of it."""
     try:
-        return page_of(entries, params.cursor if params is not None else None)
+        page: Page[Any] = page_of(entries, params.cursor if params is not None else None, writer.write)
     except InvalidRequest as error:
         raise MCPError(INVALID_PARAMS, error.detail) from error
-
-
-def _rest(page: Page[Any]) -> dict[str, Any]:
+    fill(_scope(context), name, (writer.write(each.definition) for each in page.entries))
     return {"next_cursor": page.next, "ttl_ms": TTL, "cache_scope": "private"}
 
 

@@ -24,6 +24,7 @@ from weft.controlplane.api.events import event, event_stream
 from weft.controlplane.mcp.caller import Asker, asker
 from weft.controlplane.mcp.listing import Listing, ListKind
 from weft.controlplane.mcp.streams import Streams
+from weft.controlplane.mcp.written import filling
 from weft.errors import Unavailable
 from weft.model.foreign_json import foreign_json
 from weft.model.mcp_catalogue import McpCatalogue
@@ -118,7 +119,7 @@ class VirtualServer:
             await manager.handle_request(request.scope, receive, send)
             return
         async with asyncio.timeout(ANSWER_TIMEOUT):
-            await manager.handle_request(request.scope, receive, send)
+            await manager.handle_request(request.scope, receive, filling(request.scope, send))
 
     async def _stream(self, request: Request, send: Send) -> None:
         """The stream by which a client of 2025 hears of changes."""
