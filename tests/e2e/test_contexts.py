@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import secrets
 import signal
@@ -97,6 +98,36 @@ async def test_calls_of_a_conversation_go_to_one_instance_and_when_it_dies_the_n
     assert home in authors
     assert (await kept.artifact("last.txt")).data == b"m10" * 100_000
     await stage.mesh.ready(home)
+
+
+async def test_no_call_fails_while_conversations_come_to_keep_to_instances_or_no_longer_do(
+    stage: Stage,
+) -> None:
+    over = asyncio.Event()
+
+    async def talk(number: int) -> int:
+        heard = 0
+        context = f"chat-{secrets.token_hex(8)}"
+        while not over.is_set():
+            heard += 1
+            # Without an Idempotency-Key: nothing repeats what was lost on the way.
+            assert (await stage.say(context, f"m{heard}"))["number"] == heard, number
+        return heard
+
+    talking = asyncio.gather(*map(talk, range(4)))
+    for wanted in (False, True, False, True):
+        policy = {"target": {"type": "talker"}, "loadBalancing": {"contextAffinity": wanted}}
+        await stage.mesh.apply(document("TrafficPolicy", "talker", **policy))
+
+        async def spread(wanted: bool = wanted) -> bool:
+            assert not talking.done(), talking.result()
+            context = f"chat-{secrets.token_hex(8)}"
+            homes = {(await stage.say(context, "x"))["instance"] for _ in range(6)}
+            return (len(homes) == 1) == wanted
+
+        await eventually(spread, lambda: "the policy has no effect")
+    over.set()
+    assert all(await talking)
 
 
 async def test_a_context_is_its_tenants_own_whoever_hands_its_id_on(stage: Stage) -> None:
