@@ -23,7 +23,7 @@ CARD = AgentCard(
     default_output_modes=["text/plain"],
     skills=[AgentSkill(id="count_words", name="Count", description="Counts words", tags=["counting"])],
     supported_interfaces=[
-        AgentInterface(url=f"http://localhost:{PORT}/rpc", protocol_binding="JSONRPC", protocol_version="1.0")
+        AgentInterface(url=f"http://localhost:{PORT}", protocol_binding="JSONRPC", protocol_version="1.0")
     ],
 )
 
@@ -46,5 +46,5 @@ class Words(AgentExecutor):
 
 if __name__ == "__main__":
     handler = DefaultRequestHandler(agent_executor=Words(), task_store=InMemoryTaskStore(), agent_card=CARD)
-    app = Starlette(routes=[*create_agent_card_routes(CARD), *create_jsonrpc_routes(handler, "/rpc")])
+    app = Starlette(routes=[*create_agent_card_routes(CARD), *create_jsonrpc_routes(handler, "/")])
     uvicorn.run(app, host="127.0.0.1", port=PORT, log_level="warning")

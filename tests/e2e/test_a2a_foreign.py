@@ -170,6 +170,13 @@ async def test_the_example_asks_by_nothing_but_the_name(scene: Scene) -> None:
     assert said.decode().splitlines() == ["4 words"]
 
 
+async def test_an_agent_that_listens_at_the_root_is_reached_through_the_gateway_too(scene: Scene) -> None:
+    outside = Way(scene.gateway.removesuffix("echo") + "words", {})
+    card, words = await say(outside, JSON_RPC, streaming=False)
+    assert words == ["2 words"]
+    assert [each.url for each in card.supported_interfaces] == [f"{outside.base}/"]
+
+
 async def test_nothing_of_where_the_agent_says_it_is_reaches_anybody(scene: Scene) -> None:
     async with httpx.AsyncClient(proxy=scene.mesh.local.proxy_url, trust_env=False) as http:
         for path in (CARD, "/.well-known/agent.json"):

@@ -107,7 +107,7 @@ def test_skills_become_capabilities_where_their_ids_can_be_host_names() -> None:
     [
         ("http://127.0.0.1:9999/a2a/rpc", "/a2a/rpc"),
         ("https://example.com", "/"),
-        ("http://example.com/a2a/", "/a2a"),
+        ("http://example.com/a2a/", "/a2a/"),
         ("http://example.com/a2a?key=1#x", "/a2a"),
         ("/relative", "/relative"),
         ("http://example.com/../admin", None),

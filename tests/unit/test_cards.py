@@ -70,7 +70,7 @@ def nothing(_instance: Instance, _card: Mapping[str, Any]) -> bool:
 def test_urls_lead_into_the_mesh_and_what_would_lead_out_or_be_wrong_is_gone() -> None:
     card = mesh_card(NEW, BASE)
     assert card["supportedInterfaces"] == [
-        {"url": BASE, "protocolBinding": "JSONRPC", "protocolVersion": "1.0", "tenant": "t"},
+        {"url": f"{BASE}/", "protocolBinding": "JSONRPC", "protocolVersion": "1.0", "tenant": "t"},
         {"url": f"{BASE}/v1", "protocolBinding": "HTTP+JSON", "protocolVersion": "1.0"},
     ]
     assert card["capabilities"] == {"streaming": True}
@@ -93,6 +93,13 @@ def test_cards_of_the_former_version_are_rewritten_too() -> None:
         ],
         "skills": [],
     }
+
+
+def test_at_the_root_a_gateway_tells_json_rpc_from_its_own_direct_calls() -> None:
+    ways = [{"url": "http://localhost:9", "protocolBinding": each} for each in ("JSONRPC", "HTTP+JSON")]
+    card = mesh_card({"name": "x", "supportedInterfaces": ways}, "https://gateway/v1/agents/x")
+    urls = [each["url"] for each in card["supportedInterfaces"]]
+    assert urls == ["https://gateway/v1/agents/x/", "https://gateway/v1/agents/x"]
 
 
 def test_where_the_preferred_way_is_of_no_use_the_next_one_is_preferred() -> None:

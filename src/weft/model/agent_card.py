@@ -59,7 +59,7 @@ class Interface:
 
     @property
     def path(self) -> str | None:
-        """The path of its URL without a slash at its end; None if the mesh carries no calls there."""
+        """The path of its URL; None if the mesh carries no calls there."""
         try:
             parts = urlsplit(self.url)
         except ValueError:
@@ -68,7 +68,7 @@ class Interface:
         fits = _PATH.fullmatch(path) and len(path) <= _MAX_PATH and not is_ambiguous(path)
         if parts.scheme not in {"http", "https", ""} or self.binding.upper() in _NOT_HERE or not fits:
             return None
-        return path.rstrip("/") or "/"
+        return path
 
 
 def read_card(data: bytes) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final
 
-from weft.model.agent_card import JSON_RPC, Interface
+from weft.model.agent_card import HTTP_JSON, JSON_RPC, Interface
 from weft.model.names import MESH_DOMAIN
 from weft.model.offer import JsonObject
 
@@ -41,7 +41,7 @@ def _supported(card: JsonObject, base: str) -> list[dict[str, Any]]:
     for each in card["supportedInterfaces"]:
         way = Interface(str(each.get("url", "")), str(each.get("protocolBinding", "")))
         if way.path is not None:
-            result.append({**each, "url": _below(base, way.path)})
+            result.append({**each, "url": _below(base, way)})
     return result
 
 
@@ -49,7 +49,7 @@ def _as_in_0_3(card: JsonObject, base: str) -> dict[str, Any]:
     """The fields in which A2A 0.3 has the interfaces. What was the preferred one may be of no use here."""
     result: dict[str, Any] = {}
     additional = [
-        {**each, "url": _below(base, way.path)}
+        {**each, "url": _below(base, way)}
         for each in card.get("additionalInterfaces") or ()
         if (way := Interface(str(each.get("url", "")), str(each.get("transport", "")))).path is not None
     ]
@@ -57,12 +57,15 @@ def _as_in_0_3(card: JsonObject, base: str) -> dict[str, Any]:
         result["additionalInterfaces"] = additional
     preferred = Interface(str(card.get("url", "")), str(card.get("preferredTransport", JSON_RPC)))
     if card.get("url") and preferred.path is not None:
-        return {**result, "url": _below(base, preferred.path), "preferredTransport": preferred.binding}
+        return {**result, "url": _below(base, preferred), "preferredTransport": preferred.binding}
     if additional:
         first = additional[0]
         return {**result, "url": first["url"], "preferredTransport": str(first.get("transport", JSON_RPC))}
     return result
 
 
-def _below(base: str, path: str) -> str:
-    return base if path == "/" else f"{base}{path}"
+def _below(base: str, way: Interface) -> str:
+    """Its URL. Where JSON-RPC is taken at the root the path is written out: to a gateway `/x` is not `/x/`."""
+    if way.path != "/":
+        return f"{base}{way.path}"
+    return base if way.binding == HTTP_JSON else f"{base}/"
