@@ -123,7 +123,7 @@ def test_names_of_servers_stand_in_the_script_as_mere_text() -> None:
     catalogue = replace(CATALOGUE, tools=(PublishedTool("odd", NEW, odd, {}),))
     text = context_text(tool_context(catalogue))
     assert 't:odd\tserver=search\toriginal=a%09b%0a"]]--\\%25%25%00é%0d' in text.split("\n")
-    assert quoted(odd) == r'"a\009b\010\034]]--\092%%\000\195\169\013"'
+    assert quoted(odd) == r'"a\009b\010\034\093\093--\092\037\037\000\195\169\013"'
 
 
 def test_sidecars_hear_of_tools_that_changed_and_of_notes_nothing() -> None:

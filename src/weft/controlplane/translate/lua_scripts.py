@@ -29,8 +29,8 @@ def table(values: Table) -> str:
 
 
 def quoted(text: str) -> str:
-    """A string of Lua, in ASCII."""
-    escaped = re.sub(rb"[^ !#-\[\]-~]", lambda found: b"\\%03d" % found[0][0], text.encode())
+    """A string of Lua, in which nothing stands for itself that could mean anything."""
+    escaped = re.sub(rb"[^0-9A-Za-z_:/=-]", lambda found: b"\\%03d" % found[0][0], text.encode())
     return f'"{escaped.decode()}"'
 
 
