@@ -11,6 +11,7 @@ from pydantic import ValidationError
 from weft.errors import InvalidRequest
 from weft.model.agent_spec import AgentSpec, HealthCheck
 from weft.model.node import Address
+from weft.model.offer import DESCRIPTION_VARIABLE, VERSION_VARIABLE
 from weft.model.resource import Resource
 
 _STOP_TIMEOUT = 10.0
@@ -64,11 +65,16 @@ def agent_run(document: Mapping[str, Any]) -> AgentRun | None:
         surge=spec.port is None,
         arguments=tuple(_arguments(resource.metadata.name, spec)),
         command=run.command,
-        environment=run.environment,
+        environment=_environment(spec, run.environment),
         labels=spec.labels,
         working_directory=run.working_directory or ".",
         stop_grace=spec.drain_timeout + _STOP_TIMEOUT + _SLACK,
     )
+
+
+def _environment(spec: AgentSpec, declared: Mapping[str, str]) -> Mapping[str, str]:
+    said = {DESCRIPTION_VARIABLE: spec.description, VERSION_VARIABLE: spec.version}
+    return {**{name: value for name, value in said.items() if value}, **declared}
 
 
 def _arguments(agent_type: str, spec: AgentSpec) -> Iterator[str]:

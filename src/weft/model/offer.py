@@ -13,6 +13,10 @@ from typing import Any, Final
 OFFERS_BUCKET: Final = "offers"
 """Keys are those of instances, `<type>.<id>`."""
 
+DESCRIPTION_VARIABLE: Final = "WEFT_AGENT_DESCRIPTION"
+VERSION_VARIABLE: Final = "WEFT_AGENT_VERSION"
+"""Environment variables by which an agent learns what its Agent resource says of it; `weft up` sets them."""
+
 MAX_CARD_BYTES: Final = 64 * 1024
 """Size of a card as an agent serves it; a larger one is not taken."""
 

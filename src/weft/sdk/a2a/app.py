@@ -8,7 +8,7 @@ from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import Mount
+from starlette.routing import Mount, Router
 
 from weft.sdk.a2a.door import A2aDoor
 from weft.sdk.a2a.edge import Edge, rest_error
@@ -21,9 +21,10 @@ def server(door: A2aDoor) -> Edge:
     handler = WeftRequestHandler(door)
     routes = [
         *create_jsonrpc_routes(handler, PATH, enable_v0_3_compat=True),
-        Mount(PATH, routes=create_rest_routes(handler, enable_v0_3_compat=True)),
+        Mount(PATH, Router(create_rest_routes(handler, enable_v0_3_compat=True), redirect_slashes=False)),
     ]
     app = Starlette(routes=routes, exception_handlers={HTTPException: _no_such_path})
+    app.router.redirect_slashes = False
     return Edge(app, max_body_bytes=door.agent.source.settings.max_body_bytes)
 
 

@@ -8,14 +8,11 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, get_type_hints
 
-from weft.model.offer import MCP_EXTENSION
+from weft.model.offer import DESCRIPTION_VARIABLE, MCP_EXTENSION, VERSION_VARIABLE
 from weft.sdk.a2a.selection import text_parameters
 from weft.sdk.a2a.wire import PATH, Json
 from weft.sdk.handler import Handler
 from weft.sdk.settings import AgentSettings
-
-DESCRIPTION_VARIABLE = "WEFT_AGENT_DESCRIPTION"
-"""The environment variable with the description in the Agent resource; `weft up` sets it."""
 
 VERSIONS = ("1.0", "0.3")
 BINDINGS = ("JSONRPC", "HTTP+JSON")
@@ -51,7 +48,7 @@ def card(source: CardSource, base: str) -> Json:
     return {
         "name": settings.type,
         "description": _description(source),
-        "version": settings.version or _NO_VERSION,
+        "version": settings.version or os.environ.get(VERSION_VARIABLE) or _NO_VERSION,
         "supportedInterfaces": interfaces,
         "capabilities": {
             "streaming": True,

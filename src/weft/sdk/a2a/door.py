@@ -11,12 +11,12 @@ import importlib
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 from pydantic_core import to_json
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import Receive, Scope, Send
 
 from weft.errors import MeshError, NotFound, Unavailable
 from weft.sdk.a2a.book import TaskBook
@@ -41,6 +41,18 @@ A2A_PATHS = (*CARD_PATHS, PATH, f"{PATH}/{{rest:path}}")
 
 MAX_IN_FLIGHT = 1000
 """Requests by A2A at once, streams included. They wait for work, and are none: `concurrency` is for that."""
+
+
+GOODBYE = 5.0
+"""Seconds that an instance which stops gives requests that wait, and push notifications."""
+
+
+class _Server(Protocol):
+    """What `app.server` makes."""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None: ...
+
+    def break_off(self) -> None: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +83,7 @@ class A2aDoor:
         self.work = Work([turns.duty()], [], self._join)
         self._book: TaskBook | None = None
         self._one_opens = asyncio.Lock()
-        self._app: ASGIApp | None = None
+        self._app: _Server | None = None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["path"] in CARD_PATHS:
@@ -97,10 +109,21 @@ class A2aDoor:
     async def drained(self, timeout: float) -> None:
         """Wait until nothing is in hand; after so many seconds turns are handed back to other instances."""
         await self.work.drained(timeout)
-        await self.pushes.drained(min(timeout, 5.0))
+        try:
+            async with asyncio.timeout(min(timeout, GOODBYE)):
+                await self.admission.idle()
+        except TimeoutError:
+            self.break_off()  # they wait for what happens elsewhere, and may go on elsewhere
+        await self.pushes.drained(min(timeout, GOODBYE))
+
+    def break_off(self) -> None:
+        """Cancel every request in flight."""
+        if self._app is not None:
+            self._app.break_off()
 
     async def aclose(self) -> None:
         """Stop."""
+        self.break_off()
         await self.work.aclose()
         await self.pushes.aclose()
 
@@ -135,7 +158,7 @@ class A2aDoor:
         base = f"{request.url.scheme}://{request.url.netloc}"
         return Response(to_json(card(self.agent.source, base)), media_type=JSON)
 
-    async def _loaded(self) -> ASGIApp:
+    async def _loaded(self) -> _Server:
         if self._app is None:
             # In a thread: what else the agent does at the moment goes on.
             module: Any = await asyncio.to_thread(importlib.import_module, "weft.sdk.a2a.app")

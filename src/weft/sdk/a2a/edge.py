@@ -7,6 +7,7 @@ import logging
 from typing import Any
 
 from a2a.compat.v0_3.jsonrpc_adapter import JSONRPC03Adapter
+from a2a.server.jsonrpc_models import JSONParseError, JSONRPCError
 from a2a.server.request_handlers.response_helpers import build_error_response
 from a2a.utils.error_handlers import build_rest_error_payload
 from a2a.utils.errors import (
@@ -14,7 +15,6 @@ from a2a.utils.errors import (
     A2AError,
     InternalError,
     InvalidRequestError,
-    JSONParseError,
     MethodNotFoundError,
 )
 from pydantic_core import from_json
@@ -40,7 +40,9 @@ _NOT_JSON = 415
 class _Refused(Exception):
     """Ends a request with an error."""
 
-    def __init__(self, error: A2AError, *, status: int | None = None, request_id: Any = None) -> None:
+    def __init__(
+        self, error: A2AError | JSONRPCError, *, status: int | None = None, request_id: Any = None
+    ) -> None:
         """`status` is the HTTP status, if it is not the error's own."""
         super().__init__(error.message)
         self.error = error
@@ -162,7 +164,8 @@ def _check_media_type(scope: Scope) -> None:
 def _answer(refused: _Refused, *, rpc: bool) -> Response:
     if rpc:
         return JSONResponse(build_error_response(refused.request_id, refused.error), refused.status or 200)
-    return rest_error(refused.error, refused.status)
+    error = refused.error if isinstance(refused.error, A2AError) else InvalidRequestError()
+    return rest_error(error, refused.status)
 
 
 def rest_error(error: A2AError, status: int | None = None) -> Response:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Collection
+from collections.abc import AsyncGenerator, Awaitable, Callable, Collection
 from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any
@@ -19,8 +19,7 @@ from pydantic_core import to_json
 from weft.aio.tasks import TaskOwner
 from weft.errors import InvalidRequest, MeshError, NotFound, Unavailable
 from weft.sdk.a2a.book import TaskBook
-from weft.sdk.a2a.record import TaskRecord
-from weft.sdk.a2a.story import Snapshot, events, snapshot
+from weft.sdk.a2a.story import Snapshot, events, opening, snapshot
 from weft.sdk.a2a.wire import Json
 from weft.sdk.transport import Call, HttpTransport, Transport
 from weft.sdk.wire import JSON
@@ -93,15 +92,16 @@ class Pushes:
             record = (await book.entry(task_id)).value
             configs = [each for each in record.pushes if only is None or each["id"] in only]
             if configs:
-                await self._post_all(book, record, configs)
+                # Who was named before the turn began gets all of it, others what comes from now on.
+                begun = await (opening if only is None else snapshot)(book, record)
+                await self._post_all(book, begun, configs)
         except NotFound:
             return
         except MeshError as error:
             logger.warning("push notifications of task %r stop: %s", task_id, error.detail)
 
-    async def _post_all(self, book: TaskBook, record: TaskRecord, configs: list[Json]) -> None:
+    async def _post_all(self, book: TaskBook, begun: Snapshot, configs: list[Json]) -> None:
         lines = [asyncio.Queue[Json | None]() for _ in configs]
-        begun = await snapshot(book, record)
         async with asyncio.TaskGroup() as tasks:
             for config, line in zip(configs, lines, strict=True):
                 tasks.create_task(self._post_to(config, line), name="push to a receiver")
@@ -133,7 +133,7 @@ class Pushes:
             await asyncio.sleep(pause)
 
 
-async def _all_events(book: TaskBook, begun: Snapshot) -> Any:
+async def _all_events(book: TaskBook, begun: Snapshot) -> AsyncGenerator[Json]:
     yield {"task": begun.task}
     if begun.state.at_rest:
         return
