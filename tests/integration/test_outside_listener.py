@@ -19,6 +19,8 @@ from tests.sds import write_secrets
 
 from weft.aio.ports import reserve_port
 from weft.controlplane.snapshots import Snapshots
+from weft.controlplane.translate.outside_listener import outside_listener
+from weft.model.gateway import GatewaySpec
 from weft.model.manifest import parse_manifest
 from weft.model.node import Address, Inbound, Node
 from weft.sdk.server import bind, serving_http
@@ -151,3 +153,26 @@ async def test_no_other_path_leads_anywhere_but_to_the_gateways_own_answer(
         assert answer.headers["x-weft-error"] == "not-found"
     else:
         assert json.loads(answer.content)["path"].startswith("/v1/")
+
+
+async def test_what_is_below_an_agent_is_asked_about_and_goes_on_by_any_method(
+    outside: Outside,
+) -> None:
+    path = "/v1/agents/nobody/a2a/tasks/7"
+    assert (await outside.client.get(path)).status_code == 429
+    for method in ("GET", "POST", "DELETE"):
+        answer = await outside.client.request(method, f"{path}?x=1", headers={"x-api-key": "right"})
+        # The mesh behind it has no such agent.
+        assert (answer.status_code, answer.headers["x-weft-error"]) == (404, "no-such-agent")
+        assert "'nobody.mesh'" in answer.json()["detail"]
+        asked, headers, _ = outside.process.asked[-1]
+        assert asked == f"{method} /authorize{path}"
+        assert headers["x-weft-door"] == "outside"
+
+
+@pytest.mark.parametrize(("tls", "scheme"), [("", "http"), ("tls: {certificate: c, key: k}", "https")])
+def test_cards_of_a_gateway_say_how_it_is_spoken_to(tls: str, scheme: str) -> None:
+    [resource] = parse_manifest(GATEWAY.replace("maxBodyBytes: 2048", tls))
+    assert isinstance(resource.spec, GatewaySpec)
+    listener = outside_listener(Address(HOST, 1), resource.spec)
+    assert f"{scheme}://%REQ(:AUTHORITY)%".encode() in listener.SerializeToString()

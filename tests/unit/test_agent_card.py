@@ -116,6 +116,7 @@ def test_skills_become_capabilities_where_their_ids_can_be_host_names() -> None:
         ("http://example.com/a b", None),
         ("http://example.com/ü", None),
         ("http://[::1", None),
+        ("", None),
         ("ftp://example.com/x", None),
         ("example.com:50051", None),
         ("http://example.com/" + "x" * 2000, None),

@@ -66,9 +66,8 @@ class Interface:
             return None
         path = parts.path or "/"
         fits = _PATH.fullmatch(path) and len(path) <= _MAX_PATH and not is_ambiguous(path)
-        if parts.scheme not in {"http", "https", ""} or self.binding.upper() in _NOT_HERE or not fits:
-            return None
-        return path
+        reachable = self.url and parts.scheme in {"http", "https", ""}
+        return path if fits and reachable and self.binding.upper() not in _NOT_HERE else None
 
 
 def read_card(data: bytes) -> dict[str, Any]:

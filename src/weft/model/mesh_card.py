@@ -65,7 +65,7 @@ def _as_in_0_3(card: JsonObject, base: str) -> dict[str, Any]:
 
 
 def _below(base: str, way: Interface) -> str:
-    """Its URL. Where JSON-RPC is taken at the root the path is written out: to a gateway `/x` is not `/x/`."""
+    """Its URL. Where JSON-RPC is taken at the root that is written out: to a gateway `/x` is not `/x/`."""
     if way.path != "/":
         return f"{base}{way.path}"
     return base if way.binding == HTTP_JSON else f"{base}/"
