@@ -96,7 +96,9 @@ def test_an_agent_that_runs_elsewhere_is_not_run_here() -> None:
 def test_only_the_number_of_replicas_may_change_without_a_restart() -> None:
     one = _run()
     assert one.same_program(_run(run={"command": ["python", "agent.py"], "replicas": 3}))
-    assert one.same_program(_run(description="what it does"))
+    described = _run(description="what it does")
+    assert described.about == {"WEFT_AGENT_DESCRIPTION": "what it does"}
+    assert one.same_program(described)
     assert not one.same_program(_run(run={"command": ["python", "other.py"]}))
     assert not one.same_program(_run(run={"command": ["python", "agent.py"], "environment": {"A": "1"}}))
     assert not one.same_program(_run(version="2"))

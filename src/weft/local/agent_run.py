@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from pydantic import ValidationError
@@ -41,10 +41,12 @@ class AgentRun:
     """Where callers from outside the mesh reach it; only of gateways."""
     door: Address | None = None
     """Where its replicas listen for them, together."""
+    about: Mapping[str, str] = field(default_factory=dict)
+    """What the program is told of its resource, by environment variables, for those who ask it."""
 
     def same_program(self, other: AgentRun) -> bool:
         """Whether a replica of the other one can go on as one of this."""
-        return replace(self, replicas=other.replicas) == other
+        return replace(self, replicas=other.replicas, about=other.about) == other
 
 
 def agent_run(document: Mapping[str, Any]) -> AgentRun | None:
@@ -65,16 +67,17 @@ def agent_run(document: Mapping[str, Any]) -> AgentRun | None:
         surge=spec.port is None,
         arguments=tuple(_arguments(resource.metadata.name, spec)),
         command=run.command,
-        environment=_environment(spec, run.environment),
+        environment=run.environment,
         labels=spec.labels,
         working_directory=run.working_directory or ".",
         stop_grace=spec.drain_timeout + _STOP_TIMEOUT + _SLACK,
+        about=_about(spec),
     )
 
 
-def _environment(spec: AgentSpec, declared: Mapping[str, str]) -> Mapping[str, str]:
+def _about(spec: AgentSpec) -> Mapping[str, str]:
     said = {DESCRIPTION_VARIABLE: spec.description, VERSION_VARIABLE: spec.version}
-    return {**{name: value for name, value in said.items() if value}, **declared}
+    return {name: value for name, value in said.items() if value}
 
 
 def _arguments(agent_type: str, spec: AgentSpec) -> Iterator[str]:

@@ -307,7 +307,7 @@ class LocalMesh:
             ServiceSpec(
                 name,
                 sidecar_command(self.ports, self._home.directory, [*identity, *run.arguments], run.command),
-                {**self._environ, **run.environment},
+                {**self._environ, **run.about, **run.environment},
                 self._working_directory / run.working_directory,
                 healthy,
                 run.stop_grace,
