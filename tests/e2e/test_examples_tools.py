@@ -14,6 +14,23 @@ from tests.e2e.weft_cli import EXAMPLES, TIMEOUT, Weft, weft_user
 
 DIRECTORY = EXAMPLES / "tools"
 
+CALLING = """
+import asyncio, sys
+from mcp import Client
+
+async def main():
+    async with Client("http://tools.mesh/mcp", mode=sys.argv[1]) as client:
+        for name in sys.argv[2:]:
+            try:
+                result = await client.call_tool(name, {"name": "todo"} if "note" in name else {})
+                print(name, "failed" if result.is_error else "called", flush=True)
+            except Exception as error:
+                print(name, "refused", error, flush=True)
+
+asyncio.run(main())
+"""
+"""Calls tools by their names, and says what came of it."""
+
 
 @pytest.fixture
 def weft() -> Iterator[Weft]:
@@ -40,3 +57,14 @@ def test_tools_of_foreign_servers_are_those_of_one(weft: Weft) -> None:
     assert "read_note: Read a note." in shown
     assert "write" not in shown  # a policy forbids it
     assert "text='Nothing.'" in shown
+
+    hidden = ["read", "erase_all", "notes_erase_all"]
+    forbidden = ["write", "notes_write"]
+    for mode in ("2026-07-28", "legacy"):
+        seen = ["now", "clock_now", "read_note", "notes_read_note"]
+        called = weft.ok("run", "--", sys.executable, "-c", CALLING, mode, *seen, *hidden, *forbidden)
+        outcomes = [line.split()[:2] for line in called.splitlines()]
+        assert outcomes == [
+            *([each, "called"] for each in seen),
+            *([each, "refused"] for each in (*hidden, *forbidden)),
+        ], called

@@ -144,12 +144,17 @@ local function by_template(uri)
   return found
 end
 
+-- What has a name, and what its server calls it.
 local function look_up(prefix, name)
   -- Nothing has such a name.
   if #name > MOST_NAME or find(name, "%c") then return nil end
   local found = context[prefix .. name]
-  if found and found.alias then found = context[prefix .. found.alias] end
-  return found or prefix == "r:" and by_template(name) or nil
+  if found and found.alias then
+    name = found.alias
+    found = context[prefix .. name]
+  end
+  found = found or prefix == "r:" and by_template(name) or nil
+  return found, found and found.original or name
 end
 
 -- Parameters that a server of 2026-07-28 wants in headers too, which clients of before do not know of.
@@ -178,7 +183,7 @@ local function set_headers(handle, headers, call, entry, server)
   if call.method == "completion/complete" then
     headers:remove(wire.NAME_HEADER)
   else
-    headers:replace(wire.NAME_HEADER, header_of(handle, entry.original or call.name))
+    headers:replace(wire.NAME_HEADER, header_of(handle, call.original))
   end
   headers:replace(wire.TOOL_HEADER, header_of(handle, call.name))
   if entry.idempotent then
@@ -230,7 +235,8 @@ local function forward(handle, headers, body, text, call, message_first, message
   local edit, wrong, code = meta_edit(
     headers, text, call, params_first, first._meta and at + first._meta, last._meta and at + last._meta)
   if edit == nil then return refuse(handle, call, code or INVALID_PARAMS, wrong) end
-  local entry = look_up(prefix, name)
+  local entry, original = look_up(prefix, name)
+  call.original = original
   local server = entry and context["s:" .. entry.server]
   if not server then return refuse(handle, call, unknown(call)) end
   local most = entry.request or wire.MAX_REQUEST
@@ -241,7 +247,7 @@ local function forward(handle, headers, body, text, call, message_first, message
 
   local edits = {}
   if edit then edits[1] = edit end
-  if entry.original then edits[#edits + 1] = { name_first, name_last, quoted(entry.original) } end
+  if call.original ~= name then edits[#edits + 1] = { name_first, name_last, quoted(call.original) } end
   if server.old then
     call.sent = quoted(new_id(handle))
     edits[#edits + 1] = { message_first.id, message_last.id, call.sent }
