@@ -21,11 +21,13 @@ from weft.controlplane.api.context import ApiContext
 from weft.controlplane.api.tls import ServerTls, server_config, server_tls
 from weft.controlplane.contexts import TenantContexts
 from weft.controlplane.llm.standing import Standing
+from weft.controlplane.offers import OfferView
 from weft.controlplane.sidecars import Sidecars
 from weft.controlplane.tokens import Tokens
 from weft.model.manifest import parse_documents
 from weft.model.operator import Scope
 from weft.model.spiffe import control_id
+from weft.registry.offers import Offers
 from weft.registry.registry import Registry
 from weft.registry.view import View
 from weft.resources.store import Resources
@@ -66,12 +68,20 @@ async def served_api(directory: Path) -> AsyncIterator[ServedApi]:
     async with (
         View(registry) as view,
         ResourceView.follow(resources) as declared,
+        OfferView.follow(await Offers.open(store), view) as offers,
         Tokens.follow(store) as tokens,
     ):
         access = control_access(tokens, MemoryAudit(), bundles=pki.bundles, observer="control-1")
         contexts = await TenantContexts.open(store, author="control-1")
         context = ApiContext(
-            view, resources, declared, sidecars, access, standing=standing, contexts=contexts
+            view,
+            resources,
+            declared,
+            sidecars,
+            access,
+            standing=standing,
+            contexts=contexts,
+            offers=offers,
         )
         tls = server_tls()
         tls.use(*pki.svid(control_id(pki.trust_domain, "control-1")), pki.bundles())

@@ -74,9 +74,9 @@ def _row(listed: dict[str, Any]) -> tuple[str, ...]:
         versions.add(str(shown.get("protocolVersion", "0.3")))
     return (
         listed["type"],
-        printable(str(shown.get("name", ""))),
-        printable(", ".join(str(each.get("id", "")) for each in shown.get("skills") or ())),
+        str(shown.get("name", "")),
+        ", ".join(str(each.get("id", "")) for each in shown.get("skills") or ()),
         f"{listed['healthy']}/{listed['instances']}",
-        printable(", ".join(sorted(versions - {""}))),
-        printable(str(shown.get("description") or "")),
+        ", ".join(sorted(versions - {""})),
+        str(shown.get("description") or ""),
     )
