@@ -22,7 +22,7 @@ def opened(timeout: float | None, budget: str) -> Inheritance:
 def within(scope: Inheritance, timeout: float, budget: str) -> Iterator[None]:
     """Have the calls made in the block, a branch's, inherit `scope`, and keep the branch's own limits."""
     with (
-        inheriting(scope.headers, scope.deadline, own_clients=scope.own_clients),
+        inheriting(scope.headers, scope.deadline),
         limits(timeout=timeout, budget=budget or None),
     ):
         yield

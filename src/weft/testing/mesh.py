@@ -23,6 +23,7 @@ from weft.testing.caller import as_caller
 from weft.testing.control import control_app
 from weft.testing.members import Member, Members
 from weft.testing.messages import Messages
+from weft.testing.models import Models
 from weft.testing.router import Router
 
 _DOOR = operator_id(DEFAULT_TRUST_DOMAIN, "local", "door")
@@ -54,18 +55,23 @@ class InMemoryMesh:
         *,
         queues: Mapping[str, QueueSpec] | Iterable[str] | None = None,
         topics: Mapping[str, TopicSpec] | Iterable[str] | None = None,
+        models: str | None = None,
     ) -> None:
         """`queues` and `topics` are those that are declared, or only their names; others are NotFound.
 
         Without `queues` there is every queue that somebody asks for, as it is by default; without `topics`
         every topic. Then an agent that subscribes to `>` or `*.failed` gets what is published to topics that
         are there when it is added. Encryption is left out.
+
+        `models` is the URL of a provider whose models are those at `llm.mesh`, as SimulatedLLM has one. There
+        is no scheduler before it, and no budget.
         """
         self._members = Members()
         self._messages = Messages(queues, topics)
         self._draining = TaskOwner("in-memory mesh")
         self._dying: list[asyncio.Task[None]] = []
-        self._router = Router(self._members, control_app(self._members))
+        self._models = None if models is None else Models(models)
+        self._router = Router(self._members, control_app(self._members), self._models)
         self.asgi: ASGIApp = as_caller(self._router, _DOOR)
         """The whole mesh as an ASGI application: once served, its address does for `Mesh(proxy=...)`, for
         calls but not for tasks and events."""
@@ -79,6 +85,8 @@ class InMemoryMesh:
         await self._draining.close()
         await self._members.aclose()
         await self.client.aclose()
+        if self._models is not None:
+            await self._models.aclose()
         await self._messages.aclose()
 
     def add(

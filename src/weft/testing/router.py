@@ -15,6 +15,7 @@ from weft.sdk.problem import Problem
 from weft.sdk.request import problem_response
 from weft.sdk.wire import IDEMPOTENCY_HEADER, REFUSED_HEADER
 from weft.testing.members import Member, Members
+from weft.testing.models import MODELS_HOST
 
 
 class Router:
@@ -24,15 +25,15 @@ class Router:
     carries an `Idempotency-Key`.
     """
 
-    def __init__(self, members: Members, control: ASGIApp) -> None:
-        """`control` answers at `control.mesh`."""
+    def __init__(self, members: Members, control: ASGIApp, models: ASGIApp | None = None) -> None:
+        """`control` answers at `control.mesh`, and `models` at `llm.mesh`."""
         self._members = members
-        self._control = control
+        self._hosts = {CONTROL_HOST: control} | ({MODELS_HOST: models} if models is not None else {})
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         host = Headers(scope=scope).get("host", "")
-        if host == CONTROL_HOST:
-            await self._control(scope, receive, send)
+        if host in self._hosts:
+            await self._hosts[host](scope, receive, send)
             return
         try:
             await self._deliver(host.removesuffix(f".{MESH_DOMAIN}"), scope, receive, send)

@@ -15,7 +15,7 @@ DESCRIBED = (Option("ann", description="adds"), Option("ben", description="subtr
 
 
 @pytest.fixture
-def mesh(mesh: InMemoryMesh, crew: Crew) -> InMemoryMesh:
+async def mesh(mesh: InMemoryMesh, crew: Crew) -> InMemoryMesh:
     """One with ann and ben in it."""
     mesh.add(crew.agent("ann"))
     mesh.add(crew.agent("ben"))
