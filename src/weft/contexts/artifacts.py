@@ -9,12 +9,13 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import secrets
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import TypeVar
 
+from weft.contexts.at_once import each_of
 from weft.contexts.place import Place, tries
 from weft.contexts.records import (
     CHUNK_BYTES,
@@ -27,9 +28,6 @@ from weft.contexts.records import (
 from weft.errors import Conflict, InvalidRequest, MeshError, NotFound, Unavailable
 
 T = TypeVar("T")
-
-_AT_ONCE = 4
-"""Pieces that are written or read at the same time."""
 
 _LAG = 0.1
 
@@ -57,7 +55,7 @@ class ArtifactShelf:
         )
         self._check_room((await self._listed())[0], info)
         try:
-            await _each(range(info.chunks), lambda number: self._write(info, number, data))
+            await each_of(range(info.chunks), lambda number: self._write(info, number, data))
             former = await self._enter(info)
         except BaseException:
             with suppress(MeshError):
@@ -72,7 +70,7 @@ class ArtifactShelf:
         """An artifact. Raises NotFound, Unavailable if its data is not all there, and Denied."""
         for pause in (_LAG, _LAG, 5 * _LAG, 0.0):
             info = await self._find(name)
-            chunks = await _each(range(info.chunks), partial(self._read, info))
+            chunks = await each_of(range(info.chunks), partial(self._read, info))
             data = b"".join(chunks)
             if hashlib.sha256(data).hexdigest() == info.sha256:
                 return Artifact(info, data)
@@ -174,30 +172,9 @@ class ArtifactShelf:
         return entry.value if entry is not None else b""
 
     async def _drop(self, info: ArtifactInfo) -> None:
-        await _each(
+        await each_of(
             range(info.chunks), lambda number: self.place.bucket.delete(self.place.chunk(info.token, number))
         )
 
     def _missing(self, name: str) -> NotFound:
         return NotFound(f"context {self.place.keys.id[:100]!r} has no artifact {name[:100]!r}")
-
-
-async def _each(numbers: Iterable[int], act: Callable[[int], Awaitable[T]]) -> list[T]:
-    """What `act` gives for each of `numbers`, a few at a time; the first failure ends all."""
-    room = asyncio.Semaphore(_AT_ONCE)
-
-    async def in_turn(number: int) -> T:
-        async with room:
-            return await act(number)
-
-    try:
-        async with asyncio.TaskGroup() as tasks:
-            started = [tasks.create_task(in_turn(number)) for number in numbers]
-    except* MeshError as group:
-        raise _first(group) from None
-    return [each.result() for each in started]
-
-
-def _first(group: BaseExceptionGroup[MeshError]) -> MeshError:
-    first = group.exceptions[0]
-    return _first(first) if isinstance(first, BaseExceptionGroup) else first

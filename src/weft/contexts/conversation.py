@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from weft.contexts.artifacts import ArtifactShelf
+from weft.contexts.at_once import each_of
 from weft.contexts.limits import DEFAULT_LIMITS, ContextLimits
 from weft.contexts.messages import MAX_PAGE, MessageLog
 from weft.contexts.place import Place, begun, found, marked_deleted, missing, tries
@@ -176,16 +177,18 @@ class ConversationStore:
     async def delete(self) -> None:
         """Forget all of it. At once it is there for nobody; when this returns nothing is left.
 
-        If that breaks off, do it again. Raises NotFound.
+        If that breaks off, do it again. What others write at this moment goes with its lifetime. Raises
+        NotFound.
         """
         seat = await self._seat()
         place = await marked_deleted(seat.bucket, self._keys(seat), seat.clock)
         await ArtifactShelf(place).drop_all()
         await seat.bucket.delete(place.state)
-        last = await self._log(place).last()
-        for end in range(last, 0, -_AT_ONCE):  # from the end: what is left has no gaps, and is found again
+        # From the end, so that what is left is found again; one that broke off may have left gaps behind it.
+        last = await MessageLog(place).last() + _AT_ONCE
+        for end in range(last, 0, -_AT_ONCE):
             numbers = range(max(1, end - _AT_ONCE + 1), end + 1)
-            await asyncio.gather(*(seat.bucket.delete(place.message(each)) for each in numbers))
+            await each_of(numbers, lambda number: seat.bucket.delete(place.message(number)), at_once=_AT_ONCE)
         await seat.bucket.delete(place.keys.head)
 
     def __repr__(self) -> str:

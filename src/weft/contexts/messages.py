@@ -11,7 +11,7 @@ import logging
 
 from weft.contexts.place import Place
 from weft.contexts.records import Message, message_bytes, parse_message
-from weft.errors import Conflict, InvalidRequest
+from weft.errors import Conflict, InvalidRequest, Unavailable
 
 logger = logging.getLogger(__name__)
 
@@ -23,6 +23,9 @@ MAX_PAGE_BYTES = 64 * 1024 * 1024
 
 _AT_ONCE = 32
 """Keys that are read at the same time."""
+
+_MOST_TRIES = 3
+"""How often a message is written at most whose fate is unknown: each try may take the store's time limit."""
 
 _LAG = 0.1
 """Seconds that one replica of the store may be behind another: what must be there is looked for again."""
@@ -46,7 +49,6 @@ class MessageLog:
         """
         limits = self._place.head.limits
         data = message_bytes(message, limits.message_bytes)
-        bucket = self._place.bucket
         number = (self.known or await self.last()) + 1
         while True:
             if number > limits.messages:
@@ -54,14 +56,30 @@ class MessageLog:
                     f"context {self._place.keys.id[:100]!r} has {limits.messages} messages, and takes no "
                     "more: begin another one, with a summary of this one"
                 )
-            try:
-                await bucket.create(self._place.message(number), data, ttl=self._place.ttl)
-            except Conflict:
-                self.known = number
-                number = await self.last() + 1
-                continue
+            appended = await self._put(number, data)
             self.known = number
-            return parse_message(number, data)
+            if appended:
+                return parse_message(number, data)
+            number = await self.last() + 1
+
+    async def _put(self, number: int, data: bytes) -> bool:
+        """Write a message at that place; False if another one is there.
+
+        One that may have been written as the connection broke is tried again, and known again by its id.
+        Raises Unavailable and Denied.
+        """
+        key, bucket = self._place.message(number), self._place.bucket
+        for left in reversed(range(_MOST_TRIES)):
+            try:
+                await bucket.create(key, data, ttl=self._place.ttl)
+            except Conflict:
+                return left < _MOST_TRIES - 1 and await self._certainly(number) == data
+            except Unavailable:
+                if not left:
+                    raise
+            else:
+                return True
+        raise AssertionError("the last try returns or raises")
 
     async def last(self) -> int:
         """The number of the last message; 0 where there is none. Raises Unavailable and Denied."""
@@ -121,10 +139,10 @@ class MessageLog:
     async def _certainly(self, number: int) -> bytes | None:
         """A message that is there, though one replica did not know; None if it is gone after all."""
         for _ in range(_LOOKS):
-            await asyncio.sleep(_LAG)
             value = await self._get(number)
             if value is not None:
                 return value
+            await asyncio.sleep(_LAG)
         return None
 
     async def _get(self, number: int) -> bytes | None:

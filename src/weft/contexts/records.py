@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import secrets
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Annotated, Any
@@ -58,6 +59,8 @@ class Message:
     """Who says that it appended it: a SPIFFE ID."""
     metadata: Mapping[str, Any] = field(default_factory=dict)
     """JSON."""
+    id: str = field(default_factory=lambda: secrets.token_hex(8))
+    """By which its author knows it again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,6 +129,7 @@ class _MessageFields(TypedDict):
     at: _Time
     author: _Text
     metadata: dict[str, Any]
+    id: _Token
 
 
 @with_config(_LENIENT)
@@ -188,6 +192,7 @@ def message_bytes(message: Message, limit: int) -> bytes:
         "at": message.at,
         "author": message.author,
         "metadata": message.metadata,
+        "id": message.id,
     }
     return _json(fields, "a message", limit)
 
