@@ -84,6 +84,8 @@ class ToolServer:
     app: McpApp | RawServer
     instance: str = ""
     protocol: AgentProtocol = AgentProtocol.MCP
+    sessions: bool = True
+    """Whether its sidecar keeps some."""
     envoy: StaticEnvoy = field(init=False)
 
     @property
@@ -222,7 +224,7 @@ async def _start(
     secrets = partial(write_secrets, pki=pki, identity=identity)
     envoy = running_envoy(snapshots.snapshot(node), node, secrets, adapt=_plain_control_plane)
     server.envoy = await stack.enter_async_context(envoy)
-    if isinstance(server.app, McpApp):
+    if server.sessions:
         socket = sessions_socket(server.envoy.directory, node.inbound)
         await stack.enter_async_context(sessions_kept(node.inbound.agent, "/mcp", socket))
 

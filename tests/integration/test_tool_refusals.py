@@ -39,6 +39,7 @@ pytestmark = pytest.mark.asyncio(loop_scope="module")
 MODERN, FORMER = server("modern"), server("former", old=True)
 RAW, OLD_RAW = server("raw"), server("old-raw", old=True)
 TWINS, GONE = server("twins"), server("gone")
+LONELY, MUTE = server("lonely", old=True), server("mute", old=True)
 MB = 1024 * 1024
 
 POLICY = """
@@ -68,9 +69,12 @@ def everything() -> McpCatalogue:
         published(TWINS, "once"),
         published(TWINS, "again", idempotent=True, max_arguments=8 * MB),
         published(GONE, "gone"),
+        published(LONELY, "lonely"),
+        published(MUTE, "mute"),
+        *(published(MODERN, f"many-{n}", "echo", aliases=(f"modern_many-{n}",)) for n in range(2000)),
     ]
     return McpCatalogue(
-        servers=(MODERN, FORMER, RAW, OLD_RAW, TWINS, GONE),
+        servers=(MODERN, FORMER, RAW, OLD_RAW, TWINS, GONE, LONELY, MUTE),
         tools=tuple(tools),
         resources=(PublishedResource("mem://x", MODERN, {}),),
     )
@@ -96,6 +100,8 @@ class Stage:
             ToolServer("raw", self.raw),
             # Not known for a server of MCP by its sidecar: it gets no sessions.
             ToolServer("old-raw", self.raw, protocol=AgentProtocol.HTTP1),
+            ToolServer("lonely", self.raw, sessions=False),
+            ToolServer("mute", self.raw),
             *(ToolServer("twins", each, f"twin-{n}") for n, each in enumerate(self.twins)),
         ]
 
@@ -321,6 +327,12 @@ async def test_errors_of_the_mesh_are_errors_of_the_protocol(stage: Stage) -> No
     assert (response.status_code, response.json()["id"]) == (200, "é")
 
 
+async def test_of_many_tools_each_is_found(stage: Stage) -> None:
+    for name in ("many-0", "many-1999", "modern_many-1000"):
+        said = answered(await stage.mesh.call(name, {"text": name}))
+        assert said["result"]["structuredContent"] == {"text": name}
+
+
 # Servers that misbehave
 
 RESULT = b'"result": {"resultType": "complete", "content": []}'
@@ -387,6 +399,20 @@ async def test_errors_of_a_server_get_the_requests_id_and_end_nobodys_session(st
             assert each["error"] == {"code": -32600, "message": "no"}
     stage.raw.handler = reply(error.replace(b'"id": "server-error", ', b""))
     assert [each["error"]["code"] for each in await both(stage, "old-raw")] == [-32600, -32600]
+
+
+async def test_where_no_session_can_be_had_the_server_is_not_asked(stage: Stage) -> None:
+    stage.raw.handler = reply(b"", status=500)
+    stage.raw.requests.clear()
+    for said in await both(stage, "lonely"):
+        assert said["error"]["data"] == {"code": "unavailable"}
+        assert "no session" in said["error"]["message"]
+    assert not stage.raw.requests
+    for said in await both(stage, "mute"):
+        assert said["error"]["data"] == {"code": "unavailable"}
+        assert "no session" in said["error"]["message"]
+    assert stage.raw.requests
+    assert not [each for each, body in stage.raw.requests if b"tools/call" in body]
 
 
 @pytest.mark.parametrize("name", ["raw", "old-raw"])

@@ -52,7 +52,7 @@ from weft.controlplane.translate.routes import (
     ROUTE_CONFIGURATION,
 )
 from weft.controlplane.translate.tls import secure_chain
-from weft.controlplane.translate.tool_errors import tool_replies
+from weft.controlplane.translate.tool_errors import session_reply, tool_replies
 from weft.controlplane.translate.tool_filters import add_inbound_tool_filters, add_outbound_tool_filters
 from weft.model.gateway import GatewaySpec
 from weft.model.hops import MAX_HOPS
@@ -137,7 +137,7 @@ def inbound_listener(inbound: Inbound, *, connection_lifetime: float = CONNECTIO
     manager = connection_manager(INBOUND_LISTENER)
     _take_routes(manager, INBOUND_ROUTES)
     manager.local_reply_config.CopyFrom(inbound_replies())
-    manager.local_reply_config.mappers.extend(denied_replies(inbound.type))
+    manager.local_reply_config.mappers.extend([session_reply(), *denied_replies(inbound.type)])
     lifetime = manager.common_http_protocol_options.max_connection_duration
     lifetime.CopyFrom(duration(connection_lifetime))
     mutation = manager.early_header_mutation_extensions.add(name="caller")

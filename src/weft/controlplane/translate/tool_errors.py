@@ -1,4 +1,4 @@
-"""What Envoy itself answers to requests to `tools.mesh` that are too large, or whose answers are."""
+"""What Envoy itself answers to requests to `tools.mesh` that it cannot carry out."""
 
 from __future__ import annotations
 
@@ -11,7 +11,10 @@ from envoy.extensions.filters.network.http_connection_manager.v3.http_connection
     ResponseMapper,
 )
 
+from weft.controlplane.translate.replies import ERROR_HEADER, REFUSED_HEADER, header, problem_format
 from weft.controlplane.translate.tool_scripts import METADATA
+from weft.errors import Unavailable
+from weft.model.mcp_wire import SESSION_LOST
 
 _INVALID_REQUEST = -32600
 _INTERNAL = -32603
@@ -36,6 +39,22 @@ def tool_replies() -> Iterator[ResponseMapper]:
     )
 
 
+def session_reply() -> ResponseMapper:
+    """For the listener to which others' sidecars send calls: nobody knows of a session for one of a tool.
+
+    So the server has done nothing yet, and another may be tried. What the service itself says with a status of
+    500 or more comes to this, too.
+    """
+    detail = "there is no session to be had with the MCP server; the log of its sidecar says why"
+    mapper = ResponseMapper(
+        filter=AccessLogFilter(),
+        body_format_override=problem_format(Unavailable, detail),
+        headers_to_add=[header(ERROR_HEADER, Unavailable.code), header(REFUSED_HEADER, SESSION_LOST)],
+    )
+    _because(mapper.filter, "ext_authz_error")
+    return mapper
+
+
 def _mapper(details: str, status: int, request_id: str, code: int, message: str) -> ResponseMapper:
     body = SubstitutionFormatString(content_type="application/json")
     error = f'{{"code":{code},"message":"{message}"}}'
@@ -53,7 +72,11 @@ def _when(details: str) -> AccessLogFilter:
     posted.metadata_filter.matcher.path.add().key = "posted"
     posted.metadata_filter.matcher.value.present_match = True
     posted.metadata_filter.match_if_key_not_found.value = False
-    because.extension_filter.name = "envoy.access_loggers.extension_filters.cel"
-    expression = f"response.code_details.startsWith('{details}')"
-    because.extension_filter.typed_config.Pack(ExpressionFilter(expression=expression))
+    _because(because, details)
     return condition
+
+
+def _because(condition: AccessLogFilter, details: str) -> None:
+    condition.extension_filter.name = "envoy.access_loggers.extension_filters.cel"
+    expression = f"response.code_details.startsWith('{details}')"
+    condition.extension_filter.typed_config.Pack(ExpressionFilter(expression=expression))
