@@ -42,8 +42,8 @@ def tool_replies() -> Iterator[ResponseMapper]:
 def session_reply() -> ResponseMapper:
     """For the listener to which others' sidecars send calls: nobody knows of a session for one of a tool.
 
-    So the server has done nothing yet, and another may be tried. What the service itself says with a status of
-    500 or more comes to this, too.
+    So the server has done nothing yet, and another may be tried. What the service says itself, with a status
+    of 500 or more, comes to this, too.
     """
     detail = "there is no session to be had with the MCP server; the log of its sidecar says why"
     mapper = ResponseMapper(
