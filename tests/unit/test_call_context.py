@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 import weft
-from weft import Agent, InvalidRequest, LoopDetected, Mesh, ReceivedEvent, TimedOut
+from weft import Agent, AgentFailed, InvalidRequest, LoopDetected, Mesh, ReceivedEvent, TimedOut
 from weft.model.call_budget import BudgetLimit, narrowed, parse_budget
 from weft.model.hops import cycle_of, with_hop
 from weft.sdk.context import Context, handling, read_context
@@ -209,6 +209,28 @@ async def test_a_stream_ends_with_the_deadline_of_the_tree(mesh: InMemoryMesh) -
     with weft.limits(timeout=0.2), pytest.raises(TimedOut, match="deadline has passed"):
         async for _ in mesh.client.stream("slow", "sleep"):
             pass
+
+
+async def test_what_fails_for_want_of_time_is_told_so_through_all_hops(mesh: InMemoryMesh) -> None:
+    slow, asks = Agent("slow"), Agent("asks")
+
+    @slow.handles("sleep")
+    async def sleep() -> None:
+        await asyncio.Event().wait()
+
+    @asks.handles("ask")
+    async def ask(mesh: Mesh, timeout: float) -> None:
+        await mesh.request("slow", "sleep", timeout=timeout)
+
+    mesh.add(slow)
+    mesh.add(asks)
+    deadline = {"x-weft-deadline": str(int((time.time() + 0.3) * 1000))}
+    with pytest.raises(TimedOut):
+        await mesh.client.request("asks", "ask", {"timeout": 30}, headers=deadline)
+    with pytest.raises(
+        AgentFailed, match=r"'ask' failed, because a call it made did: slow\.mesh did not answer"
+    ):
+        await mesh.client.request("asks", "ask", {"timeout": 0.1})
 
 
 async def test_tasks_and_events_take_along_the_tree_and_the_way_but_not_the_deadline(

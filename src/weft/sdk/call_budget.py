@@ -6,7 +6,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TypeVar
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic.alias_generators import to_camel
 
 from weft.errors import Unavailable
 from weft.model.call_budget import WHOLE_TREE, BudgetLimit
@@ -49,6 +50,8 @@ class CallBudget:
 
 
 class _Account(BaseModel):
+    model_config = ConfigDict(alias_generator=to_camel, populate_by_name=True)
+
     branch: str
     limit_tokens: int | None = None
     limit_usd: float | None = None

@@ -7,7 +7,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from weft.errors import AgentFailed, LoopDetected, MeshError
+from weft.errors import AgentFailed, LoopDetected, MeshError, TimedOut
+from weft.sdk.inheritance import inherited_time
 from weft.sdk.problem import Problem, Rejection
 
 logger = logging.getLogger("weft.agent")
@@ -44,13 +45,29 @@ def failures_answered(kind: str) -> Iterator[None]:
     except LoopDetected as error:
         # What is wrong is the tree as a whole, and its beginner has to hear of it.
         raise Rejection(Problem.of(error)) from error
+    except TimedOut as error:
+        if not _out_of_time():
+            raise _failed(kind, error) from error
+        # There is no time left for anybody in the tree.
+        raise Rejection(Problem.of(error)) from error
     except MeshError as error:
-        # The handler's own call failed. To its caller that is this agent's failure: passed on as it is,
-        # "no such agent" would read as if the caller had named the wrong one.
-        detail = f"{kind!r} failed, because a call it made did: {error.detail}"
-        raise Rejection(Problem(AgentFailed.status, AgentFailed, detail, {"cause": error.code})) from error
+        raise _failed(kind, error) from error
     except Exception as error:
         logger.exception("the handler of %r failed", kind)
         raise Rejection(
             Problem(500, AgentFailed, f"{kind!r} failed unexpectedly; the agent's log says why")
         ) from error
+
+
+def _failed(kind: str, error: MeshError) -> Rejection:
+    """What the failure of a call that a handler made is to the handler's caller.
+
+    Passed on as it is, "no such agent" would read as if the caller had named the wrong one.
+    """
+    detail = f"{kind!r} failed, because a call it made did: {error.detail}"
+    return Rejection(Problem(AgentFailed.status, AgentFailed, detail, {"cause": error.code}))
+
+
+def _out_of_time() -> bool:
+    left = inherited_time()
+    return left is not None and left <= 0
