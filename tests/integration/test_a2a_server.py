@@ -165,6 +165,21 @@ async def test_a_handler_knows_who_calls_and_in_which_conversation(played: Stage
     ]
 
 
+async def test_what_somebody_at_a_gateway_calls_a_conversation_is_nobody_elses_in_the_mesh(
+    played: Stage,
+) -> None:
+    inside = []
+    for headers in ({}, {"x-weft-submitter": "door/key:a"}, {"x-weft-submitter": "door/key:b"}):
+        params = {"message": said("x", skill="who", contextId="c-1")}
+        for _ in range(2):
+            found = (await result(played.http, played.url, "SendMessage", params, **headers))["task"]
+            assert found["contextId"] == "c-1"
+            inside.append(found["artifacts"][0]["parts"][0]["data"]["conversation"])
+    assert inside[0] == "c-1"
+    assert inside[::2] == inside[1::2]
+    assert len(set(inside)) == 3
+
+
 async def test_what_a_handler_fails_with_is_told_and_nothing_of_its_inside(played: Stage) -> None:
     meant = await task(played.http, played.url, said("on purpose", skill="fail"))
     assert state(meant) == "failed"

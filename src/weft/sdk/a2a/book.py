@@ -21,6 +21,7 @@ from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
 from weft.errors import Conflict, Denied, InvalidRequest, MeshError, NotFound
+from weft.model.context_keys import outside_context_id
 from weft.model.inbox import A2A_TASKS_BUCKET, inbox_queue
 from weft.model.message_subjects import TASK_SIGNALS
 from weft.model.task import Task
@@ -271,8 +272,9 @@ class TaskBook:
 
     async def _submit(self, record: TaskRecord, turn: Turn, caller: Caller) -> None:
         headers = dict(caller.headers)
-        if record.context_id.isascii() and record.context_id.isprintable():
-            headers[CONTEXT_HEADER] = record.context_id
+        conversation = _inside(record)
+        if conversation.isascii() and conversation.isprintable():
+            headers[CONTEXT_HEADER] = conversation
         payload = {
             "id": record.id,
             "context": record.context_id,
@@ -305,6 +307,13 @@ async def _settled(attempt: Callable[[], Awaitable[T]]) -> T:
                 raise
         patience -= _PAUSE
         await asyncio.sleep(_PAUSE)
+
+
+def _inside(record: TaskRecord) -> str:
+    """What the conversation is called in the mesh: what somebody at a gateway calls it is nobody else's."""
+    _, _, rest = record.owner.partition("\n")
+    submitter = rest.partition("\n")[0]
+    return outside_context_id(submitter, record.context_id) if submitter else record.context_id
 
 
 def _key(purpose: str, caller: Caller, task_id: str) -> str:
