@@ -15,7 +15,7 @@ from pydantic import Field
 from pydantic_core import from_json, to_json
 from starlette.types import Message
 
-from weft import Agent, AgentFailed, Context, InvalidRequest, Mesh, TimedOut, current
+from weft import Agent, Context, InvalidRequest, Mesh, TimedOut, current
 from weft.aio.poll import until
 from weft.sdk.event_stream import EventStream
 from weft.sdk.sse import EventDecoder
