@@ -68,3 +68,9 @@ def test_tools_of_foreign_servers_are_those_of_one(weft: Weft) -> None:
             *([each, "called"] for each in seen),
             *([each, "refused"] for each in (*hidden, *forbidden)),
         ], called
+
+    assert weft.ok("tool", "call", "read_note", "name=todo") == "Nothing.\n"
+    answer = weft.json("tool", "call", "notes_read_note", "--data", '{"name": "todo"}')
+    assert answer["structured"] == {"result": "Nothing."}
+    refused = weft.run("tool", "call", "erase_all")
+    assert (refused.returncode, refused.stderr) == (4, "weft: Unknown tool: erase_all\n")

@@ -77,3 +77,18 @@ async def test_notes_show_servers_and_what_is_the_matter_with_them(
     assert "no answer within 10 s" in shown
     assert await weft("tools", "--notes", "-o", "json") == ExitCode.OK
     assert [each["type"] for each in json.loads(capsys.readouterr().out)] == ["files", "slow", "web"]
+
+
+async def test_one_tool_is_shown_by_any_of_its_names(
+    mesh: ToolMesh, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("read", "files_read"):
+        assert await weft("tool", "show", name) == ExitCode.OK
+        shown = capsys.readouterr().out
+        assert "files_read" in shown
+        assert "Reads a [31mfile." in shown
+        assert '"type": "object"' in shown
+    assert await weft("tool", "show", "search", "-o", "json") == ExitCode.OK
+    assert json.loads(capsys.readouterr().out)["server"] == "web"
+    assert await weft("tool", "show", "nothing") == ExitCode.NOT_FOUND
+    assert "there is no tool 'nothing'" in capsys.readouterr().err

@@ -74,7 +74,7 @@ async def call(
     """
     if timeout <= 0:
         raise InvalidRequest("--timeout must be more than 0 seconds")
-    door = _find_door(proxy, mesh)
+    door = find_door(proxy, mesh)
     to = _destination(target)
     headers = dict(_header(each) for each in header)
     if path is not None:
@@ -88,7 +88,7 @@ async def call(
         raise InvalidRequest(
             f"say what {target} is asked: `weft call {target} KIND`, or --path for plain HTTP"
         )
-    payload = {**_payload(data), **dict(argument(each) for each in arguments)}
+    payload = {**whole_payload(data), **dict(argument(each) for each in arguments)}
     async with Mesh(proxy=door) as client:
         if stream:
             items = client.stream(to, kind, payload, idle_timeout=timeout, headers=headers)
@@ -98,10 +98,14 @@ async def call(
             result = await client.request(
                 to, kind, payload, timeout=timeout, headers=headers, idempotency_key=idempotency_key
             )
-            _print_value(result, output)
+            print_value(result, output)
 
 
-def _find_door(proxy: str | None, mesh: str | None) -> str:
+def find_door(proxy: str | None, mesh: str | None) -> str:
+    """The sidecar by which a command calls: as named, else that of the environment, else the mesh's here.
+
+    Raises InvalidRequest, Unavailable.
+    """
     if proxy is not None:
         return check_proxy(proxy, "--proxy")
     if mesh is not None:
@@ -125,7 +129,8 @@ def _header(text: str) -> tuple[str, str]:
     return name.strip(), value.strip()
 
 
-def _payload(data: str | None) -> dict[str, Any]:
+def whole_payload(data: str | None) -> dict[str, Any]:
+    """What `--data` gives of a payload. Raises InvalidRequest."""
     if data is None:
         return {}
     payload = parse_json(_read(data), "--data")
@@ -149,7 +154,8 @@ async def _print_items(items: AsyncIterator[Any], output: Output) -> None:
             print(_text(item), flush=True)
 
 
-def _print_value(value: Any, output: Output) -> None:
+def print_value(value: Any, output: Output) -> None:
+    """Print what a call came to."""
     print(json.dumps(value, indent=2, ensure_ascii=False) if output is Output.JSON else _text(value))
 
 

@@ -61,6 +61,7 @@ COMMANDS = (
     Command("cards", "weft.cli.cards:cards", "List agents by their A2A cards, or search them.", _AGENTS),
     Command("card", "weft.cli.cards:card", "Show an agent's A2A card.", _AGENTS),
     Command("tools", "weft.cli.tools:tools", "List the tools of MCP servers, or search them.", _AGENTS),
+    Command("tool", "weft.cli.tool:app", "Show a tool of an MCP server, or call it.", _AGENTS),
     Command("call", "weft.cli.call:call", "Call an agent.", _AGENTS),
     Command("run", "weft.cli.run:run", "Run a program as an agent, with a sidecar beside it.", _AGENTS),
     Command("task", "weft.cli.task:app", "Give work to a queue, and see what becomes of it.", _MESSAGES),
