@@ -29,8 +29,8 @@ from weft.model.api_key import ApiKey
 from weft.model.decision import TargetKind
 from weft.model.gateway import GatewaySpec
 from weft.model.spiffe import SpiffeId
-from weft.sdk.agent import port_from
 from weft.sdk.mesh import Mesh
+from weft.sdk.port import port_from
 from weft.sdk.server import bind, serving_http
 from weft.tasks.listing import TaskPage
 from weft.tasks.records import parse_task

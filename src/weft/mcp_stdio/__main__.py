@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 
 from weft.errors import InvalidRequest, MeshError
 from weft.mcp_stdio.wrapper import serve
-from weft.sdk.agent import port_from
+from weft.sdk.port import port_from
 
 EXIT_FAILED = 1
 EXIT_USAGE = 2

@@ -24,16 +24,13 @@ from weft.sdk.conversation import Conversation
 from weft.sdk.handler import Handler, handler_of
 from weft.sdk.health import HealthCheck
 from weft.sdk.mesh import Mesh
+from weft.sdk.port import port_from
 from weft.sdk.server import bind, serving
 from weft.sdk.settings import AgentSettings
 from weft.sdk.wire import MAX_REQUEST_BYTES
 from weft.sdk.work import EventFunction, TaskFunction
 from weft.tasks.attempt import TaskRun
 
-PORT_VARIABLES = ("WEFT_PORT", "PORT")
-"""Environment variables that say where to listen; the first that is set counts."""
-
-DEFAULT_PORT = 8080
 DEFAULT_HOST = "127.0.0.1"
 
 logger = logging.getLogger("weft.agent")
@@ -263,17 +260,6 @@ class Agent:
             return function
 
         return register
-
-
-def port_from(environ: Mapping[str, str]) -> int:
-    """Return the port that `environ` names, 8080 if it names none. Raises InvalidRequest if it is no port."""
-    for variable in PORT_VARIABLES:
-        text = environ.get(variable, "")
-        if text.isdecimal() and int(text) < 65536:
-            return int(text)
-        if text:
-            raise InvalidRequest(f"{variable} must be a port, not {text!r}")
-    return DEFAULT_PORT
 
 
 def _check_concurrency(of: str, concurrency: int | None) -> None:

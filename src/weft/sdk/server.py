@@ -6,12 +6,15 @@ import asyncio
 import socket
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
+from typing import TYPE_CHECKING
 
 import uvicorn
 from starlette.types import ASGIApp
 
 from weft.errors import Conflict
-from weft.sdk.app import AgentApp
+
+if TYPE_CHECKING:  # who serves something else need not load all of an agent
+    from weft.sdk.app import AgentApp
 
 KEEP_ALIVE = 3900
 """Seconds an unused connection stays open: longer than the hour after which Envoy closes its end, so that no
