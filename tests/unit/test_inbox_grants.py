@@ -2,38 +2,27 @@
 
 from __future__ import annotations
 
-from weft.controlplane.message_grants import Declared, MessageGrant, message_grants
+from weft.controlplane.message_grants import NO_MESSAGES, inbox_grant
 from weft.model.inbox import inbox_queue
-from weft.model.spiffe import SpiffeId, agent_id, operator_id
+from weft.model.spiffe import agent_id, operator_id
 
 EDITOR = agent_id("weft.local", "editor", "editor-1")
 AUTHOR = agent_id("weft.local", "author", "author-1")
+QUEUE = inbox_queue("editor")
 
 
-def granted(principal: SpiffeId) -> MessageGrant:
-    return message_grants({}, principal, Declared({}, [], inboxes=["editor"]))
-
-
-def mentions(grant: MessageGrant) -> list[str]:
-    return [each for each in (*grant.publish, *grant.subscribe) if "a2a-" in each]
-
-
-def test_agents_of_a_type_use_their_inbox_and_keep_what_belongs_to_its_tasks() -> None:
-    publish = granted(EDITOR).publish
-    queue = inbox_queue("editor")
-    assert f"queues.{queue}.*" in publish
-    assert f"$KV.tasks.{queue}.*" in publish
-    assert "$KV.a2a-tasks.editor.*" in publish
-    assert "WEFT.API.DIRECT.GET.KV_a2a-tasks.$KV.a2a-tasks.editor.*" in publish
-    assert f"WEFT.API.CONSUMER.MSG.NEXT.QUEUE_{queue}.LANE_1" in publish
+def test_agents_use_the_inbox_of_their_type_and_keep_what_belongs_to_its_tasks() -> None:
+    grant = inbox_grant(EDITOR)
+    assert f"queues.{QUEUE}.*" in grant.publish
+    assert f"$KV.tasks.{QUEUE}.*" in grant.publish
+    assert "$KV.a2a-tasks.editor.*" in grant.publish
+    assert "WEFT.API.DIRECT.GET.KV_a2a-tasks.$KV.a2a-tasks.editor.*" in grant.publish
+    assert f"WEFT.API.CONSUMER.MSG.NEXT.QUEUE_{QUEUE}.LANE_1" in grant.publish
+    assert f"signals.*.tasks.{QUEUE}.>" in grant.subscribe
+    assert f"signals.*.cancellations.{QUEUE}.>" in grant.subscribe
 
 
 def test_nobody_else_is_granted_anything_of_it() -> None:
-    assert not mentions(granted(AUTHOR))
-    assert not mentions(granted(operator_id("weft.local", "editor", "laptop")))
-
-
-def test_an_inbox_that_is_declared_as_a_queue_too_is_granted_once() -> None:
-    queue = inbox_queue("editor")
-    publish = message_grants({}, EDITOR, Declared({}, [queue], inboxes=["editor"])).publish
-    assert len(publish) == len(set(publish))
+    assert inbox_grant(operator_id("weft.local", "editor", "laptop")) == NO_MESSAGES
+    author = inbox_grant(AUTHOR)
+    assert not [each for each in (*author.publish, *author.subscribe) if "editor" in each]

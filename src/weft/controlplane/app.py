@@ -145,9 +145,9 @@ async def run_control_plane(settings: ControlPlaneSettings) -> None:
             "lists of tools": tools.run(),
         }
         if callout is not None:
-            admission = admission_to_nats(security, declared, inboxes)
+            admission = admission_to_nats(security, declared)
             work["answer NATS"] = callout.serve(admission.decide)
-            work["grant topics and queues"] = regrant(security, declared, inboxes, admission, callout)
+            work["grant topics and queues"] = regrant(security, declared, admission, callout)
         _present(settings, security, tls)
         logger.info(
             "API at https://%s:%d, xDS at %s:%d", settings.host, settings.api_port, settings.host, ads.port

@@ -4,8 +4,6 @@
   reads these and their events one by one; sends and hears the tasks' signals.
 - Who may *consume* it may all that, takes from its lanes and acknowledges; puts into its dead letters; writes
   events.
-- Agents of a type with an *inbox* may submit to it and consume it, whatever policies say of queues, and keep
-  what belongs to its tasks; nobody else is granted it.
 - Either puts into the queue of webhooks, from which gateways take.
 - Who may *publish* to a topic puts messages into it, under any subtopic.
 - Who may *subscribe* to it takes for the group of its type, and for that of its instance, and acknowledges;
@@ -82,8 +80,6 @@ class Declared:
     queues: Collection[str]
     gateways: Collection[str] = ()
     """The agent types of gateways."""
-    inboxes: Collection[str] = ()
-    """The agent types that have one."""
 
 
 def message_grants(
@@ -108,13 +104,8 @@ def message_grants(
     queues = [each for each in declared.queues if each != WEBHOOK_QUEUE]
     consumed = [each for each in queues if allowed(Action.CONSUME, TargetKind.QUEUE, each)]
     used = [each for each in queues if each in consumed or allowed(Action.SUBMIT, TargetKind.QUEUE, each)]
-    inbox = _inbox(principal, declared)
-    if inbox is not None and (queue := inbox_queue(inbox)) not in consumed:
-        consumed.append(queue)
-        used = [*(each for each in used if each != queue), queue]
     is_gateway = principal.role is Role.AGENT and principal.segments[1] in declared.gateways
     publish = [
-        *_kept_of_inbox(inbox),
         *(topic_subjects(each) for each in published),
         *_groups(principal, subscribed),
         *(each for queue in used for each in _submitting(queue)),
@@ -130,17 +121,23 @@ def message_grants(
     return MessageGrant(tuple(publish), tuple(subscribe))
 
 
-def _inbox(principal: SpiffeId, declared: Declared) -> str | None:
-    """The agent type whose inbox is the principal's own, if it has one."""
-    if principal.role is not Role.AGENT or principal.segments[1] not in declared.inboxes:
-        return None
-    return principal.segments[1]
+def inbox_grant(principal: SpiffeId) -> MessageGrant:
+    """The subjects of the inbox of the principal's type, and of what is kept beside its tasks.
 
-
-def _kept_of_inbox(agent_type: str | None) -> Iterator[str]:
-    if agent_type is not None:
-        yield subject(A2A_TASKS_BUCKET, f"{agent_type}.*")
-        yield _read(A2A_TASKS_BUCKET, f"{agent_type}.*")
+    Agents may use that whatever policies say of queues, and nobody else is granted it. Whether there is one
+    yet makes no difference: so nothing changes for them when they ask for it.
+    """
+    if principal.role is not Role.AGENT:
+        return NO_MESSAGES
+    agent_type = principal.segments[1]
+    queue, records = inbox_queue(agent_type), f"{agent_type}.*"
+    publish = (
+        subject(A2A_TASKS_BUCKET, records),
+        _read(A2A_TASKS_BUCKET, records),
+        *_submitting(queue),
+        *_consuming(queue),
+    )
+    return MessageGrant(publish, (f"{SIGNALS}.*.{TASK_SIGNALS}.{queue}.>", *_cancellations(queue)))
 
 
 def _contexts(tenant: str) -> Iterator[str]:

@@ -5,12 +5,10 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Collection
-from dataclasses import replace
 
 from weft.controlplane.brokerage import Decide
 from weft.controlplane.changes import LONGEST_REST, Followed, any_of
-from weft.controlplane.inboxes import Inboxes
-from weft.controlplane.message_grants import Declared, MessageGrant, message_grants
+from weft.controlplane.message_grants import Declared, MessageGrant, inbox_grant, message_grants
 from weft.controlplane.nats_access import Admission
 from weft.controlplane.security import Security
 from weft.controlplane.xds.server import AdsServer
@@ -46,11 +44,9 @@ async def revoke(security: Security, ads: AdsServer, callout: Callout | None) ->
         await revocations.changed_since(generation)
 
 
-async def regrant(
-    security: Security, declared: ResourceView, inboxes: Inboxes, admission: Admission, callout: Callout
-) -> None:
+async def regrant(security: Security, declared: ResourceView, admission: Admission, callout: Callout) -> None:
     """Have those connect to NATS anew who may use other topics or queues than when they connected."""
-    followed: list[Followed] = [declared, inboxes, *security.identities.followed]
+    followed: list[Followed] = [declared, *security.identities.followed]
     while True:
         seen = [each.generation for each in followed]
         outdated = [str(each) for each in await admission.outdated()]
@@ -68,14 +64,15 @@ async def _kick(callout: Callout, identity: str) -> None:
         logger.warning("%s keeps its old rights in NATS until its identity ends: %s", identity, error.detail)
 
 
-def admission_to_nats(security: Security, declared: ResourceView, inboxes: Inboxes) -> Admission:
+def admission_to_nats(security: Security, declared: ResourceView) -> Admission:
     """What each identity may do in NATS."""
 
     def messages(identity: SpiffeId) -> MessageGrant:
         resources = declared.resources.values()
         labels = security.identities.labels.get(str(identity))
-        there_is = replace(_declared(resources), inboxes=inboxes.types)
-        return message_grants(access_policies(resources), identity, there_is, labels=labels)
+        allowed = message_grants(access_policies(resources), identity, _declared(resources), labels=labels)
+        own = inbox_grant(identity)
+        return MessageGrant((*own.publish, *allowed.publish), (*own.subscribe, *allowed.subscribe))
 
     return Admission(
         lambda: security.authority.bundles,
