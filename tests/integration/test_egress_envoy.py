@@ -36,10 +36,10 @@ async def worker() -> AsyncIterator[Caller]:
         yield running
 
 
-async def tunnelled(worker: Caller, authority: str) -> str:
-    """The answers to CONNECT and, where it is heeded, to a request through the tunnel."""
+async def tunnelled(worker: Caller, authority: str, host: str = "inside") -> str:
+    """The answers to CONNECT and, where it is heeded, to a request for `host` through the tunnel."""
     connect = f"CONNECT {authority} HTTP/1.1\r\nhost: {authority}\r\n\r\n"
-    inner = "GET /inside HTTP/1.1\r\nhost: inside\r\nconnection: close\r\n\r\n"
+    inner = f"GET /inside HTTP/1.1\r\nhost: {host}\r\nconnection: close\r\n\r\n"
     return await worker.raw((connect + inner).encode())
 
 
@@ -67,13 +67,27 @@ async def test_what_is_listed_can_be_reached_and_all_else_is_denied_naming_it_an
     assert in_the_mesh.headers["x-weft-error"] == "no-such-agent"
 
 
+async def test_what_comes_through_a_tunnel_into_the_mesh_is_a_request_like_any_other(
+    worker: Caller, host: OutsideHost
+) -> None:
+    """Node's fetch opens one for `http://` too."""
+    await worker.declare(only(host))
+    opened, _, answer = (await tunnelled(worker, "nobody.mesh:80", "nobody.mesh")).partition("\r\n\r\n")
+    assert opened.startswith("HTTP/1.1 200")
+    assert answer.startswith("HTTP/1.1 404")
+    assert "no-such-agent" in answer
+    _, _, elsewhere = (await tunnelled(worker, "nobody.mesh:80", "other.example")).partition("\r\n\r\n")
+    assert elsewhere.startswith("HTTP/1.1 403")
+    assert (await tunnelled(worker, "nobody.mesh:443")).startswith("HTTP/1.1 404")
+
+
 async def test_a_tunnel_leads_to_what_is_listed_only(worker: Caller, host: OutsideHost) -> None:
     await worker.declare(only(host))
     opened = await tunnelled(worker, f"localhost:{host.port}")
     assert opened.startswith("HTTP/1.1 200")
     assert opened.endswith("outside")
     assert host.last[""] == "GET /inside HTTP/1.1"
-    others = (f"127.0.0.1:{host.port}", f"localhost:{host.port + 1}", "localhost", "worker.mesh:80")
+    others = (f"127.0.0.1:{host.port}", f"localhost:{host.port + 1}", "localhost", "worker.mesh:81")
     refused = await asyncio.gather(*(tunnelled(worker, each) for each in others))
     assert [each.split(" ", 2)[1] for each in refused] == ["403", "403", "400", "404"]
     assert len(host.requests) == 1

@@ -81,7 +81,7 @@ def test_control_planes_given_by_name_are_looked_up() -> None:
 
 
 def test_the_control_plane_must_prove_that_it_is_one_of_the_trust_domain() -> None:
-    (cluster, _) = Parse(made_for(AGENT), Bootstrap()).static_resources.clusters
+    (cluster, *_) = Parse(made_for(AGENT), Bootstrap()).static_resources.clusters
     context = UpstreamTlsContext()
     assert cluster.transport_socket.typed_config.Unpack(context)
     validation = context.common_tls_context.combined_validation_context
@@ -103,7 +103,7 @@ def test_the_agent_is_a_cluster_of_its_protocol() -> None:
 
 def test_a_sidecar_that_only_calls_has_no_agent() -> None:
     clusters = Parse(made_for(CALLER), Bootstrap()).static_resources.clusters
-    assert [each.name for each in clusters] == ["xds"]
+    assert [each.name for each in clusters] == ["xds", "mesh"]
 
 
 @pytest.mark.parametrize("node", [CALLER, GUARDED, GRPC_AGENT], ids=["caller", "guarded", "grpc"])

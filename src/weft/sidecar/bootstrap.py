@@ -20,7 +20,8 @@ OUTBOUND_LISTENER = "outbound"
 INBOUND_LISTENER = "inbound"
 OUTSIDE_LISTENER = "outside"
 MESH_CLUSTER = "mesh"
-"""The sidecar's own outbound listener: by it a gateway's Envoy takes calls from outside into the mesh."""
+"""The sidecar's own outbound listener: for calls into the mesh that came to its Envoy another way, through a
+gateway or in a tunnel."""
 AGENT_CLUSTER = "agent"
 """The agent on loopback: the inbound listener sends calls to it, its requests in flight are the load."""
 
@@ -70,11 +71,9 @@ def bootstrap(
     hosts outside the mesh are believed; without it none is, where a Secret does not name its own.
     `mcp_sessions` is the socket at which the sidecar keeps sessions with an agent that is an MCP server.
     """
-    clusters = [_xds_cluster(xds, trust_domain)]
+    clusters = [_xds_cluster(xds, trust_domain), _mesh_cluster(node.outbound, max_connections)]
     if node.inbound is not None:
         clusters.append(_agent_cluster(node.inbound, max_connections))
-    if node.outside is not None:
-        clusters.append(_mesh_cluster(node.outbound, max_connections))
     if node.stream_guard:
         clusters.append(_streams_cluster(max_connections))
     if mcp_sessions is not None:

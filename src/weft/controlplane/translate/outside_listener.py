@@ -28,6 +28,7 @@ from weft.controlplane.translate.http_listener import (
     new_listener,
 )
 from weft.controlplane.translate.inbound_routes import AGENT_CLUSTER
+from weft.controlplane.translate.mesh_tunnel import MESH_CLUSTER
 from weft.controlplane.translate.replies import header, outside_replies
 from weft.controlplane.translate.tls import HANDSHAKE_TIMEOUT
 from weft.model.agent_card import CARD_BASE_HEADER, CARD_OF_HEADER
@@ -36,9 +37,6 @@ from weft.model.names import MESH_DOMAIN
 from weft.model.node import Address
 
 OUTSIDE_LISTENER = "outside"
-
-MESH_CLUSTER = "mesh"
-"""The sidecar's own outbound listener; it stands in the sidecar's bootstrap."""
 
 AUTHORIZE_PREFIX = "/authorize"
 """Put before the path when the gateway's process is asked about a call."""

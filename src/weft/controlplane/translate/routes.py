@@ -35,6 +35,7 @@ from weft.controlplane.translate.egress import Outside, outside_hosts
 from weft.controlplane.translate.endpoints import INSTANCE_KEY
 from weft.controlplane.translate.llm_pools import NO_MODELS, Models
 from weft.controlplane.translate.llm_routes import MAX_LISTED_BYTES, llm_host
+from weft.controlplane.translate.mesh_tunnel import take_tunnels
 from weft.controlplane.translate.replies import (
     DESTINATION_HEADER,
     REFUSED_HEADER,
@@ -132,7 +133,9 @@ def route_configuration(
     configuration.max_direct_response_body_size_bytes.value = MAX_LISTED_BYTES
     tool_calls = tools_host(tools, control=CONTROL_CLUSTER, fault_filter=FAULT_FILTER)
     mesh = [_control_host(max_hops), llm_host(models), tool_calls, _unknown_host()]
-    configuration.virtual_hosts.extend([*mesh, *outside_hosts(outside)])
+    configuration.virtual_hosts.extend(mesh)
+    take_tunnels(configuration.virtual_hosts)
+    configuration.virtual_hosts.extend(outside_hosts(outside))
     return configuration
 
 
