@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gzip
 import json
+import random
 import time
 from collections.abc import AsyncIterator, Mapping
 from typing import Any
@@ -42,7 +43,16 @@ TWINS, GONE = server("twins"), server("gone")
 LONELY, MUTE = server("lonely", old=True), server("mute", old=True)
 MB = 1024 * 1024
 
-POLICY = """
+RESOURCES = """
+apiVersion: weft.dev/v1alpha1
+kind: Route
+metadata: {name: faulty}
+spec:
+  destination: {type: raw}
+  rules:
+  - match: [{headers: [{name: x-fault, present: true}]}]
+    fault: {abort: {status: 418}}
+---
 apiVersion: weft.dev/v1alpha1
 kind: AccessPolicy
 metadata: {name: no-secrets}
@@ -121,11 +131,12 @@ class Stage:
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def stage() -> AsyncIterator[Stage]:
     result = Stage()
-    policies = parse_manifest(POLICY)
-    async with hosted(tool_mesh(result.servers(), everything(), policies)) as result.mesh:
+    resources = parse_manifest(RESOURCES)
+    async with hosted(tool_mesh(result.servers(), everything(), resources)) as result.mesh:
         yield result
 
 
+JSON = {"accept": "application/json, text/event-stream", "content-type": "application/json"}
 NEW = headers_2026("echo")
 CALL = message("echo", {"text": "x"})
 CALL_2026 = message("echo", {"text": "x"}, meta=meta())
@@ -331,6 +342,70 @@ async def test_of_many_tools_each_is_found(stage: Stage) -> None:
     for name in ("many-0", "many-1999", "modern_many-1000"):
         said = answered(await stage.mesh.call(name, {"text": name}))
         assert said["result"]["structuredContent"] == {"text": name}
+
+
+async def test_routes_are_those_of_any_call_of_the_server(stage: Stage) -> None:
+    response = await stage.mesh.post(message("raw"), {"x-fault": "1"})
+    assert (response.status_code, answered(response)["error"]["data"]) == (200, {"code": "agent-failed"})
+
+
+async def test_a_request_that_comes_in_chunks_is_read_whole(stage: Stage) -> None:
+    async def chunks() -> AsyncIterator[bytes]:
+        for each in json.dumps(message("large", {"text": "x"})).encode().split(b" "):
+            yield each + b" "
+
+    said = answered(await stage.mesh.http.post("http://tools.mesh/mcp", content=chunks(), headers=JSON))
+    assert said["result"]["structuredContent"] == {"text": "x"}
+
+
+async def test_whatever_is_sent_no_server_is_called_for_what_others_would_read_differently(
+    stage: Stage,
+) -> None:
+    chance = random.Random(7)
+    pieces = [
+        '"',
+        "\\",
+        "{",
+        "}",
+        "[",
+        "]",
+        ",",
+        ":",
+        "\\u0065",
+        '"name":',
+        '"secret"',
+        '"method":',
+        "\n",
+        "é",
+        "null",
+        "1",
+    ]
+    usual = json.dumps(message("echo", {"text": "x"}, meta=meta()))
+    called = 0
+    for _ in range(400):
+        text = usual
+        for _ in range(chance.randint(1, 3)):
+            at, to = sorted(chance.randint(0, len(text)) for _ in range(2))
+            piece = chance.choice(pieces)
+            behind = chance.choice([at, at + len(piece), min(to, at + 5)])
+            text = text[:at] + chance.choice([piece, ""]) + text[behind:]
+        calls = len(stage.modern.calls)
+        response = await stage.mesh.post(text.encode())
+        assert response.status_code in {200, 202, 400, 404}, text
+        if len(stage.modern.calls) > calls:
+            called += 1
+            read = json.loads(text, object_pairs_hook=once)
+            assert (read["method"], read["params"]["name"]) == ("tools/call", stage.modern.calls[-1][0])
+            assert answered(response)["id"] == read["id"]
+    assert called > 10
+
+
+def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An object of which nothing that decides is there twice, in any case."""
+    names = [name.lower() for name, _ in pairs]
+    for each in ("jsonrpc", "id", "method", "params", "name", "_meta"):
+        assert names.count(each) < 2
+    return dict(pairs)
 
 
 # Servers that misbehave
