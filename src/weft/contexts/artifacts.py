@@ -110,9 +110,11 @@ class ArtifactShelf:
             ) from error
 
     async def _find(self, name: str) -> ArtifactInfo:
-        for each in (await self._listed())[0]:
-            if each.name == name:
-                return each
+        for pause in (_LAG, 0.0):
+            for each in (await self._listed())[0]:
+                if each.name == name:
+                    return each
+            await asyncio.sleep(pause)  # put there just now, perhaps
         raise self._missing(name)
 
     async def _enter(self, info: ArtifactInfo) -> ArtifactInfo | None:

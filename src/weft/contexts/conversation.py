@@ -53,6 +53,17 @@ class ContextFacts:
     limits: ContextLimits
 
 
+@dataclass(slots=True)
+class _Seen:
+    """What somebody has seen of a context, and so sees again, whichever replica of the store answers."""
+
+    generation: str = ""
+    message: int = 0
+    """The last message that is known to be there."""
+    revision: int = 0
+    """Of the state."""
+
+
 class ConversationStore:
     """What is kept of one conversation: messages, a state, artifacts. `mesh.context()` gives one.
 
@@ -75,8 +86,7 @@ class ConversationStore:
         self._seat = seat
         self._may_begin = may_begin
         self._limits = limits
-        self._seen: tuple[str, int] = ("", 0)
-        """The last message that is known to be there, in which generation."""
+        self._seen = _Seen()
 
     @property
     def headers(self) -> dict[str, str]:
@@ -90,9 +100,9 @@ class ConversationStore:
         number of its own, and none is left out. Raises InvalidRequest beyond the limits.
         """
         seat, place = await self._writing()
-        log = self._log(place)
+        seen, log = self._seen, self._log(place)
         appended = await log.append(Message(0, role, content, seat.clock(), seat.author, metadata))
-        self._seen = place.head.generation, log.known
+        seen.message = max(seen.message, log.known)
         return appended
 
     async def messages(self, after: int = 0, limit: int = MAX_PAGE) -> list[Message]:
@@ -104,9 +114,9 @@ class ConversationStore:
         place = await self._reading()
         if place is None:
             return []
-        log = self._log(place)
+        seen, log = self._seen, self._log(place)
         messages = await log.read(after, limit)
-        self._seen = place.head.generation, log.known
+        seen.message = max(seen.message, log.known)
         return messages
 
     async def count(self) -> int:
@@ -114,9 +124,9 @@ class ConversationStore:
         place = await self._reading()
         if place is None:
             return 0
-        log = self._log(place)
+        seen, log = self._seen, self._log(place)
         last = await log.last()
-        self._seen = place.head.generation, last
+        seen.message = max(seen.message, last)
         return last
 
     async def state(self) -> State:
@@ -198,17 +208,26 @@ class ConversationStore:
         """Where it is; None where it may begin and has not."""
         seat = await self._seat()
         place = await found(seat.bucket, self._keys(seat), seat.clock)
-        if place is not None or self._may_begin:
-            return place
-        await asyncio.sleep(_LAG)
-        return self._there(await found(seat.bucket, self._keys(seat), seat.clock))
+        if place is None and (self._seen.generation or not self._may_begin):
+            await asyncio.sleep(_LAG)
+            place = await found(seat.bucket, self._keys(seat), seat.clock)
+        self._note(place)
+        return place if self._may_begin else self._there(place)
 
     async def _writing(self) -> tuple[Seat, Place]:
         """Where it is, from now on if it may begin."""
         seat = await self._seat()
-        if self._may_begin:
-            return seat, await begun(seat.bucket, self._keys(seat), seat.clock, self._limits)
-        return seat, self._there(await self._reading())
+        if not self._may_begin:
+            return seat, self._there(await self._reading())
+        place = await begun(seat.bucket, self._keys(seat), seat.clock, self._limits)
+        self._note(place)
+        return seat, place
+
+    def _note(self, place: Place | None) -> None:
+        """Forget what was seen of it if it has ended since, whether it began anew or not."""
+        generation = place.head.generation if place is not None else ""
+        if generation != self._seen.generation:
+            self._seen = _Seen(generation)
 
     def _keys(self, seat: Seat) -> ContextKeys:
         return ContextKeys(seat.tenant, self.id)
@@ -219,13 +238,16 @@ class ConversationStore:
         return place
 
     def _log(self, place: Place) -> MessageLog:
-        generation, known = self._seen
-        return MessageLog(place, known if generation == place.head.generation else 0)
+        return MessageLog(place, self._seen.message)
 
     async def _state(self, place: Place) -> State:
         entry = await place.bucket.get(place.state)
+        if (entry.revision if entry is not None else 0) < self._seen.revision:
+            await asyncio.sleep(_LAG)
+            entry = await place.bucket.get(place.state)
         if entry is None:
             return State(None, 0)
+        self._seen.revision = max(self._seen.revision, entry.revision)
         try:
             return State(parse_json(entry.value), entry.revision)
         except ValueError as error:
@@ -244,4 +266,5 @@ class ConversationStore:
             raise Conflict(
                 f"the state of context {self.id[:100]!r} is no longer at revision {revision}: read it again"
             ) from error
+        self._seen.revision = max(self._seen.revision, written)
         return State(parse_json(data), written)
