@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
@@ -11,7 +11,10 @@ import pytest_asyncio
 from tests.e2e.meshes import RunningMesh, eventually, mesh_client, running_mesh
 from tests.e2e.messaging_mesh import Journal, agent, document, manifest
 
+from weft import RateLimited, TimedOut
 from weft.local.messaging_control import MessagingApi
+from weft.orchestration import Branch, coordinate
+from weft.testing import SimulatedLLM
 
 pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(200)]
 
@@ -21,9 +24,16 @@ def journal(tmp_path_factory: pytest.TempPathFactory) -> Journal:
     return Journal(tmp_path_factory.mktemp("orchestration") / "journal")
 
 
+@pytest.fixture(scope="module")
+def provider() -> Iterator[SimulatedLLM]:
+    with SimulatedLLM(first_token="0ms", tokens_per_second=0, answer_tokens=6) as llm:
+        yield llm
+
+
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def mesh(journal: Journal) -> AsyncIterator[RunningMesh]:
+async def mesh(journal: Journal, provider: SimulatedLLM) -> AsyncIterator[RunningMesh]:
     declared = manifest(
+        document("ModelPool", "sim", providers=[{"name": "own", "url": provider.url}]),
         document("Queue", "work", visibilityTimeout="3s", maxDeliveries=3, backoff={"initial": "100ms"}),
         agent("lead", "lead.py", "lead", journal.file),
         agent("hand", "lead.py", "hand", journal.file, replicas=2),
@@ -83,3 +93,25 @@ async def test_when_who_asked_goes_away_all_branches_end_that_in_the_queue_too(
         return sorted(states) == ["cancelled", "succeeded"]
 
     await eventually(cancelled, lambda: "the task was not cancelled")
+
+
+async def test_each_branch_that_is_a_model_keeps_to_its_own_budget_and_deadline_and_all_to_theirs(
+    mesh: RunningMesh,
+) -> None:
+    async with mesh_client(mesh) as client:
+        poor = Branch(model="sim", budget="10 tokens", name="poor")
+        slow = Branch(model="sim", timeout=2.0, name="slow")
+        rich = Branch(model="sim", budget="5000 tokens", max_tokens=20, name="rich", stream=True)
+        told = "[[sim first-token=60s]] Hello"
+
+        outcome = await coordinate("Hello", [poor, rich], mesh=client, budget="9000 tokens")
+        late = await coordinate(told, [slow, len], mesh=client)
+        none_left = await coordinate("Hello", [rich, len], mesh=client, budget="10 tokens")
+
+    [refused] = outcome.failures
+    assert refused.branch.label == "poor"
+    assert isinstance(refused.error, RateLimited)
+    assert "budget" in refused.error.detail
+    assert "simulated" in outcome.value[0]
+    assert isinstance(late.failures[0].error, TimedOut)
+    assert isinstance(none_left.failures[0].error, RateLimited)
