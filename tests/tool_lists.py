@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -66,6 +66,7 @@ class Replica:
     server: VirtualServer
     identities: Identities
     tokens: Tokens
+    offers: OfferView
 
     @property
     def url(self) -> str:
@@ -108,6 +109,12 @@ class ToolMesh:
             await self._registry.register(
                 Instance(id_, type_, "127.0.0.1:1", Status.HEALTHY, version=version, started_at=since)
             )
+
+    async def becomes(self, type_: str, id_: str, status: Status) -> None:
+        """Have an instance's status be another."""
+        entry = await self._registry.bucket.get(f"{type_}.{id_}")
+        assert entry is not None
+        await self._registry.bucket.put(entry.key, replace(entry.value, status=status), ttl=_LEASE)
 
     async def leave(self, type_: str, id_: str = "one") -> None:
         """Have an instance go."""
@@ -204,7 +211,7 @@ class ToolMesh:
             tls.use(*self._pki.svid(control_id(self._pki.trust_domain, name)), self._pki.bundles())
             running = asyncio.create_task(server.run())
             async with served(create_api(context, CollectorRegistry()), tls) as port:
-                yield Replica(port, server, identities, tokens)
+                yield Replica(port, server, identities, tokens, offers)
                 server.end_streams()
             await end([running])
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -27,7 +27,6 @@ MAX_NOTES: Final = 100
 """Of one server."""
 
 OffersByType = Mapping[str, Sequence[tuple[Instance, Offer]]]
-ReadServer = Callable[[str, Sequence[tuple[Instance, Offer]], ToolSpec], ServerLists]
 
 _Notes = dict[str, list[str]]
 
@@ -40,17 +39,17 @@ class _Placed:
     entry: Entry
 
 
-def catalogue(
-    offers: OffersByType, tools: Iterable[ToolSpec] = (), *, read: ReadServer = server_lists
-) -> McpCatalogue:
-    """The catalogue of what instances offer, by their types, with what is declared of their tools.
-
-    `read` reads what the instances of one type list: by default anew each time.
-    """
+def catalogue(offers: OffersByType, tools: Iterable[ToolSpec] = ()) -> McpCatalogue:
+    """The catalogue of what instances offer, by their types, with what is declared of their tools."""
     rules: dict[str, ToolSpec] = {}
     for spec in tools:
         rules.setdefault(spec.server, spec)
-    lists = [read(name, offers[name], rules.get(name, NO_RULES)) for name in sorted(offers)]
+    return merged(server_lists(name, offers[name], rules.get(name, NO_RULES)) for name in offers)
+
+
+def merged(lists: Iterable[ServerLists]) -> McpCatalogue:
+    """The catalogue of what servers list."""
+    lists = sorted(lists, key=lambda each: each.type)
     notes: _Notes = {each.type: list(each.notes) for each in lists}
     serving = [(each.server, each) for each in lists if each.server is not None]
     return McpCatalogue(

@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from weft.controlplane.changes import any_of
-from weft.controlplane.mcp.catalogue import catalogue, declared_tools
-from weft.controlplane.mcp.server_lists import ServerLists, server_lists
+from weft.controlplane.mcp.catalogue import declared_tools, merged
+from weft.controlplane.mcp.server_lists import NO_RULES, ServerLists, server_lists
 from weft.controlplane.offers import OfferView
 from weft.model.agent import Instance, Status
 from weft.model.decision import AccessTarget, TargetKind
@@ -46,6 +46,7 @@ class CatalogueView:
         self._current = NO_TOOLS
         self._targets: Mapping[str, frozenset[AccessTarget]] = {}
         self._read: dict[str, _Read] = {}
+        self._made_of: Mapping[str, ServerLists] = {}
 
     @property
     def current(self) -> McpCatalogue:
@@ -55,7 +56,10 @@ class CatalogueView:
 
     @property
     def targets(self) -> Mapping[str, frozenset[AccessTarget]]:
-        """What the instances of each server's type are to AccessPolicies: those that get calls, or all."""
+        """What the instances of each server's type are to AccessPolicies: those that get calls, or all.
+
+        The same object as long as nothing in it changes.
+        """
         self._make()
         return self._targets
 
@@ -78,20 +82,30 @@ class CatalogueView:
         if at == self._made_at:
             return
         by_type = self._offers.by_type
-        for gone in self._read.keys() - by_type.keys():
-            del self._read[gone]
-        made = catalogue(by_type, declared_tools(self._declared.resources.values()), read=self._lists)
-        if made != self._current:
-            self._current = made
-        self._targets = {each.type: _targets(by_type[each.type]) for each in made.servers}
+        rules = {each.server: each for each in reversed(declared_tools(self._declared.resources.values()))}
+        self._read = {
+            name: self._lists(name, offerings, rules.get(name, NO_RULES))
+            for name, offerings in by_type.items()
+        }
+        lists = {name: each.lists for name, each in self._read.items()}
+        # Instances come and go, and are well or not, far more often than lists change.
+        if lists.keys() != self._made_of.keys() or any(
+            lists[name] is not self._made_of[name] for name in lists
+        ):
+            self._current, self._made_of = merged(lists.values()), lists
+        targets = {each.type: _targets(by_type[each.type]) for each in self._current.servers}
+        if targets != self._targets:
+            self._targets = targets
         self._made_at = at
 
-    def _lists(self, type_: str, offerings: Offerings, rules: ToolSpec) -> ServerLists:
+    def _lists(self, type_: str, offerings: Offerings, rules: ToolSpec) -> _Read:
         known = self._read.get(type_)
-        if known is None or not known.is_of(offerings, rules):
-            known = _Read(tuple(offerings), rules, server_lists(type_, offerings, rules))
-            self._read[type_] = known
-        return known.lists
+        if known is not None and known.is_of(offerings, rules):
+            return known
+        lists = server_lists(type_, offerings, rules)
+        if known is not None and known.lists == lists:
+            lists = known.lists
+        return _Read(tuple(offerings), rules, lists)
 
 
 def _is_alike(one: tuple[Instance, Offer], other: tuple[Instance, Offer]) -> bool:

@@ -70,7 +70,7 @@ class VirtualServer:
         manager = await asyncio.to_thread(_load, self.listing, self._streams)
         async with manager.run():
             self._running.set_result(manager)
-            await asyncio.Event().wait()
+            await self.listing.run()
 
     @property
     def open_streams(self) -> int:
@@ -126,6 +126,7 @@ class VirtualServer:
         if _STREAM not in request.headers.get("accept", ""):
             await _refusal(406, f"accept {_STREAM}")(request.scope, request.receive, send)
             return
+        await self._started()
         who = asker(request.scope)
         with self._streams.place(who.name):
             told = event_stream(self._told(who, self.listing.of(who.id)), who.admitted)
