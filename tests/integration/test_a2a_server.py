@@ -27,9 +27,11 @@ from tests.a2a_clients import (
     subscribed,
     task,
 )
-from tests.a2a_stage import ANOTHER, Stage, becomes, eventually, stage
+from tests.a2a_stage import ANOTHER, CALLER, Stage, becomes, eventually, stage
 
 from weft import Agent, AgentError, Conversation, InputRequired, current
+from weft.sdk.a2a import book
+from weft.sdk.a2a.callers import caller_of
 
 NOT_FOUND, NOT_CANCELABLE, UNSUPPORTED, CONTENT_TYPE = -32001, -32002, -32004, -32005
 INVALID_PARAMS = -32602
@@ -437,6 +439,31 @@ async def test_a_task_whose_instance_dies_is_ended_by_another(scenes: Scenes) ->
         assert state(heard[-1]["statusUpdate"]) == "completed"
         kept = await result(played.http, played.actors[1].url, "GetTask", {"id": found["id"]})
         assert kept["artifacts"][0]["parts"] == [{"text": "one"}, {"text": "two"}]
+
+
+async def test_a_turn_whose_submitter_died_is_submitted_by_whoever_looks(
+    played: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(book, "PATIENCE", 0.0)
+    dying, other = [await each.app.a2a.book() for each in played.actors if each.app.a2a is not None]
+    caller = caller_of({"x-weft-caller": CALLER}, "")
+
+    async def die(*_: object, **__: object) -> None:
+        raise asyncio.CancelledError
+
+    with monkeypatch.context() as dead:
+        dead.setattr(dying, "_submit", die)
+        beginning = asyncio.ensure_future(dying.begin(caller, "echo", said("hi")))
+        await asyncio.wait([beginning])
+        assert beginning.cancelled()
+    (token,) = await other.owned.of(caller.owner)
+    task_id = f"{other.queue}.{token}"
+
+    async def done() -> bool:
+        found = await result(played.http, played.actors[1].url, "GetTask", {"id": task_id})
+        return state(found) == "completed"
+
+    await eventually(done)
 
 
 async def test_a_caller_that_goes_away_does_not_cancel_its_task(played: Stage, scenes: Scenes) -> None:

@@ -144,6 +144,8 @@ class AgentApp:
         for call in self._calls:
             call.cancel()
         self._mcp.break_off()
+        if self.a2a is not None:
+            self.a2a.break_off()
 
     async def aclose(self) -> None:
         """Let go of the mesh client and the threads. Blocking handlers still at work are not waited for."""

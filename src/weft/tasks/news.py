@@ -118,7 +118,7 @@ async def told(ledger: Ledger, task: Task) -> tuple[list[TaskEvent], str]:
 
 async def _told_in(ledger: Ledger, task_id: str, attempt: int) -> list[TaskEvent]:
     found: list[TaskEvent] = []
-    window = 1
+    window = 2
     while True:
         keys = [event_key(task_id, attempt, len(found) + each) for each in range(1, window + 1)]
         entries = await asyncio.gather(*map(ledger.events.get, keys))

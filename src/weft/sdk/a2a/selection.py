@@ -5,8 +5,10 @@ from __future__ import annotations
 import inspect
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any
 
+from pydantic import TypeAdapter
 from pydantic_core import to_json
 
 from weft.errors import InvalidRequest
@@ -92,8 +94,7 @@ def conversation_of(messages: Sequence[Mapping[str, Any]], context_id: str, task
 
 def text_parameters(handler: Handler) -> list[str]:
     """The parameters that take a text, in order."""
-    properties = handler.arguments.json_schema().get("properties", {})
-    return [name for name, schema in properties.items() if _takes_text(schema)]
+    return _text_fields(handler.arguments)
 
 
 def _place_text(handler: Handler, text: str, given: dict[str, Any]) -> None:
@@ -125,6 +126,12 @@ def _request_in(data: Any) -> tuple[str | None, Mapping[str, Any]]:
     if not isinstance(arguments, dict):
         raise InvalidRequest(f"the arguments of skill {name[:100]!r} are an object: values by name")
     return name, arguments
+
+
+@lru_cache(maxsize=1024)
+def _text_fields(arguments: TypeAdapter[Any]) -> list[str]:
+    properties = arguments.json_schema().get("properties", {})
+    return [name for name, schema in properties.items() if _takes_text(schema)]
 
 
 def _takes_text(schema: Mapping[str, Any]) -> bool:
