@@ -26,8 +26,10 @@ from weft.local.nats import nats_serves
 from weft.model.agent import Instance
 from weft.model.audit import AuditRecord, Outcome
 from weft.model.audit_codec import AuditCodec
+from weft.model.offer import Offer
 from weft.model.spiffe import agent_id, control_id, operator_id
 from weft.model.subjects import inbox_prefix
+from weft.registry.offers import Offers
 from weft.registry.registry import Registry
 from weft.store.nats import NatsStore
 from weft.store.nats_accounts import AUDIT, MEMBER_API
@@ -159,6 +161,30 @@ async def test_an_agent_can_write_and_delete_no_key_but_its_own(secured: Secured
     assert await (await Registry.open(secured.control)).get("worker", "bob") == bobs
 
 
+async def test_an_agent_keeps_what_it_offers_and_neither_reads_nor_writes_what_others_do(
+    secured: Secured,
+) -> None:
+    all_offers = await Offers.open(secured.control)
+    await all_offers.publish("worker.bob", Offer({"name": "Bob"}))
+    async with secured.member(ALICE) as store:
+        offers = await Offers.open(store)
+        await offers.publish("worker.alice", Offer({"name": "Alice"}))
+        kept = await offers.bucket.get("worker.alice")
+        assert kept is not None
+        assert kept.value == Offer({"name": "Alice"})
+        for attempt in (
+            offers.publish("worker.bob", Offer()),
+            offers.withdraw("worker.bob"),
+            offers.bucket.get("worker.bob"),
+        ):
+            with pytest.raises(Denied):
+                await attempt
+        await offers.withdraw("worker.alice")
+        assert await offers.bucket.get("worker.alice") is None
+    entries = await all_offers.bucket.entries()
+    assert [(each.key, each.value) for each in entries] == [("worker.bob", Offer({"name": "Bob"}))]
+
+
 async def test_an_agent_can_neither_manage_streams_nor_consume_nor_ask_the_system(secured: Secured) -> None:
     await put_secret(secured)
     forbidden = [
@@ -168,6 +194,8 @@ async def test_an_agent_can_neither_manage_streams_nor_consume_nor_ask_the_syste
         "WEFT.API.STREAM.UPDATE.KV_instances",
         "WEFT.API.STREAM.NAMES",
         "WEFT.API.STREAM.MSG.GET.KV_authority",
+        "WEFT.API.STREAM.MSG.GET.KV_offers",
+        "WEFT.API.STREAM.INFO.KV_offers",
         "WEFT.API.STREAM.MSG.DELETE.KV_instances",
         "WEFT.API.CONSUMER.CREATE.KV_instances",
         "WEFT.API.CONSUMER.CREATE.KV_authority",
