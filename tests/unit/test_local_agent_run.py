@@ -36,6 +36,15 @@ def _run(**spec: Any) -> AgentRun:
     return run
 
 
+def test_what_an_agent_speaks_decides_about_its_health_unless_something_is_declared() -> None:
+    for spec, path in (({}, None), ({"health": {"path": "/up"}}, "/up")):
+        run = _run(protocol="mcp", mcpPath="/tools", **spec)
+        command = sidecar_command(PORTS, HOME, ["--id", "summarizer-1", *run.arguments], run.command)
+        settings = parse_arguments(command[3:], ADMISSION)
+        assert (settings.protocol, settings.mcp_path) == (AgentProtocol.MCP, "/tools")
+        assert settings.health.path == path
+
+
 def test_the_sidecar_is_told_all_that_is_declared() -> None:
     run = _run(
         capabilities=["summarize", "translate"],
