@@ -6,7 +6,8 @@ import re
 
 from starlette.types import Scope
 
-_LOCAL = re.compile(r"https?://(127\.0\.0\.1|localhost|\[::1\])(:\d+)?")
+_LOCAL = re.compile(r"https?://(127\.0\.0\.1|localhost|\[::1\]|([a-z0-9-]+\.)+mesh(\.localhost)?)(:\d+)?")
+"""This machine, and hosts of the mesh, which nobody else can have."""
 
 
 def from_elsewhere(scope: Scope) -> bool:
