@@ -221,7 +221,7 @@ async def test_a_branch_that_takes_too_long_fails_and_its_agent_is_told_the_dead
     add_all(mesh, crew, "ann", "ben")
     crew.gate("ann")
 
-    outcome = await coordinate("add", [Branch("ann", timeout=0.2), "ben"], mesh=mesh.client)
+    outcome = await coordinate("add", [Branch("ann", timeout=1.5), "ben"], mesh=mesh.client)
 
     assert outcome.value == ["ben: add"]
     [late] = outcome.failures
@@ -238,7 +238,7 @@ async def test_at_the_deadline_of_all_it_ends_with_timed_out(mesh: InMemoryMesh,
     crew.gate("ann")
 
     with pytest.raises(TimedOut):
-        await coordinate("add", ["ann", "ben"], mesh=mesh.client, timeout=0.3)
+        await coordinate("add", ["ann", "ben"], mesh=mesh.client, timeout=1.5)
 
     await crew.until(lambda: crew.cancelled == ["ann"])
 

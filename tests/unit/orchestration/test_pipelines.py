@@ -49,7 +49,7 @@ async def test_the_deadline_is_for_all_stages_together(mesh: InMemoryMesh, crew:
     crew.gate("ben")
 
     with pytest.raises(TimedOut):
-        await pipeline("add", ["ann", "ben"], mesh=mesh.client, timeout=0.3)
+        await pipeline("add", ["ann", "ben"], mesh=mesh.client, timeout=1.5)
 
     await crew.until(lambda: crew.cancelled == ["ben"])
     first, second = crew.contexts
