@@ -25,6 +25,8 @@ def card_routes(whose: str) -> Iterator[Route]:
         match = RouteMatch(path=path)
         match.headers.add(name=":method").string_match.safe_regex.regex = "GET|HEAD"
         action = RouteAction(cluster=CONTROL_CLUSTER, timeout=duration(CARD_TIMEOUT))
+        # Another replica may be there.
+        action.retry_policy.retry_on = "connect-failure,refused-stream,reset-before-request"
         action.regex_rewrite.pattern.regex = "^.*$"
         action.regex_rewrite.substitution = MESH_CARD_PATH
         # The host stays as it is: the card's URLs are made of it.
