@@ -143,6 +143,14 @@ async def test_every_call_says_that_it_has_passed_its_callers_type(scene: Scene)
     assert (await scene.echoed(x_weft_hops=sixteen))["x-weft-hops"].count("planner") == 15
 
 
+async def test_who_is_outside_the_mesh_is_not_told_the_way(scene: Scene) -> None:
+    outside = await scene.client.get(
+        "/any", headers={"host": f"{HOST}:{scene.echo.port}", "x-weft-hops": "a"}
+    )
+    assert outside.status_code == 200
+    assert "x-weft-hops" not in outside.json()
+
+
 @pytest.mark.parametrize("to", ["echo", "echo-ing.cap", "echo-1.echo"])
 async def test_a_tree_that_has_passed_16_agents_is_stopped_with_508_that_names_the_circle(
     scene: Scene, to: str

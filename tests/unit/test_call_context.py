@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import re
 import time
 from collections.abc import AsyncGenerator, AsyncIterator
@@ -11,9 +12,10 @@ from typing import Any
 import pytest
 
 import weft
-from weft import Agent, AgentFailed, InvalidRequest, LoopDetected, Mesh, ReceivedEvent, TimedOut
+from weft import Agent, AgentFailed, InvalidRequest, LoopDetected, Mesh, ReceivedEvent, TimedOut, Unavailable
 from weft.model.call_budget import BudgetLimit, narrowed, parse_budget
 from weft.model.hops import cycle_of, with_hop
+from weft.sdk.call_budget import BudgetLeft, CallBudget, call_budget
 from weft.sdk.context import Context, handling, read_context
 from weft.sdk.inheritance import inherited_headers, inherited_time
 from weft.testing import InMemoryMesh
@@ -323,3 +325,29 @@ def test_the_context_tells_what_came_with_the_call() -> None:
     assert context.budget == PASSED_ON["x-weft-budget"]
     nothing = Context("any", {})
     assert (nothing.hops, nothing.trace, nothing.baggage, nothing.budget) == ((), None, {}, None)
+
+
+def test_what_is_left_is_the_least_of_what_the_call_and_its_tree_are_given() -> None:
+    answer = {
+        "items": [
+            {"branch": "", "limitTokens": 1000, "spentTokens": 300, "setAsideTokens": 100, "spentUsd": 0.5},
+            {"branch": "one", "limitTokens": 900, "limitUsd": 2.0, "spentTokens": 10, "spentUsd": 0.5},
+            {"branch": "other", "limitTokens": 1, "spentTokens": 1},
+        ]
+    }
+    found = call_budget(parse_budget("500 tokens;id=one, 7 usd;id=new"), json.dumps(answer).encode())
+    assert found.parts == (
+        BudgetLeft("", 600, None, 300, 0.5),
+        BudgetLeft("one", 490, 1.5, 10, 0.5),
+        BudgetLeft("new", None, 7.0),
+    )
+    assert (found.tokens, found.usd) == (490, 1.5)
+    assert call_budget(parse_budget("5 tokens"), b'{"items": []}').tokens == 5
+    with pytest.raises(Unavailable, match="makes no sense"):
+        call_budget((), b'{"items": 5}')
+
+
+async def test_what_is_left_can_be_asked_for_where_nothing_was_spent(mesh: InMemoryMesh) -> None:
+    assert await mesh.client.budget() == CallBudget()
+    with weft.limits(budget="9 tokens", branch=""), weft.limits(budget="3 usd", branch="one"):
+        assert (await mesh.client.budget()).parts == (BudgetLeft("", 9, None), BudgetLeft("one", None, 3.0))

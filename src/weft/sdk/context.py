@@ -113,6 +113,13 @@ def read_context(kind: str, headers: Mapping[str, str]) -> Context:
     return Context(kind, headers, deadline)
 
 
+def context_of_message(kind: str, headers: Mapping[str, str], deadline: float | None = None) -> Context:
+    """The context of a task or an event, which is no request: its `deadline` is in no header."""
+    if trace_of(headers.get(TRACE_HEADER)) is None:
+        headers = {**headers, TRACE_HEADER: new_traceparent()}
+    return Context(kind, headers, deadline)
+
+
 @contextmanager
 def handling(context: Context) -> Iterator[None]:
     """Make `context` the current one for the block and the tasks started in it."""

@@ -12,7 +12,7 @@ from weft.events.filters import EventFilter
 from weft.events.subscriber import EventHandler, ReceivedEvent
 from weft.model.queue import QueueSpec
 from weft.model.topic import TopicSpec
-from weft.sdk.context import Context, handling
+from weft.sdk.context import context_of_message, handling
 from weft.sdk.failure import AgentError
 from weft.sdk.handler import Handler
 from weft.sdk.problem import Rejection
@@ -45,7 +45,10 @@ class TaskFunction:
                 arguments = _arguments(self.handler, task.payload)
                 # A submitter can write anything into headers: who calls, above all, they do not say.
                 headers = {name: task.headers[name] for name in FORWARDED_HEADERS if name in task.headers}
-                with handling(Context(self.handler.kind, headers, task.deadline)), _failures_told():
+                with (
+                    handling(context_of_message(self.handler.kind, headers, task.deadline)),
+                    _failures_told(),
+                ):
                     return await invoke(self.handler, arguments, {TaskRun: task}, concurrency)
 
             return run
@@ -68,7 +71,7 @@ class EventFunction:
         """The same as a duty of a running agent."""
 
         async def handle(event: ReceivedEvent) -> None:
-            with handling(Context(self.handler.kind, event.headers)), _failures_told():
+            with handling(context_of_message(self.handler.kind, event.headers)), _failures_told():
                 await invoke(self.handler, {}, {ReceivedEvent: event}, self.concurrency)
 
         def handler(_: TopicSpec) -> EventHandler:

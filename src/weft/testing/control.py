@@ -12,6 +12,7 @@ from starlette.routing import Route
 
 from weft.model.agent import Instance, Query, Status
 from weft.model.inbox import inbox_queue
+from weft.sdk.call_budget import TREES_PATH
 from weft.sdk.directory import ANY_STATUS, ChangeKind, InstancePage, InstanceRecord
 from weft.sdk.sse import encode_event
 from weft.sdk.wire import AGENTS_PATH, EVENT_STREAM, INBOXES_PATH, JSON
@@ -34,8 +35,12 @@ def control_app(members: Members) -> Starlette:
     async def inbox(request: Request) -> Response:
         return JSONResponse({"queue": inbox_queue(request.path_params["type"])})  # it is there already
 
+    async def tree(_request: Request) -> Response:
+        return JSONResponse({"items": []})  # nobody here calls models by way of a scheduler
+
     return Starlette(
         routes=[
+            Route(f"{TREES_PATH}/{{trace}}", tree),
             Route(AGENTS_PATH, agents),
             Route(f"{INBOXES_PATH}/{{type}}", inbox, methods=["PUT"]),
             *card_routes(members),
