@@ -15,6 +15,8 @@ from tests import mcp_servers
 from tests.e2e.weft_cli import TIMEOUT, Weft, interrupt, weft_user
 from tests.integration import mcp_stdio_server
 
+pytestmark = pytest.mark.timeout(240)
+
 SERVERS = {
     "mcp": [str(Path(mcp_servers.__file__)), "--only", "2025-11-25"],
     "mcp-stdio": [str(Path(mcp_stdio_server.__file__))],

@@ -305,6 +305,26 @@ async def test_a_list_that_a_server_does_not_have_after_all_is_empty() -> None:
     assert (read.notes, read.failed) == ((), False)
 
 
+async def test_a_server_that_cannot_be_pinged_keeps_its_session() -> None:
+    begun: list[str] = []
+
+    def answer(request: dict[str, Any]) -> tuple[int, Mapping[str, str], bytes]:
+        initialized = {"protocolVersion": SESSIONS, "capabilities": {"tools": {}}}
+        results = {"server/discover": {"supportedVersions": []}, "initialize": initialized}
+        if "id" not in request:
+            return 202, {}, b""
+        status, headers, body = answering({**results, "tools/list": {"tools": []}})(request)
+        if request["method"] == "initialize":
+            begun.append(f"s{len(begun)}")
+            headers = {**headers, "mcp-session-id": begun[-1]}
+        return status, headers, body
+
+    async with misbehaving(answer) as reading:
+        for _ in range(3):
+            assert not (await reading.read()).failed
+    assert begun == ["s0"]
+
+
 async def test_a_version_that_nobody_knows_becomes_a_note() -> None:
     initialized = {"protocolVersion": "1999-01-01", "capabilities": {}}
     results = {"server/discover": {"supportedVersions": []}, "initialize": initialized}

@@ -122,6 +122,17 @@ class McpClient:
         outcome = {"result": {}} if known else {"error": error}
         await self._send(peer, {"jsonrpc": "2.0", "id": request.get("id"), **outcome}, "an answer")
 
+    async def knows(self, peer: McpPeer) -> bool:
+        """Whether the server still knows the session. Raises what `ask` raises but for AgentFailed."""
+        try:
+            await self.ask(peer, "ping")
+        except McpError as error:
+            # Some cannot do that, but would say so in the session only.
+            return error.agent_status not in {400, 404}
+        except AgentFailed:
+            return False
+        return True
+
     async def leave(self, peer: McpPeer) -> None:
         """End the session, if there is one. Raises what `ask` raises."""
         if not peer.session:

@@ -171,13 +171,8 @@ class McpReader:
     async def _current_peer(self) -> McpPeer:
         """The server as it is now: it may have been replaced by another at the same address."""
         session = self._session
-        if session is not None:
-            try:
-                await self._client.ask(session, "ping")
-            except AgentFailed:
-                self._session = None
-            else:
-                return session
+        if session is not None and await self._client.knows(session):
+            return session
         peer = await self._client.meet()
         self._session = peer if peer.generation is McpGeneration.SESSIONS else None
         self._peer = peer

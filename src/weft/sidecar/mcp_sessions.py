@@ -133,10 +133,8 @@ class McpSessions:
     async def _begin(self, before: McpPeer | None) -> McpPeer | MeshError:
         """The session `before` if the server still knows it, else a new one, or why there is none."""
         try:
-            if before is not None:
-                with suppress(MeshError):
-                    await self._client.ask(before, "ping")
-                    return before
+            if before is not None and await self._client.knows(before):
+                return before
             return await self._client.initialize()
         except MeshError as error:
             return error
