@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from weft.aio.cancellation import end
-from weft.errors import InvalidRequest, TimedOut
+from weft.errors import InvalidRequest, LoopDetected, MeshError, TimedOut
 from weft.orchestration.asking import Job, Terms, ask
 from weft.orchestration.branch import Branch, BranchResult, News, Partial
 from weft.orchestration.errors import NoQuorum
@@ -148,8 +148,8 @@ class Gathering:
     async def news(self) -> AsyncGenerator[News, None]:
         """What comes of the branches, as it comes; ends when enough have succeeded, or all have ended.
 
-        Raises NoQuorum once too many have failed; with `on_failure="fail"` what the first one raised that
-        fails; TimedOut at the deadline.
+        Raises NoQuorum once too many have failed (LoopDetected if it is that in all of them); with
+        `on_failure="fail"` what the first one raised that fails; TimedOut at the deadline.
         """
         async with aclosing(news_of(self._mesh, self._jobs, self._terms, self._concurrency)) as running:
             async for each in running:
@@ -162,15 +162,20 @@ class Gathering:
                 if self._enough or self._quorum.over:
                     break
         if not self._quorum.reached and not self._enough:
-            raise self._no_quorum()
+            raise self._too_few()
 
     def _check(self, result: BranchResult) -> None:
         if result.error is not None and self._on_failure == "fail":
             result.error.add_note(f"branch {result.branch.label!r} failed, and no branch was to fail")
             raise result.error
 
-    def _no_quorum(self) -> NoQuorum:
+    def _too_few(self) -> MeshError:
         failed = [each for each in self.results if each.error is not None]
+        loops = [each.error for each in failed if isinstance(each.error, LoopDetected)]
+        if loops and len(loops) == len(failed):
+            return loops[
+                0
+            ]  # agents that call each other in a circle are to be told of it as they are elsewhere
         named = "; ".join(f"{each.branch.label}: {each.error}" for each in failed[:_SHOWN])
         more = f"; and {len(failed) - _SHOWN} more" if len(failed) > _SHOWN else ""
         return NoQuorum(

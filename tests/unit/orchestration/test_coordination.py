@@ -16,6 +16,7 @@ from weft import (
     AgentFailed,
     Interrupted,
     InvalidRequest,
+    LoopDetected,
     Mesh,
     NoHealthyAgent,
     NoSuchAgent,
@@ -164,6 +165,16 @@ async def test_if_all_fail_there_is_no_quorum_and_the_error_says_why(mesh: InMem
         await coordinate("add", NAMES, mesh=mesh.client)
 
     assert [each.branch.label for each in caught.value.results] == list(NAMES)
+
+
+async def test_a_circle_of_agents_is_told_as_such(mesh: InMemoryMesh) -> None:
+    def circle(_: str) -> None:
+        raise LoopDetected("ann, ben, ann")
+
+    with pytest.raises(LoopDetected, match="ann, ben, ann"):
+        await coordinate("add", [circle, circle], mesh=mesh.client)
+    with pytest.raises(NoQuorum, match="ann, ben, ann"):
+        await coordinate("add", [circle, "nobody"], mesh=mesh.client)
 
 
 async def test_with_fail_the_first_error_ends_it_and_the_others_are_cancelled(
