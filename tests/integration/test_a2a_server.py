@@ -32,6 +32,7 @@ from tests.a2a_stage import ANOTHER, CALLER, Stage, becomes, eventually, stage
 from weft import Agent, AgentError, Conversation, InputRequired, current
 from weft.sdk.a2a import book
 from weft.sdk.a2a.callers import caller_of
+from weft.testing import InMemoryMesh
 
 NOT_FOUND, NOT_CANCELABLE, UNSUPPORTED, CONTENT_TYPE = -32001, -32002, -32004, -32005
 INVALID_PARAMS = -32602
@@ -497,6 +498,27 @@ async def test_an_agent_without_a_mesh_says_that_it_keeps_no_tasks(scenes: Scene
         assert "weft run" in answer["error"]["message"]
         plain = await http.post(f"{url}/rpc", json={"kind": "echo", "payload": {"text": "x"}})
         assert plain.json() == {"result": "x"}
+
+
+async def test_the_mesh_in_memory_speaks_a2a(scenes: Scenes) -> None:
+    async with InMemoryMesh() as mesh:
+        first, _ = mesh.add(scenes.agent(), 2)
+        transport = httpx.ASGITransport(app=mesh.asgi)
+        async with httpx.AsyncClient(transport=transport, base_url="http://novelist.mesh") as http:
+            speaker = await client(http, "http://novelist.mesh", streaming=False)
+            (answer,) = await sent(speaker, said("x", skill="who"))
+            told = answer["task"]["artifacts"][0]["parts"][0]["data"]
+            assert told["caller"].startswith("spiffe://weft.local/operator/")
+            held = await task(http, "http://novelist.mesh", said("x", skill="hold"), returnImmediately=True)
+            await becomes(scenes.begun)
+            mesh.kill(first)
+            scenes.gate.set()
+
+            async def ended() -> bool:
+                now = await result(http, "http://novelist.mesh", "GetTask", {"id": held["id"]})
+                return state(now) == "completed"
+
+            await eventually(ended)
 
 
 async def test_an_agent_may_do_without_a2a(scenes: Scenes) -> None:
