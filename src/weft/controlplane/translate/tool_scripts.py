@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from functools import cache
+from functools import cache, lru_cache
 
 from weft.controlplane.translate.lua_scripts import Value, constants, quoted, script, table
 from weft.controlplane.translate.replies import DESTINATION_HEADER
@@ -40,6 +40,7 @@ def answer_script() -> str:
     return script(_wire(), *_ANSWER)
 
 
+@lru_cache(maxsize=4)
 def request_script(context: str) -> str:
     """Reads requests, and sends them to their servers, of which the text `context` tells."""
     known = f"local CONTEXT = {quoted(context)}"
