@@ -134,6 +134,25 @@ def test_a_foreign_agent_is_called_by_kind_and_by_path(weft: Weft) -> None:
     assert "weft: " in missing.stderr
 
 
+def test_any_a2a_server_joins_and_is_found_by_its_card(weft: Weft) -> None:
+    examples = EXAMPLES / "a2a"
+    joining = ("run", "--type", "words", "--protocol", "a2a", "--")
+    server = weft.start(*joining, sys.executable, str(examples / "words.py"))
+    try:
+        _wait_until(
+            lambda: weft.json("cards", "counts", "--tag", "counting") != [] or server.poll() is not None
+        )
+        assert server.poll() is None
+        card = json.loads(weft.ok("card", "words"))
+        assert [each["url"] for each in card["supportedInterfaces"]] == ["http://words.mesh/"]
+        assert weft.run("card", "counter").returncode == 4
+        asked = weft.ok("run", "--", sys.executable, str(examples / "ask.py"), "to be or not")
+        assert "4 words" in asked.splitlines()
+    finally:
+        server.terminate()
+        server.communicate(timeout=TIMEOUT)
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "said"),
     [
