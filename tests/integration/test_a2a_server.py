@@ -410,6 +410,8 @@ async def test_a_repeated_request_is_the_same_task(played: Stage) -> None:
         (await result(played.http, each.url, "SendMessage", answer, **key))["task"] for each in played.actors
     ]
     assert (state(told), told["artifacts"]) == (state(retold), retold["artifacts"])
+    other = {"message": said("edda", skill="title")}
+    assert await error(played.http, played.url, "SendMessage", other, **key) == INVALID_PARAMS
     another = (await result(played.http, played.url, "SendMessage", params))["task"]
     assert another["id"] != first["id"]
 
@@ -537,7 +539,7 @@ async def test_a_question_by_rpc_is_an_error_with_its_code(played: Stage) -> Non
 
 async def test_push_notification_configs_are_kept_by_task(played: Stage) -> None:
     asked = await task(played.http, played.url, said("saga", skill="title"))
-    config = {"taskId": asked["id"], "id": "p", "url": "http://hook.mesh/x", "token": "t"}
+    config = {"taskId": asked["id"], "id": "p", "url": "http://reader.mesh/x", "token": "t"}
     assert await result(played.http, played.url, "CreateTaskPushNotificationConfig", config) == config
     other = played.actors[1].url
     one = {"taskId": asked["id"], "id": "p"}
@@ -553,6 +555,11 @@ async def test_push_notification_configs_are_kept_by_task(played: Stage) -> None
     for method in ("Get", "Delete"):
         code = await error(played.http, other, f"{method}TaskPushNotificationConfig", unknown)
         assert code == NOT_FOUND
+    at_gateway = {"x-weft-submitter": "door/key:a"}
+    outside = (await result(played.http, other, "SendMessage", {"message": said("x")}, **at_gateway))["task"]
+    outside_config = {**config, "taskId": outside["id"]}
+    code = await error(played.http, other, "CreateTaskPushNotificationConfig", outside_config, **at_gateway)
+    assert code == INVALID_PARAMS
     for url in (
         "ftp://hook.mesh/",
         "http://",

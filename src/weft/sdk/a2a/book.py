@@ -60,6 +60,8 @@ class Caller:
     """Whose task it is: see `caller`."""
     name: str = ""
     """As the callee's Envoy says; empty for a call that has not come through the mesh."""
+    submitter: str = ""
+    """Who calls at a gateway, which is `name` then."""
     headers: Mapping[str, str] = field(default_factory=dict)
     """Those that go along with calls made to answer it."""
     deadline: float | None = None
@@ -105,7 +107,7 @@ class TaskBook:
         key = _key("begin", caller, "") if caller.repetition else secrets.token_hex(16)
         task_id = self.tasks.id_for(self.queue, key)
         if caller.repetition and (known := await self._records.get(self._key(task_id))) is not None:
-            return await self._repeated(known.value, caller)
+            return await self._repeated(known.value, caller, message)
         context_id = message.get("contextId") or secrets.token_hex(16)
         if len(context_id) > MAX_CONTEXT_LENGTH:
             raise InvalidRequest(f"a contextId has {MAX_CONTEXT_LENGTH} characters at most")
@@ -116,7 +118,7 @@ class TaskBook:
             revision = await _settled(lambda: self._records.create(self._key(task_id), record, ttl=LIFETIME))
         except Conflict:
             known = await self.entry(task_id, caller.owner)
-            return await self._repeated(known.value, caller)
+            return await self._repeated(known.value, caller, message)
         listed = asyncio.ensure_future(self.owned.add(caller.owner, task_id.partition(".")[2]))
         try:
             await self._submit(record, turn, caller)
@@ -264,9 +266,9 @@ class TaskBook:
             )
         return ending_of(record.last, work, record.id, record.context_id).status.get("message")
 
-    async def _repeated(self, record: TaskRecord, caller: Caller) -> TaskRecord:
-        if record.owner != caller.owner:
-            raise NotFound("there is no such task")
+    async def _repeated(self, record: TaskRecord, caller: Caller, message: Json) -> TaskRecord:
+        if record.owner != caller.owner or not _says(record.turns[0].message, message):
+            raise InvalidRequest("the Idempotency-Key was used with another message: use a new one for this")
         await self.turn_task(record, record.turns[0])
         return record
 
@@ -320,6 +322,11 @@ def _key(purpose: str, caller: Caller, task_id: str) -> str:
     """The same for the same caller's repetition of a request."""
     framed = "\0".join((purpose, caller.owner, task_id, caller.repetition))
     return hashlib.sha256(framed.encode(errors="replace")).hexdigest()
+
+
+def _says(kept: Json, message: Json) -> bool:
+    """Whether a message that is kept, with what was filled in, is this one."""
+    return all(kept.get(name) == value for name, value in message.items())
 
 
 def _check_same(record: TaskRecord, message: Json, skill: str | None) -> None:

@@ -21,10 +21,11 @@ def caller_of(headers: Mapping[str, str], tenant: str, *, waits: bool = True) ->
     Whether it waits for the end: if not, its deadline is none of the task's. Raises InvalidRequest.
     """
     context = read_context("a2a", headers)
-    name = headers.get(CALLER_HEADER, "")
+    name, submitter = headers.get(CALLER_HEADER, ""), headers.get(SUBMITTER_HEADER, "")
     return Caller(
-        owner="\n".join((_principal(name), headers.get(SUBMITTER_HEADER, ""), tenant)),
+        owner="\n".join((_principal(name), submitter, tenant)),
         name=name,
+        submitter=submitter,
         headers={each: context.headers[each] for each in FORWARDED_HEADERS if each in context.headers},
         deadline=context.deadline if waits else None,
         repetition=context.idempotency_key or "",

@@ -113,8 +113,9 @@ class WeftRequestHandler(RequestHandler):
         """Have an address told of what happens to a task from now on."""
         with told_by_a2a():
             book = await self._door.book()
-            config = _config(params)
-            record = await book.add_push(params.task_id, _caller(context).owner, config)
+            caller = _caller(context)
+            config = _config(params, caller)
+            record = await book.add_push(params.task_id, caller.owner, config)
             work = await book.turn_task(record, record.last)
             if work.attempts and not work.state.terminal:  # who works on it has looked already
                 self._door.pushes.begin(record.id, only={config["id"]})
@@ -172,7 +173,7 @@ class WeftRequestHandler(RequestHandler):
         arguments_for(handler, [message])
         pushes: tuple[Json, ...] = ()
         if params.configuration.HasField("task_push_notification_config"):
-            pushes = (_config(params.configuration.task_push_notification_config),)
+            pushes = (_config(params.configuration.task_push_notification_config, caller),)
         return await book.begin(caller, handler.kind, message, pushes=pushes)
 
     async def _gone_on(
@@ -226,13 +227,13 @@ def _event(update: Json) -> Event:
     return event
 
 
-def _config(params: a2a.TaskPushNotificationConfig) -> Json:
+def _config(params: a2a.TaskPushNotificationConfig, caller: Caller) -> Json:
     """A push notification config as it is kept. Raises InvalidRequest for one that cannot be used."""
     config: Json = MessageToDict(params)
     config.pop("tenant", None)
     config.pop("taskId", None)
     config["id"] = params.id or secrets.token_hex(8)
-    check_config(config)
+    check_config(config, "" if caller.submitter else caller.name)
     return config
 
 

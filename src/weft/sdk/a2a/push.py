@@ -19,6 +19,7 @@ from pydantic_core import to_json
 from weft.aio.tasks import TaskOwner
 from weft.errors import InvalidRequest, MeshError, NotFound, Unavailable
 from weft.sdk.a2a.book import TaskBook
+from weft.sdk.a2a.push_address import check_push_url
 from weft.sdk.a2a.story import Snapshot, events, opening, snapshot
 from weft.sdk.a2a.wire import Json
 from weft.sdk.transport import Call, HttpTransport, Transport
@@ -34,19 +35,13 @@ TIMEOUT = 10.0
 
 TOKEN_HEADER = "x-a2a-notification-token"  # noqa: S105 - a header's name
 
-MAX_URL_LENGTH = 2048
 MAX_SECRET_LENGTH = 4096
 MAX_ID_LENGTH = 128
 
 
-def check_config(config: Json) -> None:
-    """Raise InvalidRequest unless events can be posted as this TaskPushNotificationConfig says."""
-    url = str(config.get("url", ""))
-    if len(url) > MAX_URL_LENGTH or not (url.isascii() and url.isprintable() and _names_a_server(url)):
-        raise InvalidRequest(
-            f"a push notification's url is http or https, {MAX_URL_LENGTH} characters at most, and names no "
-            "user: use `authentication` for that"
-        )
+def check_config(config: Json, caller: str) -> None:
+    """Raise InvalidRequest unless events of `caller`'s task can be posted as this config says."""
+    check_push_url(str(config.get("url", "")), caller)
     authentication = config.get("authentication") or {}
     secrets = [config.get("token", ""), *(authentication.get(each, "") for each in ("scheme", "credentials"))]
     if any(len(each) > MAX_SECRET_LENGTH or not _fits_header(each) for each in secrets):
@@ -94,26 +89,16 @@ class Pushes:
             if configs:
                 # Who was named before the turn began gets all of it, others what comes from now on.
                 begun = await (opening if only is None else snapshot)(book, record)
-                await self._post_all(book, begun, configs)
+                await asyncio.gather(*(self._post_all(book, begun, each) for each in configs))
         except NotFound:
             return
         except MeshError as error:
             logger.warning("push notifications of task %r stop: %s", task_id, error.detail)
 
-    async def _post_all(self, book: TaskBook, begun: Snapshot, configs: list[Json]) -> None:
-        lines = [asyncio.Queue[Json | None]() for _ in configs]
-        async with asyncio.TaskGroup() as tasks:
-            for config, line in zip(configs, lines, strict=True):
-                tasks.create_task(self._post_to(config, line), name="push to a receiver")
-            async for event in _all_events(book, begun):
-                for line in lines:
-                    line.put_nowait(event)
-            for line in lines:
-                line.put_nowait(None)
-
-    async def _post_to(self, config: Json, line: asyncio.Queue[Json | None]) -> None:
-        while (event := await line.get()) is not None:
-            await self._post(config, event)
+    async def _post_all(self, book: TaskBook, begun: Snapshot, config: Json) -> None:
+        async with aclosing(_all_events(book, begun)) as all_events:
+            async for event in all_events:
+                await self._post(config, event)
 
     async def _post(self, config: Json, event: Json) -> None:
         request = _Request.of(config, event)
@@ -187,15 +172,6 @@ async def _send_secured(proxy: str, request: _Request) -> int:
             return answer.status_code
     except httpx.HTTPError as error:
         raise Unavailable(f"{request.host} cannot be reached ({type(error).__name__})") from error
-
-
-def _names_a_server(url: str) -> bool:
-    try:
-        parts = urlsplit(url)
-        port = parts.port
-    except ValueError:
-        return False
-    return parts.scheme in {"http", "https"} and bool(parts.hostname) and port != 0 and not parts.username
 
 
 def _fits_header(text: Any) -> bool:
