@@ -262,7 +262,7 @@ async def envoy(world: World, directory: Path) -> AsyncIterator[Process]:
 
 def ping_often(config: dict[str, Any]) -> None:
     """Have Envoy ask every 0.4 s whether the server is there; it does so every 10 s otherwise."""
-    (cluster,) = config["static_resources"]["clusters"]
+    cluster = next(each for each in config["static_resources"]["clusters"] if each["name"] == "xds")
     (options,) = cluster["typed_extension_protocol_options"].values()
     options["explicit_http_config"]["http2_protocol_options"]["connection_keepalive"]["interval"] = "0.4s"
 
