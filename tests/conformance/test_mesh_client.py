@@ -136,6 +136,19 @@ async def client(steady_factory: MeshFactory, crew: Crew) -> AsyncIterator[Mesh]
         yield mesh.client
 
 
+async def tools_of(client: Mesh) -> dict[str, str]:
+    """The tools of the mesh with their descriptions, once those of all agents are there."""
+    found: dict[str, str] = {}
+
+    async def there() -> bool:
+        found.update({each.name: each.description for each in await client.tools()})
+        return {"summarize", "delegate"} <= found.keys()
+
+    async with asyncio.timeout(60):
+        await until(there)
+    return found
+
+
 async def busy_one(client: Mesh) -> Instance:
     """The summarizer that has a call in flight, as soon as the mesh knows."""
     found: list[Instance] = []
@@ -420,3 +433,23 @@ async def test_agents_are_found_by_the_skills_in_their_cards(client: Mesh) -> No
     assert all(each.startswith("http://chief.mesh/") for each in urls)
     with pytest.raises(NotFound, match="nobody"):
         await client.card("nobody")
+
+
+async def test_handlers_are_tools(client: Mesh, crew: Crew) -> None:
+    tools = await tools_of(client)
+    assert {"summarize", "words", "introduce"} <= tools.keys()
+    summary = await client.call_tool("summarize", text="abcdef", length=2)
+    assert summary.structured == {"text": "ab", "length": 2}
+    assert (await client.call_tool("chief_delegate", text="abcdef")).text == "chief says abc"
+    with pytest.raises(AgentFailed, match="out of ink"):
+        await client.call_tool("fail")
+    with pytest.raises(AgentFailed, match="text"):
+        await client.call_tool("summarize")
+    with pytest.raises(NotFound, match="Unknown tool"):
+        await client.call_tool("nothing")
+
+
+async def test_an_agent_that_is_a_tool_knows_its_caller(client: Mesh) -> None:
+    await tools_of(client)
+    caller = (await client.call_tool("caller")).structured["result"]
+    assert caller.startswith("spiffe://weft.local/operator/")

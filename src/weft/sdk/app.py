@@ -89,12 +89,12 @@ class AgentApp:
         self._threads = Threads(settings.type)
         agent = A2aAgent(CardSource(settings, handlers, mcp_path=MCP_PATH), mesh, default)
         self.a2a = A2aDoor(agent, self._call_for_a2a, self._stream_for_a2a) if a2a else None
-        self._mcp = McpDoor(McpAgent(settings, handlers, self.admission, self._answer, self._items))
+        self.mcp = McpDoor(McpAgent(settings, handlers, self.admission, self._answer, self._items))
         self._app = Starlette(
             routes=[
                 Route(RPC_PATH, _Endpoint(self._rpc), methods=["POST"]),
                 Route(HEALTH_PATH, self._health, methods=["GET"]),
-                Route(MCP_PATH, _Endpoint(self._mcp)),
+                Route(MCP_PATH, _Endpoint(self.mcp)),
                 *(Route(path, _Endpoint(self.a2a)) for path in A2A_PATHS if self.a2a is not None),
             ],
             exception_handlers={HTTPException: _no_such_path},
@@ -143,14 +143,14 @@ class AgentApp:
         """Cancel every request in flight; its caller is told that it was interrupted."""
         for call in self._calls:
             call.cancel()
-        self._mcp.break_off()
+        self.mcp.break_off()
         if self.a2a is not None:
             self.a2a.break_off()
 
     async def aclose(self) -> None:
         """Let go of the mesh client and the threads. Blocking handlers still at work are not waited for."""
         await self.work.aclose()
-        await self._mcp.aclose()
+        await self.mcp.aclose()
         if self.a2a is not None:
             await self.a2a.aclose()
         self._threads.shutdown()

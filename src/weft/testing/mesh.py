@@ -39,6 +39,7 @@ class InMemoryMesh:
 
     Calls are balanced round robin; a refused one goes to the next instance, one that broke midway only with
     an idempotency key. `client` is an ordinary `Mesh`, and handlers that ask for a `Mesh` get one too.
+    Handlers are tools, as at `tools.mesh`: `await mesh.client.call_tool("summarize", text="...")`.
     What it does not have is Envoy: no routes, no policies, no time limits but the client's own.
 
     It has queues and topics, too. Agents work on tasks as soon as they are added, and get every event that is

@@ -12,10 +12,13 @@ from weft.errors import Interrupted, MeshError
 from weft.model.names import MESH_DOMAIN
 from weft.sdk.destination import CONTROL_HOST
 from weft.sdk.problem import Problem
+from weft.sdk.replay import replayed
 from weft.sdk.request import problem_response
+from weft.sdk.tools import HOST as TOOLS_HOST
 from weft.sdk.wire import IDEMPOTENCY_HEADER, REFUSED_HEADER
 from weft.testing.members import Member, Members
 from weft.testing.models import MODELS_HOST
+from weft.testing.tools import Tools
 
 
 class Router:
@@ -26,9 +29,12 @@ class Router:
     """
 
     def __init__(self, members: Members, control: ASGIApp, models: ASGIApp | None = None) -> None:
-        """`control` answers at `control.mesh`, and `models` at `llm.mesh`."""
+        """`control` answers at `control.mesh`, and `models` at `llm.mesh`; `tools.mesh` has all handlers."""
         self._members = members
-        self._hosts = {CONTROL_HOST: control} | ({MODELS_HOST: models} if models is not None else {})
+        tools: ASGIApp = Tools(members, self._deliver)
+        self._hosts = {CONTROL_HOST: control, TOOLS_HOST: tools} | (
+            {MODELS_HOST: models} if models is not None else {}
+        )
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         host = Headers(scope=scope).get("host", "")
@@ -47,7 +53,7 @@ class Router:
         broken = False
         for number, member in enumerate(candidates, 1):
             attempt = _Attempt(member, send, final=number == len(candidates))
-            await attempt.run(scope, _replay(body, receive) if repeatable else receive)
+            await attempt.run(scope, replayed(body, receive) if repeatable else receive)
             broken = attempt.broken
             if not (attempt.refused or (broken and repeatable)):
                 break
@@ -90,15 +96,3 @@ class _Attempt:
         if not self.refused:
             self._answering = True
             await self._send(message)
-
-
-def _replay(body: bytes, receive: Receive) -> Receive:
-    """A `receive` that gives `body` first, and then goes on with what `receive` gives."""
-    unread = [body]
-
-    async def replay() -> Message:
-        if unread:
-            return {"type": "http.request", "body": unread.pop(), "more_body": False}
-        return await receive()
-
-    return replay

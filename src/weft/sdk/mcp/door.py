@@ -16,7 +16,7 @@ from typing import Any, Final
 from pydantic_core import to_json
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from weft.aio.tasks import TaskOwner
 from weft.errors import Denied
@@ -27,6 +27,7 @@ from weft.sdk.handler import Handler
 from weft.sdk.mcp.listing import MAX_LOOK_BYTES, Listing, is_look
 from weft.sdk.origin import from_elsewhere
 from weft.sdk.problem import Problem, Rejection
+from weft.sdk.replay import replayed
 from weft.sdk.request import problem_response, read_body
 from weft.sdk.settings import AgentSettings
 from weft.sdk.wire import JSON
@@ -70,7 +71,7 @@ class McpDoor:
     """An ASGI application for MCP_PATH. Close it in the end."""
 
     def __init__(self, agent: McpAgent) -> None:
-        self._agent = agent
+        self.agent = agent
         self._admission = Admission(MAX_IN_FLIGHT)
         self._server: Any = None
         self._one_starts = asyncio.Lock()
@@ -102,9 +103,9 @@ class McpDoor:
     async def _show(self, request: Request, send: Send) -> None:
         """Answer who only looks, if need be by way of the server."""
         body = await read_body(request, MAX_LOOK_BYTES)
-        told = self._agent.listing.answer(request.headers[METHOD_HEADER], body)
+        told = self.agent.listing.answer(request.headers[METHOD_HEADER], body)
         if told is None:
-            await self._serve(request.scope, _again(body, request.receive), send)
+            await self._serve(request.scope, replayed(body, request.receive), send)
         else:
             status, message = told
             await Response(to_json(message), status, media_type=JSON)(request.scope, request.receive, send)
@@ -112,7 +113,7 @@ class McpDoor:
     async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
         server = await self._started()
         # Before the body is read, so that what is refused certainly was not processed.
-        with self._agent.admission.slot() if _is_call(scope) else nullcontext():
+        with self.agent.admission.slot() if _is_call(scope) else nullcontext():
             await server(scope, receive, send)
 
     async def _started(self) -> ASGIApp:
@@ -120,27 +121,13 @@ class McpDoor:
             if self._server is None:
                 # In a thread: what else the agent does at the moment goes on.
                 module: Any = await asyncio.to_thread(importlib.import_module, "weft.sdk.mcp.server")
-                server = module.McpServer(self._agent)
+                server = module.McpServer(self.agent)
                 started = asyncio.Event()
                 self._tasks.start(server.run(started), name="server", endless=True)
                 await started.wait()
                 self._server = server
         app: ASGIApp = self._server
         return app
-
-
-def _again(body: bytes, receive: Receive) -> Receive:
-    """`receive` as it was before the body was read."""
-    first = True
-
-    async def receive_again() -> Message:
-        nonlocal first
-        if not first:
-            return await receive()
-        first = False
-        return {"type": "http.request", "body": body, "more_body": False}
-
-    return receive_again
 
 
 def _check_origin(scope: Scope) -> None:
