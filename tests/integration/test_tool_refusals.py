@@ -66,7 +66,7 @@ spec:
 def everything() -> McpCatalogue:
     """What the servers have, as clients see it."""
     tools: list[PublishedTool] = [
-        published(MODERN, "echo"),
+        published(MODERN, "echo", aliases=("modern_echo",)),
         published(MODERN, "large", "echo", max_arguments=8 * MB),
         published(MODERN, "secret"),
         published(FORMER, "former.echo", "echo"),
@@ -342,9 +342,10 @@ async def test_errors_of_the_mesh_are_errors_of_the_protocol(stage: Stage) -> No
 
 
 async def test_of_many_tools_each_is_found(stage: Stage) -> None:
-    for name in ("many-0", "many-1999", "modern_many-1000"):
-        said = answered(await stage.mesh.call(name, {"text": name}))
-        assert said["result"]["structuredContent"] == {"text": name}
+    for name in ("many-0", "many-1999", "modern_many-1000", "modern_echo"):
+        for call in (stage.mesh.call, stage.mesh.call_2026):
+            assert answered(await call(name, {"text": name}))["result"]["structuredContent"] == {"text": name}
+            assert stage.modern.calls[-1] == ("echo", {"text": name})
 
 
 async def test_routes_are_those_of_any_call_of_the_server(stage: Stage) -> None:
