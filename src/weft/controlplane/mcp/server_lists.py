@@ -145,10 +145,9 @@ class _Reading:
         read = resource_definition if key == "uri" else template_definition
         found: dict[str, Mapping[str, Any]] = {}
         for entry in listed:
-            if entry.get(key) not in found:
-                shown = self._shown(what, entry.get(key), entry, read)
-                if shown is not None:
-                    found[shown[key]] = shown
+            shown = self._shown(what, entry.get(key), entry, read)
+            if shown is not None:
+                found.setdefault(shown[key], shown)
         return self._limited(f"{what}s", tuple(found.values()))
 
     def _tool(self, original: str, entry: JsonObject, rule: ToolRule | None, rules: ToolSpec) -> Entry | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -15,6 +16,8 @@ from weft.model.mcp_catalogue import NO_TOOLS, McpCatalogue
 from weft.model.offer import Offer
 from weft.model.tool import ToolSpec
 from weft.resources.view import ResourceView
+
+logger = logging.getLogger(__name__)
 
 Offerings = Sequence[tuple[Instance, Offer]]
 
@@ -102,10 +105,18 @@ class CatalogueView:
         known = self._read.get(type_)
         if known is not None and known.is_of(offerings, rules):
             return known
-        lists = server_lists(type_, offerings, rules)
+        lists = _read(type_, offerings, rules)
         if known is not None and known.lists == lists:
             lists = known.lists
         return _Read(tuple(offerings), rules, lists)
+
+
+def _read(type_: str, offerings: Offerings, rules: ToolSpec) -> ServerLists:
+    try:
+        return server_lists(type_, offerings, rules)
+    except Exception:  # whatever a server found to break us with: it is not to cost the others their tools
+        logger.exception("what servers of type %s list cannot be read", type_)
+        return ServerLists(type_, notes=("what it lists broke the control plane, whose log says how",))
 
 
 def _is_alike(one: tuple[Instance, Offer], other: tuple[Instance, Offer]) -> bool:
