@@ -108,13 +108,15 @@ class A2aDoor:
 
     async def drained(self, timeout: float) -> None:
         """Wait until nothing is in hand; after so many seconds turns are handed back to other instances."""
+        now = asyncio.get_running_loop().time
+        end = now() + timeout
         await self.work.drained(timeout)
         try:
-            async with asyncio.timeout(min(timeout, GOODBYE)):
+            async with asyncio.timeout(min(max(0.0, end - now()), GOODBYE)):
                 await self.admission.idle()
         except TimeoutError:
             self.break_off()  # they wait for what happens elsewhere, and may go on elsewhere
-        await self.pushes.drained(min(timeout, GOODBYE))
+        await self.pushes.drained(min(max(1.0, end - now()), GOODBYE))
 
     def break_off(self) -> None:
         """Cancel every request in flight."""
