@@ -45,7 +45,7 @@ def routes_of(destination: Destination, resources: Iterable[AnyResource] = ()) -
         {destination: policy_for(destination, resources)}, declared_routes(resources)
     )
     [host] = [each for each in configuration.virtual_hosts if each.name == destination.cluster]
-    return [each for each in host.routes if each.name != "tree"]
+    return [each for each in host.routes if each.name not in {"tree", "tunnel"}]
 
 
 def header_names(route: Route) -> set[str]:
