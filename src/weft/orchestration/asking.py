@@ -18,7 +18,7 @@ from weft.model.agent import Instance
 from weft.orchestration import models
 from weft.orchestration.answers import converted, from_text
 from weft.orchestration.branch import Branch, BranchResult, branch_to
-from weft.orchestration.durable import work_off
+from weft.orchestration.durable import Order, work_off
 from weft.orchestration.scope import within
 from weft.sdk.failure import AgentError
 from weft.sdk.inheritance import Inheritance, inherited_time
@@ -60,7 +60,29 @@ class Job:
 class _Answer:
     value: Any
     instance: str = ""
-    task: TaskHandle | None = None
+
+
+class _Asked:
+    """A branch under way: what is known of it, however it ends."""
+
+    def __init__(self, job: Job, emit: Emit) -> None:
+        self.job = job
+        self.emit = emit
+        self.task: TaskHandle | None = None
+
+    def begun(self, task: TaskHandle) -> None:
+        """It is a task, which has been submitted."""
+        self.task = task
+
+    def ended(self, answer: _Answer) -> BranchResult:
+        """It has succeeded."""
+        return BranchResult(
+            self.job.branch, self.job.index, answer.value, instance=answer.instance, task=self.task
+        )
+
+    def failed(self, error: MeshError) -> BranchResult:
+        """It has not."""
+        return BranchResult(self.job.branch, self.job.index, error=error, task=self.task)
 
 
 async def ask(mesh: Mesh, job: Job, terms: Terms, emit: Emit) -> BranchResult:
@@ -101,53 +123,46 @@ def text_of(asked: Any) -> str:
 
 
 async def _attempt(mesh: Mesh, job: Job, terms: Terms, emit: Emit) -> BranchResult:
-    branch = job.branch
+    branch, asked = job.branch, _Asked(job, emit)
     limit = branch.timeout or terms.timeout
     with within(terms.scope, limit, branch.budget):
         left = inherited_time() or 0.0
         timer = asyncio.timeout(left)
         try:
             async with timer:
-                answer = await _answer(mesh, job, terms.kind, left, emit)
+                return asked.ended(await _answer(mesh, asked, terms.kind, left))
         except TimeoutError:
             if not timer.expired():
                 raise
-            return BranchResult(
-                branch,
-                job.index,
-                error=TimedOut(f"{branch.label} did not answer within {max(left, 0):.3g} s"),
-            )
+            return asked.failed(TimedOut(f"{branch.label} did not answer within {max(left, 0):.3g} s"))
         except asyncio.CancelledError:
             if _being_cancelled():
                 raise
-            gone = Interrupted(f"what {branch.label} waited for was cancelled")
-            return BranchResult(branch, job.index, error=gone)
+            return asked.failed(Interrupted(f"what {branch.label} waited for was cancelled"))
         except AgentError as error:  # as handlers raise it, and functions that could be some
-            failed = AgentFailed(error.detail, agent_status=error.status, body=error.members)
-            return BranchResult(branch, job.index, error=failed)
+            return asked.failed(AgentFailed(error.detail, agent_status=error.status, body=error.members))
         except MeshError as error:
-            return BranchResult(branch, job.index, error=error)
-    return BranchResult(branch, job.index, answer.value, instance=answer.instance, task=answer.task)
+            return asked.failed(error)
 
 
-async def _answer(mesh: Mesh, job: Job, kind: str, left: float, emit: Emit) -> _Answer:
-    branch = job.branch
+async def _answer(mesh: Mesh, asked: _Asked, kind: str, left: float) -> _Answer:
+    branch = asked.job.branch
     if isinstance(branch.to, str | Instance):
         if branch.to:
-            return await _by_agent(mesh, job, branch.to, branch.kind or kind, left, emit)
-        return await (_by_task if branch.queue else _by_model)(mesh, job, left, emit)
-    value = branch.to(job.asked)
+            return await _by_agent(mesh, asked, branch.to, branch.kind or kind, left)
+        return await (_by_task if branch.queue else _by_model)(mesh, asked, left)
+    value = branch.to(asked.job.asked)
     if inspect.isawaitable(value):
         value = await value
     return _Answer(converted(branch, value))
 
 
-async def _by_agent(mesh: Mesh, job: Job, to: str | Instance, kind: str, left: float, emit: Emit) -> _Answer:
-    branch = job.branch
+async def _by_agent(mesh: Mesh, asked: _Asked, to: str | Instance, kind: str, left: float) -> _Answer:
+    job, branch = asked.job, asked.job.branch
     arguments = arguments_of(branch, job.asked)
     if branch.stream:
         items = mesh.stream(to, kind, arguments, item_type=branch.result_type, idle_timeout=left)
-        return _Answer(await _collected(branch, items, emit), _instance(to))
+        return _Answer(await _collected(branch, items, asked.emit), _instance(to))
     value = await mesh.request(
         to,
         kind,
@@ -159,21 +174,24 @@ async def _by_agent(mesh: Mesh, job: Job, to: str | Instance, kind: str, left: f
     return _Answer(value, _instance(to))
 
 
-async def _by_task(mesh: Mesh, job: Job, left: float, emit: Emit) -> _Answer:
-    branch = job.branch
-    key = branch.idempotency_key or job.idempotency_key
-    done = await work_off(mesh, branch.queue, arguments_of(branch, job.asked), left, key, emit)
-    return _Answer(converted(branch, done.value), done.worker, done.task)
+async def _by_task(mesh: Mesh, asked: _Asked, left: float) -> _Answer:
+    job, branch = asked.job, asked.job.branch
+    order = Order(
+        branch.queue,
+        arguments_of(branch, job.asked),
+        left,
+        branch.idempotency_key or job.idempotency_key,
+    )
+    done = await work_off(mesh, order, begun=asked.begun, emit=asked.emit)
+    return _Answer(converted(branch, done.value), done.worker)
 
 
-async def _by_model(mesh: Mesh, job: Job, left: float, emit: Emit) -> _Answer:
-    branch = job.branch
-    if branch.stream:
-        pieces = models.ask_in_pieces(mesh, branch, text_of(job.asked), left)
-        text = "".join(await _collected(branch, pieces, emit))
-    else:
-        text = await models.ask(mesh, branch, text_of(job.asked), left)
-    return _Answer(from_text(branch, text))
+async def _by_model(mesh: Mesh, asked: _Asked, left: float) -> _Answer:
+    branch, text = asked.job.branch, text_of(asked.job.asked)
+    if not branch.stream:
+        return _Answer(from_text(branch, await models.ask(mesh, branch, text, left)))
+    pieces = models.ask_in_pieces(mesh, branch, text, left)
+    return _Answer(from_text(branch, "".join(await _collected(branch, pieces, asked.emit))))
 
 
 async def _collected(branch: Branch, items: AsyncGenerator[Any, None], emit: Emit) -> list[Any]:

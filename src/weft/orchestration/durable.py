@@ -22,35 +22,45 @@ logger = logging.getLogger("weft.orchestration")
 
 
 @dataclass(frozen=True, slots=True)
+class Order:
+    """A task to submit."""
+
+    queue: str
+    arguments: Mapping[str, Any]
+    left: float
+    """Seconds until its deadline."""
+    idempotency_key: str | None
+
+
+@dataclass(frozen=True, slots=True)
 class Done:
     """A task that succeeded."""
 
     value: Any
     worker: str
     """`<id>.<type>` of who did it."""
-    task: TaskHandle
 
 
 async def work_off(
     mesh: Mesh,
-    queue: str,
-    arguments: Mapping[str, Any],
-    left: float,
-    idempotency_key: str | None,
+    order: Order,
+    *,
+    begun: Callable[[TaskHandle], None],
     emit: Callable[[Any], Awaitable[None]],
 ) -> Done:
-    """Submit a task with a deadline in `left` seconds, and wait for its result; tell its partial results.
+    """Submit a task, and wait for its result; `begun` hears of it, and `emit` of its partial results.
 
     If that is broken off, the task is cancelled. A store that cannot be reached is waited for. Raises what
     `submit` and TaskHandle.result raise.
     """
     submission = asyncio.ensure_future(
-        mesh.submit(queue, arguments, deadline=left, idempotency_key=idempotency_key)
+        mesh.submit(order.queue, order.arguments, deadline=order.left, idempotency_key=order.idempotency_key)
     )
     try:
         task = await asyncio.shield(submission)
+        begun(task)
         worker = await _followed(task, emit)
-        return Done(await task.result(timeout=left), worker, task)
+        return Done(await task.result(timeout=order.left), worker)
     except asyncio.CancelledError:
         await _given_up(submission)
         raise

@@ -115,6 +115,8 @@ async def test_a_task_that_fails_is_a_branch_that_fails(mesh: InMemoryMesh, work
     outcome = await coordinate("nonsense", [REVIEWS, len], mesh=mesh.client)
     [failure] = outcome.failures
     assert isinstance(failure.error, AgentFailed)
+    assert failure.task is not None
+    assert (await failure.task.status()).state is TaskState.FAILED
     assert "that is no code" in str(failure.error)
 
 
