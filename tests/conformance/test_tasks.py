@@ -196,6 +196,7 @@ async def test_an_idempotency_key_makes_one_task_of_several_submissions(tasks: T
     queue = await tasks.queue()
     client = await tasks.client()
     first = await client.submit(queue, 1, idempotency_key="k")
+    assert client.id_for(queue, "k") == first.task.id
     again = await client.submit(queue, 1, idempotency_key="k")
     more = await client.submit(queue, 1, idempotency_key="k")
     assert (first.created, again.created, more.created) == (True, False, False)
@@ -455,6 +456,27 @@ async def test_progress_and_partial_results_are_followed_in_order(tasks: TaskSce
     task = await client.get(task_id)
     assert task.progress is not None
     assert task.progress.message == "half"
+    # What was told may be read at once, too, and followed from there.
+    events, cursor = await other.told(task)
+    assert list(events) == [each.event for each in news if each.event]
+    async with asyncio.timeout(LIMIT), other.follow(task_id, cursor) as following:
+        rest = [each async for each in following]
+    assert [each.event for each in rest] == [None]
+
+
+async def test_much_that_was_told_is_read_at_once(tasks: TaskScene) -> None:
+    queue = await tasks.queue()
+    client = await tasks.client()
+
+    async def tell(run: TaskRun) -> None:
+        for number in range(200):
+            await run.partial(number)
+
+    submitted = await client.submit(queue, 1)
+    async with tasks.worker(queue, tell):
+        task = await client.wait(submitted.task.id, LIMIT)
+    events, _ = await client.told(task)
+    assert [each.data for each in events] == list(range(200))
 
 
 async def test_waiting_ends_with_the_task_or_with_patience(tasks: TaskScene) -> None:
