@@ -358,6 +358,22 @@ async def test_what_is_wrong_gets_the_protocols_own_error(
     assert (answer.status_code, answer.json()["error"]["code"]) == (status, code), answer.text
 
 
+async def test_bodies_may_come_in_pieces_and_are_counted(mesh: ToolMesh) -> None:
+    async def pieces(number: int) -> AsyncIterator[bytes]:
+        body = json.dumps(LIST).encode()
+        yield body[:10]
+        yield body[10:]
+        for _ in range(number):
+            yield b" " * 1024 * 1024
+
+    async with mesh.http(headers={**BOTH_TYPES, "content-type": "application/json"}) as http:
+        url = mesh.replicas[0].url
+        answer = await http.post(url, content=pieces(0))
+        assert (answer.status_code, answer.json()["result"]) == (200, {"tools": []})
+        too_large = await http.post(url, content=pieces(2))
+        assert (too_large.status_code, too_large.json()["error"]["code"]) == (413, -32600)
+
+
 async def test_pages_of_the_mesh_itself_may_ask(mesh: ToolMesh) -> None:
     for origin in ("http://tools.mesh", "http://tools.mesh.localhost:7500", "http://127.0.0.1:3000"):
         async with mesh.http(headers={**BOTH_TYPES, "origin": origin}) as http:

@@ -33,6 +33,7 @@ from weft.controlplane.api.access import Gate, admit
 from weft.controlplane.api.context import ApiContext
 from weft.errors import InvalidRequest
 from weft.model.manifest import MAX_MANIFEST_BYTES
+from weft.model.mcp_wire import MCP_PATH
 from weft.problems.answers import answer_with_problems, problem_response
 
 MAX_BODY_BYTES = 4 * MAX_MANIFEST_BYTES
@@ -65,7 +66,8 @@ def create_api(context: ApiContext, metrics: CollectorRegistry) -> FastAPI:
 
 async def _limit_body(request: Request, call_next: RequestResponseEndpoint) -> Response:
     length = request.headers.get("content-length", "0")
-    if "transfer-encoding" in request.headers:
+    # Clients of MCP are others' programs, which may send bodies in pieces: that endpoint counts for itself.
+    if "transfer-encoding" in request.headers and request.url.path != MCP_PATH:
         return problem_response(InvalidRequest("send the body with a Content-Length"), 411)
     if not length.isdecimal() or int(length) > MAX_BODY_BYTES:
         return problem_response(InvalidRequest(f"the body is larger than {MAX_BODY_BYTES} bytes"), 413)

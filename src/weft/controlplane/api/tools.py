@@ -14,6 +14,7 @@ from weft.controlplane.api.body import Body
 from weft.controlplane.api.context import Context, CurrentTools
 from weft.controlplane.mcp.virtual_server import VirtualServer
 from weft.model.mcp_catalogue import McpCatalogue, McpServer, PublishedTool
+from weft.model.mcp_wire import MCP_PATH
 from weft.model.names import MAX_NAME_LENGTH
 from weft.model.offer import McpGeneration
 from weft.model.operator import Scope as OperatorScope
@@ -104,7 +105,7 @@ async def list_tools(
     return Tools(items=found, servers=servers)
 
 
-@router.api_route("/mcp", methods=["GET", "POST", "DELETE"])
+@router.api_route(MCP_PATH, methods=["GET", "POST", "DELETE"], include_in_schema=False)
 async def mcp(tools: CurrentTools) -> Response:
     """The lists of `tools.mesh` by MCP. Calls are made through sidecars, at `http://tools.mesh/mcp`."""
     return _HandedOn(tools)

@@ -100,16 +100,11 @@ class VirtualServer:
             await Response(status_code=200)(scope, receive, send)
 
     async def _post(self, request: Request, send: Send) -> None:
-        length = request.headers.get("content-length", "0")
-        if not length.isdecimal() or int(length) > MAX_BODY_BYTES:
-            refusal = _refusal(413, f"a request has at most {MAX_BODY_BYTES} bytes")
-            await refusal(request.scope, request.receive, send)
-            return
-        body = await request.body()
         try:
+            body = await _body(request)
             method = _method(body)
         except _Malformed as error:
-            await _refusal(400, str(error), error.code)(request.scope, request.receive, send)
+            await _refusal(error.status, str(error), error.code)(request.scope, request.receive, send)
             return
         if method == "initialize":
             send = _with_session(send)
@@ -166,9 +161,21 @@ def _load(listing: Listing, streams: Streams) -> StreamableHTTPSessionManager:
 class _Malformed(ValueError):
     """A body that is no request or notification of JSON-RPC."""
 
-    def __init__(self, code: int, message: str) -> None:
+    def __init__(self, code: int, message: str, status: int = 400) -> None:
         super().__init__(message)
         self.code = code
+        self.status = status
+
+
+async def _body(request: Request) -> bytes:
+    """The body, which has as long to come as that of any request. Raises _Malformed if it is too large."""
+    parts, room = [], MAX_BODY_BYTES
+    async for part in request.stream():
+        room -= len(part)
+        if room < 0:
+            raise _Malformed(_INVALID_REQUEST, f"a request has at most {MAX_BODY_BYTES} bytes", 413)
+        parts.append(part)
+    return b"".join(parts)
 
 
 def _method(body: bytes) -> str:
