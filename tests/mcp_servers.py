@@ -16,6 +16,7 @@ from typing import Any
 
 import anyio
 import mcp_types as types
+import uvicorn
 from mcp.server.lowlevel import NotificationOptions, Server
 from mcp.server.stdio import stdio_server
 from mcp.server.streamable_http_manager import StreamableHTTPSessionManager
@@ -218,6 +219,11 @@ async def _serve(arguments: argparse.Namespace) -> None:
             await server.run(incoming, outgoing, server.create_initialization_options())
         return
     app = McpApp(toolbox, only=arguments.only, json_response=arguments.json, stateless=arguments.stateless)
+    if arguments.patient:
+        config = uvicorn.Config(app, port=int(os.environ["PORT"]))
+        async with app.sessions.run():
+            await uvicorn.Server(config).serve()
+        return
     async with AsyncExitStack() as stack:
         await stack.enter_async_context(serving_mcp(app, int(os.environ["PORT"])))
         await asyncio.Event().wait()
@@ -231,6 +237,7 @@ def main() -> None:
     parser.add_argument("--stdio", action="store_true")
     parser.add_argument("--json", action="store_true")
     parser.add_argument("--stateless", action="store_true")
+    parser.add_argument("--patient", action="store_true", help="it ends when the last client has gone")
     asyncio.run(_serve(parser.parse_args()))
 
 

@@ -200,6 +200,14 @@ async def test_a_client_that_breaks_off_cancels_what_the_server_does(tmp_path: P
             await until(cancelled)
 
 
+async def test_a_server_that_ends_at_once_is_told_of_by_its_exit_code(tmp_path: Path) -> None:
+    script = "import sys; print('no, sorry'); sys.exit(3)"
+    async with wrapped(tmp_path, sys.executable, "-c", script, ready=False) as server:
+        async with asyncio.timeout(LIMIT):
+            assert await server.process.wait() == 3
+        assert "what is no message: b'no, sorry'" in server.log
+
+
 async def test_it_ends_with_the_server_and_with_its_exit_code(tmp_path: Path) -> None:
     async with wrapped(tmp_path, *PLAIN) as server:
         async with Client(server.url) as client:

@@ -52,6 +52,7 @@ from weft.store.nats import DEFAULT_TIMEOUT, NatsStore
 logger = logging.getLogger(__name__)
 
 _RELEASE_TIMEOUT = 3.0
+_LEAVE_TIMEOUT = 1.0
 _ENVOY_DOWN = "its Envoy is not ready"
 
 
@@ -108,6 +109,7 @@ class Sidecar:
         self._work = self._new_work()
         self._working = False
         self._offering: Offering | None = None
+        self._reading: asyncio.Task[None] | None = None
         self._background: list[asyncio.Task[None]] = []
 
     async def run(self) -> int:
@@ -153,7 +155,8 @@ class Sidecar:
         await self._start_program()
         if inbound is not None:
             self._background.append(tasks.create_task(self._monitor(inbound).run(), name="health"))
-            self._background.append(tasks.create_task(self._keep_offer(inbound), name="offer"))
+            self._reading = tasks.create_task(self._keep_offer(inbound), name="offer")
+            self._background.append(self._reading)
         if self._work is not None:
             self._background.append(tasks.create_task(self._begin_work(self._work), name="work"))
 
@@ -381,6 +384,7 @@ class Sidecar:
     async def _stop_program(self) -> int:
         if self._program is None:
             return 128 + self._shutdown.signal if self._settings.command else ExitCode.OK
+        await self._read_no_more()
         # A program that only calls gets the signal that was meant for it.
         number = self._shutdown.signal if self._plan.node.inbound is None else signal.SIGTERM
         stop = self._program.stop(self._settings.stop_timeout, number)
@@ -388,6 +392,12 @@ class Sidecar:
             return await self._shutdown.unless(Urgency.NOW, stop)
         except ShutdownRequested:
             return await self._program.stop(0)
+
+    async def _read_no_more(self) -> None:
+        """Close the stream on which an MCP server tells of changes: some servers end no sooner than that."""
+        if self._reading is not None:
+            self._reading.cancel()
+            await asyncio.wait((self._reading,), timeout=_LEAVE_TIMEOUT)
 
     async def _end(self) -> None:
         """Leave the registry before anything else, so that no more calls come."""
