@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from tests.binaries import WEFT
-from tests.e2e.weft_cli import EXAMPLES, TIMEOUT, Weft, weft_user
+from tests.e2e.weft_cli import EXAMPLES, TIMEOUT, Weft, wait_for_line, weft_user
 
 DIRECTORY = EXAMPLES / "tools"
 
@@ -30,6 +30,22 @@ async def main():
 asyncio.run(main())
 """
 """Calls tools by their names, and says what came of it."""
+
+
+LISTENING = """
+import asyncio
+from mcp import Client
+
+async def main():
+    async with Client("http://tools.mesh/mcp") as client, client.listen(tools_list_changed=True) as changes:
+        print("listening", flush=True)
+        async for change in changes:
+            pass
+        print("the server ended it", flush=True)
+
+asyncio.run(main())
+"""
+"""Hears of changes until the server ends the stream, as the standard says; a broken one is an error."""
 
 
 @pytest.fixture
@@ -74,3 +90,8 @@ def test_tools_of_foreign_servers_are_those_of_one(weft: Weft) -> None:
     assert answer["structured"] == {"result": "Nothing."}
     refused = weft.run("tool", "call", "erase_all")
     assert (refused.returncode, refused.stderr) == (4, "weft: Unknown tool: erase_all\n")
+
+    listening = weft.start("run", "--", sys.executable, "-c", LISTENING)
+    wait_for_line(listening, "listening")
+    weft.ok("down")
+    assert "the server ended it" in listening.communicate(timeout=TIMEOUT)[0]

@@ -5,6 +5,7 @@ Imported when the first client comes: the SDK takes a second, and thirty megabyt
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping
 from contextlib import aclosing
 from importlib.metadata import version
@@ -71,6 +72,8 @@ _EVENTS: Final[Mapping[ListKind, Callable[[], ServerEvent]]] = {
 
 def session_manager(listing: Listing, streams: Streams) -> StreamableHTTPSessionManager:
     """What answers requests, each for itself: nothing is kept between two, so any replica will do."""
+    # It tells of the end of a session at every request of 2025.
+    logging.getLogger("mcp").setLevel(logging.WARNING)
     return StreamableHTTPSessionManager(_server(listing, streams), json_response=True, stateless=True)
 
 
