@@ -572,5 +572,14 @@ async def test_push_notification_configs_are_kept_by_task(played: Stage) -> None
         assert code == INVALID_PARAMS
 
 
+async def test_a_card_that_is_known_is_not_sent_again(played: Stage) -> None:
+    url = f"{played.url}/.well-known/agent-card.json"
+    first = await played.http.get(url)
+    assert "max-age" in first.headers["cache-control"]
+    again = await played.http.get(url, headers={"if-none-match": first.headers["etag"]})
+    assert (again.status_code, again.content) == (304, b"")
+    assert (await played.http.post(url)).status_code == 405
+
+
 async def test_there_is_no_extended_card(played: Stage) -> None:
     assert await error(played.http, played.url, "GetExtendedAgentCard", {}) == UNSUPPORTED

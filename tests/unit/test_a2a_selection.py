@@ -92,6 +92,8 @@ def test_a_text_for_a_handler_that_takes_none_is_refused_unless_it_needs_nothing
         arguments_for(HANDLERS["count"], [message("x")])
     with pytest.raises(UnusableContent, match="neither"):
         wish_of({**message(), "parts": [{"url": "http://127.0.0.1/"}]})
+    with pytest.raises(UnusableContent, match="neither"):
+        wish_of({**message(), "parts": [{"text": "x"}, {"raw": "eA==", "mediaType": "image/png"}]})
     assert arguments_for(HANDLERS["ring"], [message("x")]) == {}
     assert arguments_for(handler(talk), [message("x")]) == {}
 

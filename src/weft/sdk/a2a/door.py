@@ -7,6 +7,7 @@ module imports at its top needs it.
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import importlib
 import logging
 from collections.abc import Mapping
@@ -42,6 +43,9 @@ A2A_PATHS = (*CARD_PATHS, PATH, f"{PATH}/{{rest:path}}")
 MAX_IN_FLIGHT = 1000
 """Requests by A2A at once, streams included. They wait for work, and are none: `concurrency` is for that."""
 
+
+CARD_CACHING = "private, max-age=30"
+"""How long a card may be kept by who read it: a restarted agent may be another one."""
 
 GOODBYE = 5.0
 """Seconds that an instance which stops gives requests that wait, and push notifications."""
@@ -158,7 +162,11 @@ class A2aDoor:
         if request.method not in {"GET", "HEAD"}:
             return Response(status_code=405, headers={"allow": "GET, HEAD"})
         base = f"{request.url.scheme}://{request.url.netloc}"
-        return Response(to_json(card(self.agent.source, base)), media_type=JSON)
+        body = to_json(card(self.agent.source, base))
+        headers = {"etag": f'"{hashlib.sha256(body).hexdigest()[:32]}"', "cache-control": CARD_CACHING}
+        if headers["etag"] in request.headers.get("if-none-match", ""):
+            return Response(status_code=304, headers=headers)
+        return Response(body, headers=headers, media_type=JSON)
 
     async def _loaded(self) -> _Server:
         if self._app is None:

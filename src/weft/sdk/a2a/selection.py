@@ -48,8 +48,8 @@ def wish_of(message: Mapping[str, Any]) -> Wish:
         named, given = _request_in(each)
         skill = skill if named is None else named
         arguments |= given
-    if not any("text" in each or "data" in each for each in message.get("parts", ())):
-        raise UnusableContent("the agent takes texts and data, and the message has neither")
+    if not all("text" in each or "data" in each for each in message.get("parts", ())):
+        raise UnusableContent("the agent takes texts and data, and the message has parts that are neither")
     return Wish(skill, arguments, text_of(message))
 
 
