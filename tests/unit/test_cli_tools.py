@@ -79,6 +79,20 @@ async def test_notes_show_servers_and_what_is_the_matter_with_them(
     assert [each["type"] for each in json.loads(capsys.readouterr().out)] == ["files", "slow", "web"]
 
 
+async def test_more_tools_than_a_page_has_are_listed(
+    mesh: ToolMesh, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for server in ("many", "more"):
+        await mesh.offer(server, offering(*(tool(f"{server}{each}") for each in range(700))))
+    names: list[str] = []
+    async with asyncio.timeout(60):
+        while len(names) < 1402:
+            assert await weft("tools", "-o", "json") == ExitCode.OK
+            names = [each["name"] for each in json.loads(capsys.readouterr().out)]
+    expected = [f"{server}{each}" for server in ("many", "more") for each in range(700)]
+    assert names == ["read", *expected, "search"]
+
+
 async def test_one_tool_is_shown_by_any_of_its_names(
     mesh: ToolMesh, capsys: pytest.CaptureFixture[str]
 ) -> None:

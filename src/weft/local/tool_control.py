@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from weft.local.control import ControlApi, Parameters, document_in
+from weft.local.control import ControlApi, Parameters, document_in, items_in
 
 
 class ToolApi:
@@ -17,4 +17,12 @@ class ToolApi:
         """The tools (`items`) and their `servers`: all, those of one server, those with `text` in them."""
         given = (("server", server), ("q", text))
         query: Parameters = [(name, value) for name, value in given if value is not None]
-        return document_in(await self._api.ask("GET", "/v1/tools", query=query))
+        found: list[dict[str, Any]] = []
+        after = ""
+        while True:
+            asked = [*query, *([("after", after)] if after else [])]
+            page = document_in(await self._api.ask("GET", "/v1/tools", query=asked))
+            found += items_in(page, "items")
+            after = page.get("next") or ""
+            if not after:
+                return {**page, "items": found}

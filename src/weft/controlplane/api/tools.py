@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Query
@@ -12,6 +13,7 @@ from weft.controlplane.api.access import requires
 from weft.controlplane.api.authentication import CurrentCaller, Peer
 from weft.controlplane.api.body import Body
 from weft.controlplane.api.context import Context, CurrentTools
+from weft.controlplane.mcp.pages import MAX_CURSOR, page_of
 from weft.controlplane.mcp.virtual_server import VirtualServer
 from weft.model.mcp_catalogue import McpCatalogue, McpServer, PublishedTool
 from weft.model.mcp_wire import MCP_PATH
@@ -71,10 +73,12 @@ class ToolServerOut(Body):
 
 
 class Tools(Body):
-    """The tools, in the order in which clients see them, and the servers by type."""
+    """Some of the tools, in the order in which clients see them, and the servers by type."""
 
     items: list[ToolOut]
     servers: list[ToolServerOut]
+    next: str | None
+    """Goes into `after` to get the rest; null where there is none."""
 
 
 @router.get("/v1/tools")
@@ -85,6 +89,7 @@ async def list_tools(
     *,
     server: Annotated[str | None, Query(max_length=MAX_NAME_LENGTH)] = None,
     q: Annotated[str | None, Query(max_length=MAX_TEXT)] = None,
+    after: Annotated[str | None, Query(max_length=MAX_CURSOR)] = None,
 ) -> Tools:
     """The tools that the caller may use, of all servers or one; operators see all, and notes about servers.
 
@@ -97,12 +102,16 @@ async def list_tools(
         if isinstance(each.spec, ToolSpec)
     }
     found = [
-        _tool(each)
+        each
         for each in seen.tools
         if server in {None, each.server.type} and (q is None or _has(each, q.casefold()))
     ]
-    servers = [each for each in _servers(seen, specs) if server in {None, each.type}]
-    return Tools(items=found, servers=servers)
+    page = page_of(found, after, lambda definition: json.dumps(definition).encode())
+    return Tools(
+        items=[_tool(each) for each in page.entries],
+        servers=[each for each in _servers(seen, specs) if server in {None, each.type}],
+        next=page.next,
+    )
 
 
 @router.api_route(MCP_PATH, methods=["GET", "POST", "DELETE"], include_in_schema=False)
