@@ -272,6 +272,21 @@ async def test_tasks_and_events_take_along_the_tree_and_the_way_but_not_the_dead
     assert seen["call"] == {**PASSED_ON, "x-weft-hops": f"{way}, worker"}
 
 
+async def test_the_calls_of_a_task_have_its_deadline(mesh: InMemoryMesh) -> None:
+    worker = Agent("worker")
+
+    @worker.task("jobs")
+    async def job(mesh: Mesh) -> float:
+        told = await mesh.request("witness", "note")
+        return int(told["x-weft-deadline"]) / 1000
+
+    mesh.add(worker)
+    mesh.add(witness())
+    deadline = time.time() + 60
+    task = await mesh.client.submit("jobs", deadline=60)
+    assert abs(await task.result(30) - deadline) < 10
+
+
 async def test_tasks_that_beget_each_other_for_ever_are_stopped(mesh: InMemoryMesh) -> None:
     ended: asyncio.Future[str] = asyncio.get_running_loop().create_future()
     worker = Agent("worker")

@@ -46,8 +46,9 @@ local function way(names, first, last)
   return table.concat(names, " -> ", first, last)
 end
 
-local function too_far(names)
-  while #names > MOST_SHOWN do table.remove(names, 1) end
+local function too_far(all)
+  local names = {}
+  for at = math.max(1, #all - MOST_SHOWN + 1), #all do names[#names + 1] = all[at] end
   local length, round = circle(names), ""
   if length > 0 then
     local first = #names - length + 1
