@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import signal
 import sys
 from collections.abc import AsyncIterator
@@ -12,7 +13,7 @@ import pytest
 from tests import mcp_servers
 from tests.integration import mcp_stdio_server
 from tests.integration.sidecar_control import control_plane
-from tests.integration.sidecar_process import SidecarProcess, sidecar
+from tests.integration.sidecar_process import LIMIT, SidecarProcess, eventually, sidecar
 from tests.servers import nats_server
 
 from weft.aio.poll import until
@@ -41,7 +42,7 @@ async def beside(
         yield await stack.enter_async_context(starting), await Offers.open(store)
 
 
-async def offered(offers: Offers) -> McpOffer:
+async def offered(process: SidecarProcess, offers: Offers) -> McpOffer:
     """What the server offers, once that is known."""
     found: list[McpOffer] = []
 
@@ -51,15 +52,20 @@ async def offered(offers: Offers) -> McpOffer:
             found.append(entry.value.mcp)
         return bool(found)
 
-    await until(known)
+    try:
+        async with asyncio.timeout(LIMIT):
+            await until(known)
+    except TimeoutError:
+        raise AssertionError(f"nothing is offered\n{process.log}") from None
     return found[0]
 
 
 async def test_what_a_server_lists_is_kept_as_long_as_it_runs(tmp_path: Path) -> None:
-    async with beside(tmp_path, "mcp", *FOREIGN, "--only", "2025-11-25", "--patient") as (process, offers):
-        offer = await offered(offers)
-        assert (offer.generation, offer.tools[0]["name"]) == (McpGeneration.SESSIONS, "echo")
-        await process.logs('"GET /mcp HTTP/1.1" 200')  # the stream of changes is open
+    async with beside(tmp_path, "mcp", *FOREIGN, "--patient") as (process, offers):
+        offer = await offered(process, offers)
+        assert (offer.generation, offer.tools[0]["name"]) == (McpGeneration.STATELESS, "echo")
+        # After server/discover and four lists comes the stream of changes.
+        await eventually(lambda: process.log.count('"POST /mcp HTTP/1.1" 200') > 5, lambda: process.log)
         process.send(signal.SIGTERM)
         # Not 137: the server waits until all streams are closed, and nobody had to kill it.
         assert await process.exit_code() in {0, 128 + signal.SIGTERM}
@@ -68,7 +74,7 @@ async def test_what_a_server_lists_is_kept_as_long_as_it_runs(tmp_path: Path) ->
 
 async def test_a_server_on_pipes_is_wrapped(tmp_path: Path) -> None:
     async with beside(tmp_path, "mcp-stdio", *ON_PIPES) as (process, offers):
-        offer = await offered(offers)
+        offer = await offered(process, offers)
         assert (offer.generation, offer.tools[0]["name"]) == (McpGeneration.STATELESS, "echo")
         process.send(signal.SIGTERM)
         assert await process.exit_code() == 0
