@@ -58,7 +58,7 @@ MEMBERS = {
         *("messages", "put_artifact", "remove_artifact", "state", "update"),
     },
     "Mesh": {
-        *("aclose", "budget", "card", "cards", "context", "discover", "is_member", "membership"),
+        *("aclose", "budget", "card", "cards", "context", "discover", "membership", "own_type"),
         *("call_tool", "publish", "request", "stream", "submit", "task", "tools", "transport", "watch"),
     },
     "ReceivedEvent": {

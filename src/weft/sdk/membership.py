@@ -29,7 +29,7 @@ from weft.model.membership import (
     NATS_ROOTS_FILE,
     NATS_SERVERS_FILE,
 )
-from weft.model.spiffe import SpiffeId
+from weft.model.spiffe import Role, SpiffeId
 from weft.model.subjects import inbox_prefix
 from weft.sdk.calls import fetch
 from weft.sdk.destination import CONTROL_HOST
@@ -84,6 +84,19 @@ def identity_directory(environ: Mapping[str, str]) -> Path:
         "this program has no identity, so it can use no topics and queues: start it with "
         "`weft run -- COMMAND`, declare it as an Agent that `weft up` runs, or start a mesh with `weft up`"
     )
+
+
+def own_agent_type(environ: Mapping[str, str]) -> str | None:
+    """The type of the agent that this program is, by the identity that its sidecar has left for it.
+
+    None if it has none, or is no agent.
+    """
+    named = environ.get(IDENTITY_VARIABLE)
+    try:
+        identity = _IdentityFiles(Path(named)).identity if named else None
+    except MeshError:
+        return None
+    return identity.segments[1] if identity is not None and identity.role is Role.AGENT else None
 
 
 class _IdentityFiles:

@@ -23,7 +23,6 @@ from weft.model.agent import Instance, Query, Status
 from weft.model.call_budget import BUDGET_HEADER, parse_budget
 from weft.model.context_keys import check_context_id, new_context_id
 from weft.model.hops import HOPS_HEADER, parse_hops, with_hop
-from weft.model.membership import IDENTITY_VARIABLE
 from weft.model.spiffe import parse_spiffe_id
 from weft.sdk.call_budget import TREES_PATH, CallBudget, call_budget
 from weft.sdk.calls import events_of, fetch, pauses
@@ -33,7 +32,7 @@ from weft.sdk.connection import check_proxy, find_proxy
 from weft.sdk.destination import CONTROL_HOST, host_of
 from weft.sdk.directory import Change, ChangeKind, InstanceRecord, Roster, parameters_of, query_of, read_page
 from weft.sdk.inheritance import inheritance, inherited_headers, inherited_time
-from weft.sdk.membership import join_as_program
+from weft.sdk.membership import join_as_program, own_agent_type
 from weft.sdk.problem import read_event_error
 from weft.sdk.sse import Event
 from weft.sdk.task_handle import TaskHandle
@@ -336,10 +335,12 @@ class Mesh:
         known = inherited_headers().get(CONTEXT_HEADER) or new_context_id()
         return ConversationStore(check_context_id(known), self._seat, may_begin=True, limits=limits)
 
-    @property
-    def is_member(self) -> bool:
-        """Whether this program has a place of its own in the mesh, which a sidecar has left for it."""
-        return self._joining is not None or bool(os.environ.get(IDENTITY_VARIABLE))
+    def own_type(self, declared: str) -> str | None:
+        """The agent type as which this program is in the mesh: what its sidecar was told, not what it says.
+
+        `declared` is what it says, and what counts in a mesh in memory. None if it has no sidecar.
+        """
+        return declared if self._joining is not None else own_agent_type(os.environ)
 
     async def budget(self) -> CallBudget:
         """What calls made now may yet spend on models: what is left of `x-weft-budget`, of tree and branches.

@@ -80,10 +80,12 @@ class A2aDoor:
     def __init__(self, agent: A2aAgent, call: Call, stream: Stream) -> None:
         """`call` and `stream` call handlers."""
         settings = agent.source.settings
+        self._type = agent.mesh.own_type(settings.type)
         self.agent = agent
         self.admission = Admission(MAX_IN_FLIGHT)
         self.pushes = Pushes(self.book, lambda: agent.mesh.transport)
-        turns = Turns(settings.type, agent.handlers, call, stream, settings.concurrency, self.pushes.begin)
+        inbox = self._type or settings.type
+        turns = Turns(inbox, agent.handlers, call, stream, settings.concurrency, self.pushes.begin)
         self.work = Work([turns.duty()], [], self._join)
         self._book: TaskBook | None = None
         self._one_opens = asyncio.Lock()
@@ -102,7 +104,7 @@ class A2aDoor:
 
     def start(self) -> None:
         """Begin to work on the inbox, in the background, if this agent has a place in a mesh."""
-        if self.agent.mesh.is_member and self.agent.handlers:
+        if self._type is not None and self.agent.handlers:
             self.work.start()
 
     def drain(self) -> None:
@@ -139,18 +141,18 @@ class A2aDoor:
             async with self._one_opens:
                 if self._book is None:
                     membership = await self._join()
-                    self._book = await TaskBook.open(membership, self.agent.source.settings.type)
+                    self._book = await TaskBook.open(membership, membership.name.partition(".")[0])
         return self._book
 
     async def _join(self) -> Membership:
         mesh = self.agent.mesh
-        if not mesh.is_member:
+        if self._type is None:
             raise Unavailable(
                 "this agent is in no mesh, where its tasks would be kept: start it with "
                 "`weft run -- COMMAND`, or declare it as an Agent that `weft up` runs"
             )
         try:
-            await open_inbox(mesh.transport, self.agent.source.settings.type)
+            await open_inbox(mesh.transport, self._type)
         except MeshError as error:
             raise Unavailable(f"the mesh gives this agent no inbox yet: {error.detail}") from error
         return await mesh.membership()
