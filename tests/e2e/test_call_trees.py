@@ -13,6 +13,7 @@ from typing import Any
 import httpx
 import pytest
 import pytest_asyncio
+from tests.a2a_clients import result, said, state, task
 from tests.e2e.llm_stage import Provider, provider
 from tests.e2e.meshes import RunningMesh, mesh_client, running_mesh
 from tests.e2e.messaging_mesh import Journal, agent, document, manifest
@@ -108,6 +109,16 @@ async def test_who_gives_up_a_call_gives_up_all_that_is_done_for_it(caravan: Car
     await caravan.noted("sleeping")
     call.cancel()
     await asyncio.wait([call])
+    assert sorted(each[0] for each in await caravan.noted("cancelled", times=5)) == HOPS
+
+
+async def test_who_cancels_a_task_by_a2a_ends_all_that_its_handler_has_others_do(caravan: Caravan) -> None:
+    async with httpx.AsyncClient(proxy=caravan.mesh.local.proxy_url, timeout=LIMIT, trust_env=False) as http:
+        message = said({"way": HOPS[1:], "then": "sleep"}, skill="walk")
+        found = await task(http, "http://hop-1.mesh", message, returnImmediately=True)
+        await caravan.noted("sleeping")
+        ended = await result(http, "http://hop-1.mesh", "CancelTask", {"id": found["id"]})
+    assert state(ended) == "canceled"
     assert sorted(each[0] for each in await caravan.noted("cancelled", times=5)) == HOPS
 
 

@@ -67,7 +67,8 @@ DEADLINE_HEADER: Final = "x-weft-deadline"
 """In requests: when the answer is of no use any more, milliseconds since 1970."""
 
 BUDGET_HEADER: Final = "x-weft-budget"
-"""In requests: what the call tree (a trace of `traceparent`) may still spend: `5000 tokens`, `0.25 usd`."""
+"""In requests: what the call tree (a trace of `traceparent`) and branches of it may spend: see
+`weft.model.call_budget`."""
 
 PLACE_HEADER: Final = "x-weft-llm-place"
 """mesh: where in the body of a streamed call the model's name is: first byte, and how many."""
