@@ -20,6 +20,7 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from weft.errors import Interrupted, InvalidRequest, MeshError, NotFound
+from weft.model.mcp_wire import MCP_PATH
 from weft.sdk.a2a.card import CardSource
 from weft.sdk.a2a.door import A2A_PATHS, A2aAgent, A2aDoor
 from weft.sdk.admission import Admission
@@ -31,7 +32,7 @@ from weft.sdk.event_stream import EventStream
 from weft.sdk.failure import failures_answered
 from weft.sdk.handler import Handler
 from weft.sdk.health import HealthCheck, failing_checks
-from weft.sdk.mcp.door import MCP_PATH, McpAgent, McpDoor
+from weft.sdk.mcp.door import McpAgent, McpDoor
 from weft.sdk.mesh import Mesh
 from weft.sdk.problem import Problem, Rejection
 from weft.sdk.propagation import look_after_clients

@@ -20,6 +20,7 @@ from weft.model.mcp_wire import META_PREFIX, METHOD_HEADER, SESSION_HEADER, VERS
 from weft.model.node import Address
 from weft.model.offer import JsonObject, McpGeneration
 from weft.sdk.sse import EventDecoder
+from weft.sdk.wire import EVENT_STREAM, JSON
 from weft.sidecar.agent_stream import StreamedAnswer, agent_stream
 
 REQUEST_TIMEOUT = 10.0
@@ -33,8 +34,6 @@ KNOWN_SESSION_VERSIONS = frozenset({"2024-11-05", "2025-03-26", "2025-06-18", "2
 
 METHOD_NOT_FOUND = -32601
 
-JSON = "application/json"
-EVENT_STREAM = "text/event-stream"
 
 _MAX_SESSION_ID = 1024
 _MAX_TEXT = 300

@@ -32,9 +32,6 @@ from weft.sdk.request import problem_response, read_body
 from weft.sdk.settings import AgentSettings
 from weft.sdk.wire import JSON
 
-MCP_PATH: Final = "/mcp"
-"""Where an agent takes requests by MCP."""
-
 MAX_IN_FLIGHT: Final = 1000
 """Requests by MCP at once, lists included. Only calls count towards the agent's `concurrency`."""
 
@@ -68,7 +65,7 @@ class McpAgent:
 
 
 class McpDoor:
-    """An ASGI application for MCP_PATH. Close it in the end."""
+    """An ASGI application for `/mcp`. Close it in the end."""
 
     def __init__(self, agent: McpAgent) -> None:
         self.agent = agent
