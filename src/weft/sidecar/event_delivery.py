@@ -7,8 +7,8 @@
 | mesh | `{"topic": ..., "event": ...}`: the event's data | |
 
 All have `x-weft-topic` (with the subtopic), `x-weft-delivery` (counted from 1), `x-weft-event` (the event's
-id), and `traceparent`, `tracestate`, `baggage`, `x-weft-context`, `x-weft-budget` and `x-weft-hops` where there
-are any.
+id), and `traceparent`, `tracestate`, `baggage`, `x-weft-context`, `x-weft-budget` and `x-weft-hops` where
+there are any.
 
 | answer | event |
 |---|---|

@@ -25,8 +25,10 @@ from weft.controlplane.translate.durations import duration
 from weft.controlplane.translate.forward import FORWARD_FILTER
 from weft.controlplane.translate.replies import DESTINATION_HEADER, POLICY_HEADER, header
 from weft.errors import Denied, Unavailable
+from weft.model.call_budget import BUDGET_HEADER
 from weft.model.egress import AllowedHost, EgressMode, EgressSpec
 from weft.model.hops import HOPS_HEADER
+from weft.model.llm_wire import DEADLINE_HEADER
 from weft.model.resource import AnyResource
 
 CONNECT = "CONNECT"
@@ -35,7 +37,7 @@ CONNECT = "CONNECT"
 _LABEL = r"[a-z0-9_]([a-z0-9_-]*[a-z0-9_])?"
 _HTTP_PORT = 80
 
-_NONE_OF_THEIR_BUSINESS = ("x-envoy-external-address", HOPS_HEADER)
+_NONE_OF_THEIR_BUSINESS = ("x-envoy-external-address", HOPS_HEADER, BUDGET_HEADER, DEADLINE_HEADER)
 """What Envoy notes for itself and for the mesh, and outside hosts are not told."""
 
 
