@@ -13,7 +13,7 @@ import pytest
 from tests import mcp_servers
 from tests.integration import mcp_stdio_server
 from tests.integration.sidecar_control import control_plane
-from tests.integration.sidecar_process import LIMIT, SidecarProcess, eventually, sidecar
+from tests.integration.sidecar_process import LIMIT, SidecarProcess, alive, eventually, sidecar
 from tests.servers import nats_server
 
 from weft.aio.poll import until
@@ -78,3 +78,15 @@ async def test_a_server_on_pipes_is_wrapped(tmp_path: Path) -> None:
         assert (offer.generation, offer.tools[0]["name"]) == (McpGeneration.STATELESS, "echo")
         process.send(signal.SIGTERM)
         assert await process.exit_code() == 0
+
+
+async def test_a_server_on_pipes_ends_with_a_sidecar_that_is_killed(tmp_path: Path) -> None:
+    async with beside(tmp_path, "mcp-stdio", *ON_PIPES) as (process, offers):
+        await offered(process, offers)
+        family = process.family()
+        assert any("mcp_stdio_server" in " ".join(each.cmdline()) for each in family)
+        process.send(signal.SIGKILL)
+        await eventually(
+            lambda: not any(alive(each) for each in family),
+            lambda: f"{[each for each in family if alive(each)]} live on",
+        )
