@@ -557,9 +557,12 @@ async def test_push_notification_configs_are_kept_by_task(played: Stage) -> None
         assert code == NOT_FOUND
     at_gateway = {"x-weft-submitter": "door/key:a"}
     outside = (await result(played.http, other, "SendMessage", {"message": said("x")}, **at_gateway))["task"]
-    outside_config = {**config, "taskId": outside["id"]}
-    code = await error(played.http, other, "CreateTaskPushNotificationConfig", outside_config, **at_gateway)
-    assert code == INVALID_PARAMS
+    for url in (config["url"], "http://127.0.0.1:1/"):
+        outside_config = {**config, "taskId": outside["id"], "url": url}
+        code = await error(
+            played.http, other, "CreateTaskPushNotificationConfig", outside_config, **at_gateway
+        )
+        assert code == INVALID_PARAMS
     for url in (
         "ftp://hook.mesh/",
         "http://",

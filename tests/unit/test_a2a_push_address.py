@@ -56,6 +56,7 @@ def test_receivers_are_outside_or_the_callers_own_agents(url: str) -> None:
         "http://example.com:0/",
         "http://example.com:99999/",
         "http://ex\nample.com/",
+        "http://ex ample.com/",
         "junk",
         "",
         "http://example.com/" + "x" * 3000,
@@ -71,3 +72,29 @@ def test_who_is_no_agent_has_nobody_in_the_mesh_told() -> None:
         with pytest.raises(InvalidRequest):
             check_push_url("http://ops.mesh/", caller)
         check_push_url("http://127.0.0.1/", caller)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "http://127.0.0.1:8000/",
+        "http://127.1/",
+        "http://[::1]/",
+        "http://[::ffff:127.0.0.1]/",
+        "http://10.0.0.1/",
+        "http://100.64.0.1/",
+        "http://[fd00::1]/",
+        "http://localhost:8000/",
+        "http://LOCALHOST./",
+        "http://agent.localhost/",
+        "http://reader.mesh/hook",
+    ],
+)
+def test_who_came_in_by_a_gateway_has_nobody_told_on_this_side_of_it(url: str) -> None:
+    with pytest.raises(InvalidRequest):
+        check_push_url(url, READER, outside=True)
+
+
+def test_who_came_in_by_a_gateway_has_told_who_is_out_there() -> None:
+    for url in ("https://example.com/hook", "http://8.8.8.8/", "http://[2606:4700::1111]/"):
+        check_push_url(url, READER, outside=True)

@@ -233,7 +233,7 @@ def _config(params: a2a.TaskPushNotificationConfig, caller: Caller) -> Json:
     config.pop("tenant", None)
     config.pop("taskId", None)
     config["id"] = params.id or secrets.token_hex(8)
-    check_config(config, "" if caller.submitter else caller.name)
+    check_config(config, caller.name, outside=bool(caller.submitter))
     return config
 
 

@@ -39,9 +39,12 @@ MAX_SECRET_LENGTH = 4096
 MAX_ID_LENGTH = 128
 
 
-def check_config(config: Json, caller: str) -> None:
-    """Raise InvalidRequest unless events of `caller`'s task can be posted as this config says."""
-    check_push_url(str(config.get("url", "")), caller)
+def check_config(config: Json, caller: str, *, outside: bool = False) -> None:
+    """Raise InvalidRequest unless events of `caller`'s task can be posted as this config says.
+
+    `outside`: it came in by a gateway.
+    """
+    check_push_url(str(config.get("url", "")), caller, outside=outside)
     authentication = config.get("authentication") or {}
     secrets = [config.get("token", ""), *(authentication.get(each, "") for each in ("scheme", "credentials"))]
     if any(len(each) > MAX_SECRET_LENGTH or not _fits_header(each) for each in secrets):
