@@ -27,6 +27,10 @@ OLDEST_PYTHON = (3, 11)
 LATEST_PYTHON = (3, 14)
 ENOUGH_FILES = 4096
 FEW_FILES = 1024
+ENOUGH_WATCHERS = 1024
+WATCHERS = Path("/proc/sys/fs/inotify/max_user_instances")
+WATCHERS_OF_ENVOY = 3
+"""One for each file in which it gets its identity and whom to trust."""
 ENOUGH_MEMORY = 2 * 1024**3
 LITTLE_MEMORY = 512 * 1024**2
 ENOUGH_DISK = 512 * 1024**2
@@ -160,6 +164,20 @@ def open_files(_environ: Environment) -> Iterator[Finding]:
         yield Finding(level, "open files", f"at most {soft}", f"`ulimit -n {ENOUGH_FILES}` before `weft up`")
 
 
+def watched_files(_environ: Environment) -> Iterator[Finding]:
+    """Whether there may be many sidecars: beyond what Linux lets a user watch, an Envoy aborts as it starts."""
+    try:
+        limit = int(WATCHERS.read_text(encoding="ascii"))
+    except (OSError, ValueError):
+        return  # not a Linux
+    found = f"enough for about {limit // WATCHERS_OF_ENVOY} sidecars"
+    if limit >= ENOUGH_WATCHERS:
+        yield Finding(Level.OK, "watched files", found)
+    else:
+        advice = f"for more, as root: `sysctl fs.inotify.max_user_instances={ENOUGH_WATCHERS}`"
+        yield Finding(Level.WARN, "watched files", found, advice)
+
+
 def memory(_environ: Environment) -> Iterator[Finding]:
     """Whether there is memory for some agents: a sidecar takes about 100 MiB."""
     available = _available_memory()
@@ -204,6 +222,7 @@ FINDERS: tuple[Callable[[Environment], Iterator[Finding]], ...] = (
     temporary_directory,
     home,
     open_files,
+    watched_files,
     memory,
     proxies,
     demo_tools,
