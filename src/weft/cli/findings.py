@@ -165,7 +165,7 @@ def open_files(_environ: Environment) -> Iterator[Finding]:
 
 
 def watched_files(_environ: Environment) -> Iterator[Finding]:
-    """Whether there may be many sidecars: beyond what Linux lets a user watch, an Envoy aborts as it starts."""
+    """Whether there may be many sidecars: beyond what Linux lets a user watch, Envoys abort."""
     try:
         limit = int(WATCHERS.read_text(encoding="ascii"))
     except (OSError, ValueError):
