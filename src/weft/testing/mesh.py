@@ -99,7 +99,8 @@ class InMemoryMesh:
     ) -> list[Instance]:
         """Start `instances` of `agent`, healthy at once, and return them: `<type>-1`, `<type>-2`, ...
 
-        Raises NotFound if it works on a queue, or subscribes to a topic, that is not declared.
+        Needs a running event loop. Raises NotFound if it works on a queue, or subscribes to a topic, that is
+        not declared.
         """
         return [self._start(agent, labels or {}) for _ in range(instances)]
 
