@@ -388,6 +388,17 @@ async def test_the_list_is_paged_filtered_and_in_order(played: Stage) -> None:
         assert await error(played.http, played.url, "ListTasks", wrong) == INVALID_PARAMS
 
 
+async def test_a_page_of_large_tasks_ends_before_it_is_large(played: Stage) -> None:
+    made = {(await task(played.http, played.url, said("x" * 780_000)))["id"] for _ in range(7)}
+    first = await result(played.http, played.url, "ListTasks", {})
+    assert 0 < len(first["tasks"]) < len(made)
+    rest = await result(played.http, played.url, "ListTasks", {"pageToken": first["nextPageToken"]})
+    assert {each["id"] for each in (*first["tasks"], *rest["tasks"])} == made
+    assert (len(first["tasks"]) + len(rest["tasks"]), rest["nextPageToken"]) == (len(made), "")
+    slim = await result(played.http, played.url, "ListTasks", {"historyLength": 0})
+    assert (len(slim["tasks"]), slim["nextPageToken"]) == (len(made), "")
+
+
 async def test_the_history_is_as_long_as_asked_for(played: Stage) -> None:
     asked = await task(played.http, played.url, said("saga", skill="title"))
     await task(played.http, played.url, said("Njal", taskId=asked["id"]))

@@ -48,6 +48,9 @@ SUBMITTABLE = 3600.0
 
 MAX_CONTEXT_LENGTH = 256
 
+LISTED_AT_ONCE = 16
+"""Tasks that are read at the same time to list some, for all who ask: each may be large."""
+
 _MOST_TRIES = 20
 _PAUSE = 0.2
 
@@ -82,6 +85,8 @@ class TaskBook:
         self.news = membership.store.signals(TASK_SIGNALS)
         """Of every change of a record; the key is the A2A task's id."""
         self.owned = owned
+        self.reading = asyncio.Semaphore(LISTED_AT_ONCE)
+        """Who lists tasks reads them in it."""
         self._type = agent_type
         self._records = records
         self._clock: Callable[[], float] = time.time

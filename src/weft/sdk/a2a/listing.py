@@ -21,8 +21,11 @@ from weft.errors import NotFound
 from weft.sdk.a2a.book import TaskBook
 from weft.sdk.a2a.story import snapshot
 
-READ_AT_ONCE = 32
-"""Tasks that are read at the same time."""
+Place = tuple[bool, int, str]
+"""Where a task stands in lists: by when it changed last, and its id."""
+
+MAX_PAGE_BYTES = 4 * 1024 * 1024
+"""A page ends before it has more, but for its first task, which may be larger by itself."""
 
 
 async def listed(book: TaskBook, owner: str, params: a2a.ListTasksRequest) -> a2a.ListTasksResponse:
@@ -34,31 +37,54 @@ async def listed(book: TaskBook, owner: str, params: a2a.ListTasksRequest) -> a2
     validate_page_size(size)
     validate_history_length(params)
     after = _cursor(params.page_token)
-    found = [each for each in await _tasks(book, owner) if _wanted(each, params)]
-    found.sort(key=_place, reverse=True)
-    rest = [each for each in found if after is None or _place(each) < after.sort_key()]
-    page = rest[:size]
+    found = await _places(book, owner, params)
+    rest = [each for each in found if after is None or each[0] < after.sort_key()]
+    page, last = await _page(book, owner, params, rest[:size])
     return a2a.ListTasksResponse(
-        tasks=[_shown(each, params) for each in page],
-        next_page_token=_token(page[-1]) if len(rest) > size else "",
+        tasks=page,
+        next_page_token=_token(last) if last is not None and last != rest[-1][0] else "",
         page_size=len(page),
         total_size=len(found),
     )
 
 
-async def _tasks(book: TaskBook, owner: str) -> list[a2a.Task]:
-    slots = asyncio.Semaphore(READ_AT_ONCE)
+async def _places(book: TaskBook, owner: str, params: a2a.ListTasksRequest) -> list[tuple[Place, str]]:
+    """Where the tasks stand that are wanted, and their tokens. Tasks may be large: none is kept for that."""
 
-    async def read(token: str) -> a2a.Task | None:
-        async with slots:
-            try:
-                record = (await book.entry(f"{book.queue}.{token}", owner)).value
-                return ParseDict((await snapshot(book, record)).task, a2a.Task())
-            except NotFound:
-                return None  # no longer kept
+    async def place(token: str) -> tuple[Place, str] | None:
+        task = await _read(book, owner, token)
+        return (_place(task), token) if task is not None and _wanted(task, params) else None
 
-    found = await asyncio.gather(*map(read, await book.owned.of(owner)))
-    return [each for each in found if each is not None]
+    found = await asyncio.gather(*map(place, await book.owned.of(owner)))
+    return sorted((each for each in found if each is not None), reverse=True)
+
+
+async def _page(
+    book: TaskBook, owner: str, params: a2a.ListTasksRequest, found: list[tuple[Place, str]]
+) -> tuple[list[a2a.Task], Place | None]:
+    """As many of those found as fit, and where the last of them stands."""
+    page: list[a2a.Task] = []
+    last = None
+    room = MAX_PAGE_BYTES
+    for place, token in found:
+        task = await _read(book, owner, token)
+        if task is not None:
+            shown = _shown(task, params)
+            room -= shown.ByteSize()
+            if page and room < 0:
+                break
+            page.append(shown)
+        last = place
+    return page, last
+
+
+async def _read(book: TaskBook, owner: str, token: str) -> a2a.Task | None:
+    async with book.reading:
+        try:
+            record = (await book.entry(f"{book.queue}.{token}", owner)).value
+            return ParseDict((await snapshot(book, record)).task, a2a.Task())
+        except NotFound:
+            return None  # no longer kept
 
 
 def _wanted(task: a2a.Task, params: a2a.ListTasksRequest) -> bool:
@@ -71,12 +97,13 @@ def _wanted(task: a2a.Task, params: a2a.ListTasksRequest) -> bool:
     return task.status.timestamp.ToNanoseconds() >= params.status_timestamp_after.ToNanoseconds()
 
 
-def _place(task: a2a.Task) -> tuple[bool, int, str]:
+def _place(task: a2a.Task) -> Place:
     return (True, task.status.timestamp.ToNanoseconds(), task.id)
 
 
-def _token(task: a2a.Task) -> str:
-    return encode_list_tasks_cursor(ListTasksCursor(task.status.timestamp.ToNanoseconds(), task.id))
+def _token(place: Place) -> str:
+    _, time, task_id = place
+    return encode_list_tasks_cursor(ListTasksCursor(time, task_id))
 
 
 def _cursor(token: str) -> ListTasksCursor | None:
