@@ -261,6 +261,33 @@ async def test_direct_calls_are_let_through_with_the_callers_name(front: Front) 
         assert refused.headers["content-type"] == "application/problem+json"
 
 
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/tasks",
+        "/Events",
+        "//tasks/",
+        "/%74asks",
+        "/./tasks",
+        "/x/../tasks",
+        "/x/%2e%2e/events",
+        "/x%2f..%2ftasks",
+        "/../tasks",
+        "/x/..;/tasks;a=b",
+        "/x\\..\\tasks",
+    ],
+)
+async def test_what_is_for_the_mesh_is_refused_in_whatever_way_its_path_is_written(
+    front: Front, path: str
+) -> None:
+    writer = front.scene.key("writer")
+    # As it stands: httpx would resolve the dots.
+    target = {"target": f"/authorize/v1/agents/editor{path}".encode()}
+    refused = await front.client.post("/", headers=writer, extensions=target)
+    fine = await front.client.post("/authorize/v1/agents/editor/tasks/x", headers=writer)
+    assert (refused.status_code, fine.status_code) == (404, 200)
+
+
 async def test_what_callers_from_outside_call_a_conversation_is_nobody_elses_inside(front: Front) -> None:
     alice, bob = front.scene.key("alice"), front.scene.key("bob")
     inside = {"x-weft-caller": INSIDER}

@@ -5,6 +5,7 @@ It asks by headers alone (ext_authz over HTTP), with `/authorize` before the cal
 
 from __future__ import annotations
 
+import posixpath
 import re
 from urllib.parse import unquote_to_bytes
 
@@ -54,6 +55,8 @@ def _check_path(method: str, agent_type: str, path: bytes) -> None:
     """Raise NotFound for what is no agent (the control plane's API, the models), or not for callers."""
     if agent_type in RESERVED_TYPES:
         raise NotFound(f"there is no agent of type {agent_type!r} at this gateway")
-    plain = re.sub("/+", "/", path.decode("latin-1")).rstrip("/").lower()
+    # As the most generous of servers reads it: without parameters, with dots and backslashes resolved.
+    segments = re.sub(r";[^/]*", "", path.decode("latin-1").replace("\\", "/"))
+    plain = posixpath.normpath(f"/{segments.lstrip('/')}").lower()
     if method == "POST" and plain in _DELIVERIES:
         raise NotFound(f"POST {plain} is for the mesh: submit tasks to queues, and publish events to topics")
