@@ -128,6 +128,19 @@ def test_of_an_interface_only_the_path_is_used_and_only_where_it_means_one_thing
     assert Interface(url, "JSONRPC").path == path
 
 
+@pytest.mark.parametrize(
+    "tenant", ["../../vault", "..", ".", "a/b", "a\\b", "%2e%2e", "a?b", "a#b", "a b", 5, ["a"]]
+)
+def test_an_interface_whose_tenant_would_lead_clients_elsewhere_is_none(tenant: Any) -> None:
+    url = "http://127.0.0.1/a2a"
+    [way] = interfaces(
+        card(supportedInterfaces=[{"url": url, "protocolBinding": "HTTP+JSON", "tenant": tenant}])
+    )
+    assert way.path is None
+    for fine in ("", None, "acme", "acme.eu-1", "t@x:1"):
+        assert Interface(url, "HTTP+JSON", fine).path == "/a2a"
+
+
 def test_interfaces_of_both_versions_are_known_and_grpc_has_no_way() -> None:
     given = card(
         url="http://localhost:1/old",

@@ -81,6 +81,11 @@ def test_urls_lead_into_the_mesh_and_what_would_lead_out_or_be_wrong_is_gone() -
     assert "example" not in str(card["supportedInterfaces"])
 
 
+def test_a_tenant_leads_nobody_out_of_an_agents_paths() -> None:
+    lies = {"url": "http://h/a2a", "protocolBinding": "HTTP+JSON", "tenant": "../../vault"}
+    assert mesh_card({"name": "Liar", "supportedInterfaces": [lies]}, BASE)["supportedInterfaces"] == []
+
+
 def test_cards_of_the_former_version_are_rewritten_too() -> None:
     assert mesh_card(OLD, BASE) == {
         "name": "Old",

@@ -44,6 +44,7 @@ _MAX_PATH: Final = 1024
 _LOOPBACK: Final = ("localhost", "127.0.0.1", "::1")
 _SEPARATORS: Final = re.compile(r"[_. ]+")
 _PATH: Final = re.compile(r"/[!-~]*")
+_TENANT: Final = re.compile(r"(?!\.+$)[A-Za-z0-9._~!$&'()*+,=:@-]{1,256}")
 _NOT_HERE: Final = frozenset({"GRPC"})
 """Bindings that a sidecar does not carry to an agent that speaks HTTP/1.1."""
 
@@ -56,6 +57,8 @@ class Interface:
     """As its card says, whatever that is worth."""
     binding: str
     """`JSONRPC`, `HTTP+JSON`, or another."""
+    tenant: object = ""
+    """Which clients put into the paths of HTTP+JSON, before all else."""
 
     @property
     def path(self) -> str | None:
@@ -66,7 +69,7 @@ class Interface:
             return None
         path = parts.path or "/"
         fits = _PATH.fullmatch(path) and len(path) <= _MAX_PATH and not is_ambiguous(path)
-        reachable = self.url and parts.scheme in {"http", "https", ""}
+        reachable = self.url and parts.scheme in {"http", "https", ""} and _is_tenant(self.tenant)
         return path if fits and reachable and self.binding.upper() not in _NOT_HERE else None
 
 
@@ -102,7 +105,7 @@ def check_card(card: JsonObject) -> None:
 def interfaces(card: JsonObject) -> Iterator[Interface]:
     """The ways to speak to the agent of `card`, those of A2A 1.0 first."""
     for each in card.get("supportedInterfaces") or ():
-        yield Interface(str(each.get("url", "")), str(each.get("protocolBinding", "")))
+        yield Interface(str(each.get("url", "")), str(each.get("protocolBinding", "")), each.get("tenant"))
     if card.get("url"):
         yield Interface(str(card["url"]), str(card.get("preferredTransport", "JSONRPC")))
     for each in card.get("additionalInterfaces") or ():
@@ -158,6 +161,11 @@ def mcp_path(card: JsonObject) -> str | None:
             if isinstance(path, str) and _PATH.fullmatch(path) and len(path) <= _MAX_PATH:
                 return path
     return None
+
+
+def _is_tenant(tenant: object) -> bool:
+    """Whether a path that begins with `tenant` stays where it is: one such as `../x` leads elsewhere."""
+    return not tenant or (isinstance(tenant, str) and _TENANT.fullmatch(tenant) is not None)
 
 
 def _text(of: JsonObject, name: str, what: str) -> str:

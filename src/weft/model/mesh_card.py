@@ -39,7 +39,7 @@ def mesh_base(agent_type: str) -> str:
 def _supported(card: JsonObject, base: str) -> list[dict[str, Any]]:
     result = []
     for each in card["supportedInterfaces"]:
-        way = Interface(str(each.get("url", "")), str(each.get("protocolBinding", "")))
+        way = Interface(str(each.get("url", "")), str(each.get("protocolBinding", "")), each.get("tenant"))
         if way.path is not None:
             result.append({**each, "url": _below(base, way)})
     return result
