@@ -261,6 +261,16 @@ async def test_direct_calls_are_let_through_with_the_callers_name(front: Front) 
         assert refused.headers["content-type"] == "application/problem+json"
 
 
+async def test_what_agents_are_sent_by_a2a_is_nobodys_to_submit(
+    front: Front, alice: Mapping[str, str]
+) -> None:
+    for queues in (None, ("a2a-editor",)):
+        front.scene.spec = GatewaySpec(queues=queues)
+        answer = await front.client.post("/v1/tasks", json=_task(queue="a2a-editor"), headers=alice)
+        assert (answer.status_code, answer.headers["x-weft-error"]) == (404, "not-found")
+        assert "at this gateway" in answer.text
+
+
 @pytest.mark.parametrize(
     "path",
     [

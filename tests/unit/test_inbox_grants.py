@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from weft.controlplane.message_grants import NO_MESSAGES, inbox_grant
+from weft.controlplane.message_grants import NO_MESSAGES, Declared, inbox_grant, message_grants
 from weft.model.inbox import inbox_queue
 from weft.model.spiffe import agent_id, operator_id
 
@@ -26,3 +26,10 @@ def test_nobody_else_is_granted_anything_of_it() -> None:
     assert inbox_grant(operator_id("weft.local", "editor", "laptop")) == NO_MESSAGES
     author = inbox_grant(AUTHOR)
     assert not [each for each in (*author.publish, *author.subscribe) if "editor" in each]
+
+
+def test_nobody_else_is_granted_anything_of_one_that_is_declared_as_a_queue() -> None:
+    for who in (AUTHOR, operator_id("weft.local", "ops", "laptop"), agent_id("weft.local", "door", "door-1")):
+        grant = message_grants({}, who, Declared({}, [QUEUE, "work"], ["door"]))
+        assert "queues.work.*" in grant.publish
+        assert not [each for each in (*grant.publish, *grant.subscribe) if QUEUE in each]

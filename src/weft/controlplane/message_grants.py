@@ -26,7 +26,7 @@ from dataclasses import dataclass
 from weft.model.access import Action
 from weft.model.context_keys import CONTEXTS_BUCKET, tenant_keys
 from weft.model.decision import AccessPolicies, AccessRequest, AccessTarget, TargetKind, decide
-from weft.model.inbox import A2A_TASKS_BUCKET, inbox_queue
+from weft.model.inbox import A2A_TASKS_BUCKET, inbox_queue, is_inbox
 from weft.model.message_subjects import (
     CANCELLATION_SIGNALS,
     LANES,
@@ -101,7 +101,8 @@ def message_grants(
     subscribed = {
         name: spec for name, spec in topics.items() if allowed(Action.SUBSCRIBE, TargetKind.TOPIC, name)
     }
-    queues = [each for each in declared.queues if each != WEBHOOK_QUEUE]
+    # Inboxes are granted by `inbox_grant`, also where a Queue says how they are.
+    queues = [each for each in declared.queues if each != WEBHOOK_QUEUE and not is_inbox(each)]
     consumed = [each for each in queues if allowed(Action.CONSUME, TargetKind.QUEUE, each)]
     used = [each for each in queues if each in consumed or allowed(Action.SUBMIT, TargetKind.QUEUE, each)]
     is_gateway = principal.role is Role.AGENT and principal.segments[1] in declared.gateways

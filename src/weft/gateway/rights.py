@@ -12,6 +12,7 @@ from weft.errors import Denied, NotFound
 from weft.gateway.caller import Caller, Insider
 from weft.model.access import Action
 from weft.model.gateway import GatewaySpec
+from weft.model.inbox import is_inbox
 from weft.model.message_subjects import WEBHOOK_QUEUE
 from weft.model.spiffe import SpiffeId
 from weft.model.task import Task
@@ -84,8 +85,8 @@ class Rights:
         return _within(task.queue, caller.queues) and (own or caller.sees_all)
 
     def _offers(self, queue: str) -> bool:
-        # The mesh's own queue is nobody's to put tasks into.
-        return queue != WEBHOOK_QUEUE and _within(queue, self._spec().queues)
+        # The mesh's own queues are nobody's to put tasks into.
+        return queue != WEBHOOK_QUEUE and not is_inbox(queue) and _within(queue, self._spec().queues)
 
 
 def _within(name: str, names: tuple[str, ...] | None) -> bool:

@@ -24,6 +24,11 @@ INBOX = QueueSpec(
 _DIGEST_LENGTH = 8
 
 
+def is_inbox(queue: str) -> bool:
+    """Whether a queue is an inbox, whoever declared it: agents of its type believe what is in it."""
+    return queue.startswith(PREFIX)
+
+
 def inbox_queue(agent_type: str) -> str:
     """The name of the queue of a type: `a2a-<type>`, or for a long type its beginning and a digest."""
     name = f"{PREFIX}{agent_type}"
