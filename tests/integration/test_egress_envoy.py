@@ -79,6 +79,10 @@ async def test_what_comes_through_a_tunnel_into_the_mesh_is_a_request_like_any_o
     _, _, elsewhere = (await tunnelled(worker, "nobody.mesh:80", "other.example")).partition("\r\n\r\n")
     assert elsewhere.startswith("HTTP/1.1 403")
     assert (await tunnelled(worker, "nobody.mesh:443")).startswith("HTTP/1.1 404")
+    for name in ("llm.mesh", "tools.mesh", "control.mesh", "worker-1.worker.mesh"):
+        opened, _, answer = (await tunnelled(worker, f"{name}:80", name)).partition("\r\n\r\n")
+        assert opened.startswith("HTTP/1.1 200")
+        assert answer.startswith("HTTP/1.1 ")
 
 
 async def test_a_tunnel_leads_to_what_is_listed_only(worker: Caller, host: OutsideHost) -> None:
