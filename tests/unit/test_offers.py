@@ -65,6 +65,10 @@ def _document(**changes: Any) -> bytes:
         _document(mcp={"server": []}),
         b'{"notes": ["' + b"x" * MAX_OFFER_BYTES + b'"]}',
         b'{"card": ' + b'{"a":' * 5000 + b"1" + b"}" * 5001,
+        *(
+            json.dumps({"mcp": {"path": path, "generation": "2025-11-25"}}).encode()
+            for path in ("", "mcp", "/x\r\nx-weft-caller: me", "/x y", "/\x00", "/\u00e9", "/" + "x" * 1024)
+        ),
     ],
 )
 def test_what_is_no_offer_is_refused(data: bytes) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Final
@@ -30,6 +31,7 @@ MAX_NOTES: Final = 64
 MAX_NOTE_LENGTH: Final = 500
 """Characters."""
 
+_PATH: Final = re.compile(r"/[!-~]{0,1023}")
 _LISTS: Final = ("tools", "resources", "templates", "prompts")
 _ROOM_FOR_NOTES: Final = MAX_NOTES * MAX_NOTE_LENGTH * 2
 # What a card goes through in the store is one level within the offer, a tool's schema three.
@@ -161,7 +163,8 @@ def _card(value: Any) -> JsonObject:
 
 def _mcp(fields: JsonObject) -> McpOffer:
     path = fields.get("path")
-    if not isinstance(path, str) or not path.startswith("/") or len(path) > 1024:
+    # Callers' Envoys send requests there: members may write what they like.
+    if not isinstance(path, str) or _PATH.fullmatch(path) is None:
         raise ValueError("mcp.path is not a path")
     return McpOffer(
         generation=McpGeneration(str(fields.get("generation"))),
