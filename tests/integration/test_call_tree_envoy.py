@@ -177,6 +177,7 @@ async def test_a_way_of_any_length_and_any_characters_is_read(scene: Scene) -> N
         "a," * 25000,
         "\xff" * 10 + "," * 20 + "b, " * 17 + "b",
         ",".join(map(str, range(500))),
+        "," * 25,
     ):
         response = await scene.client.post(
             "/rpc", headers=[(b"host", b"echo.mesh"), (b"x-weft-hops", way.encode("latin-1"))]
