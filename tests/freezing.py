@@ -23,7 +23,8 @@ def freeze(pid: int) -> None:
 def _states(pid: int) -> list[str]:
     """Of its threads (proc_pid_stat(5)): the letter that follows the name, which may hold anything."""
     states = []
-    for each in Path(f"/proc/{pid}/task").iterdir():
-        with suppress(FileNotFoundError):  # it ended meanwhile
-            states.append((each / "stat").read_text().rpartition(")")[2].split()[0])
+    with suppress(FileNotFoundError):  # it has ended
+        for each in Path(f"/proc/{pid}/task").iterdir():
+            with suppress(FileNotFoundError, ProcessLookupError):  # that thread has
+                states.append((each / "stat").read_text().rpartition(")")[2].split()[0])
     return states

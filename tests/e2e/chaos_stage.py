@@ -101,11 +101,12 @@ class Post:
             self._child.send(number)
 
     async def freeze(self, seconds: float) -> None:
-        """SIGSTOP the one that runs, and let it go on after so many seconds."""
+        """SIGSTOP the one that runs, if it does, and let it go on after so many seconds."""
         child = self._child
         if child is None:
             return
-        freeze(child.pid)
+        with suppress(ProcessLookupError):  # it was killed just now, and nobody has been told yet
+            freeze(child.pid)
         try:
             await asyncio.sleep(seconds)
         finally:
