@@ -33,6 +33,7 @@ from weft.controlplane.translate.replies import header, outside_replies
 from weft.controlplane.translate.tls import HANDSHAKE_TIMEOUT
 from weft.model.agent_card import CARD_BASE_HEADER, CARD_OF_HEADER
 from weft.model.gateway import GatewaySpec, TlsFiles
+from weft.model.mcp_wire import MESH_HEADERS
 from weft.model.names import MESH_DOMAIN
 from weft.model.node import Address
 
@@ -70,6 +71,17 @@ _UNTRUSTED = (
     "x-weft-hops",
     "x-weft-budget",
     "x-weft-deadline",
+    # What sidecars say beside what they hand over, and members beside what they ask.
+    "x-weft-task",
+    "x-weft-attempt",
+    "x-weft-lease",
+    "x-weft-lease-seconds",
+    "x-weft-topic",
+    "x-weft-event",
+    "x-weft-delivery",
+    "x-weft-key",
+    "x-weft-class",
+    *MESH_HEADERS,
 )
 _DIRECT = "/v1/agents/([a-z0-9-]+)"
 _BELOW = f"{_DIRECT}(/.*)"
