@@ -388,6 +388,14 @@ async def test_the_list_is_paged_filtered_and_in_order(played: Stage) -> None:
         assert await error(played.http, played.url, "ListTasks", wrong) == INVALID_PARAMS
 
 
+async def test_what_could_be_no_task_is_refused_before_it_is_read(played: Stage) -> None:
+    headers = {"A2A-Version": "1.0", "content-type": "application/json"}
+    for path in ("/a2a", "/a2a/message:send"):
+        body = b'{"parts": [' + b" " * 3 * 1024 * 1024
+        answer = await played.http.post(f"{played.url}{path}", content=body, headers=headers)
+        assert answer.status_code == 413
+
+
 async def test_a_page_of_large_tasks_ends_before_it_is_large(played: Stage) -> None:
     made = {(await task(played.http, played.url, said("x" * 780_000)))["id"] for _ in range(7)}
     first = await result(played.http, played.url, "ListTasks", {})

@@ -13,7 +13,11 @@ from starlette.routing import Mount, Router
 from weft.sdk.a2a.door import A2aDoor
 from weft.sdk.a2a.edge import Edge, rest_error
 from weft.sdk.a2a.handler import WeftRequestHandler
+from weft.sdk.a2a.record import MAX_MESSAGES_BYTES
 from weft.sdk.a2a.wire import PATH
+
+MAX_BODY_BYTES = 3 * MAX_MESSAGES_BYTES
+"""Of a request: what is larger makes no task, however its texts are escaped, and to read it takes seconds."""
 
 
 def server(door: A2aDoor) -> Edge:
@@ -25,7 +29,7 @@ def server(door: A2aDoor) -> Edge:
     ]
     app = Starlette(routes=routes, exception_handlers={HTTPException: _no_such_path})
     app.router.redirect_slashes = False
-    return Edge(app, max_body_bytes=door.agent.source.settings.max_body_bytes)
+    return Edge(app, max_body_bytes=min(door.agent.source.settings.max_body_bytes, MAX_BODY_BYTES))
 
 
 async def _no_such_path(request: Request, error: Exception) -> Response:
