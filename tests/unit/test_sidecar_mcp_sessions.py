@@ -111,17 +111,17 @@ async def test_a_server_that_keeps_no_sessions_gives_no_id() -> None:
         assert (peer.session, peer.version) == ("", SESSIONS)
 
 
-async def test_the_session_used_longest_ago_makes_way() -> None:
-    async with scene(max_sessions=2) as at, asyncio.timeout(LIMIT):
-        alices, bobs = await at.session(), await at.session(BOB)
+async def test_of_the_caller_that_has_most_the_session_used_longest_ago_makes_way() -> None:
+    async with scene(max_sessions=3) as at, asyncio.timeout(LIMIT):
+        bobs, first, second = await at.session(BOB), await at.session(), await at.session(client="a second")
         await at.session()
         await at.session(client="a third")
 
         async def ended() -> bool:
-            return at.ended == [bobs]
+            return at.ended == [second]
 
         await until(ended)
-        assert await at.session() == alices
+        assert [await at.session(BOB), await at.session()] == [bobs, first]
 
 
 async def test_a_session_that_nobody_uses_is_ended() -> None:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
@@ -38,7 +38,7 @@ from weft.sidecar.mcp_client import McpClient, McpPeer
 logger = logging.getLogger(__name__)
 
 MAX_SESSIONS: Final = 100
-"""With one server at a time; the one that was used longest ago makes way."""
+"""With one server at a time; of the caller that has most, the one makes way that was used longest ago."""
 
 IDLE_TIMEOUT: Final = 600.0
 """Seconds after which a session that nobody used is ended."""
@@ -105,7 +105,7 @@ class McpSessions:
             oldest = next(iter(self._sessions.values()))
             if self._clock() - oldest.used < self._idle_timeout:
                 return
-            self._end_oldest()
+            self._end_session(next(iter(self._sessions)))
 
     async def __aenter__(self) -> Self:
         self._tasks.start(self._sweep(), name="end idle ones", endless=True)
@@ -127,7 +127,7 @@ class McpSessions:
         session.used = self._clock()
         self._sessions[client] = session
         if len(self._sessions) > self._max_sessions:
-            self._end_oldest()
+            self._make_room()
         return session
 
     async def _begin(self, before: McpPeer | None) -> McpPeer | MeshError:
@@ -139,9 +139,13 @@ class McpSessions:
         except MeshError as error:
             return error
 
-    def _end_oldest(self) -> None:
-        _, session = self._sessions.popitem(last=False)
-        self._tasks.start(self._end(session), name="end")
+    def _make_room(self) -> None:
+        # What a session is called its caller says: with many names it is to cost nobody else's.
+        (greediest, _), *_ = Counter(caller for caller, _ in self._sessions).most_common(1)
+        self._end_session(next(each for each in self._sessions if each[0] == greediest))
+
+    def _end_session(self, client: _Client) -> None:
+        self._tasks.start(self._end(self._sessions.pop(client)), name="end")
 
     async def _end(self, session: _Session) -> None:
         outcome = await session.beginning
