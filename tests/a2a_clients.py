@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import httpx
@@ -44,10 +45,15 @@ async def sent(client: Client, message: Json, **configuration: Any) -> list[Json
     return [MessageToDict(each) async for each in answers]
 
 
-async def subscribed(client: Client, task_id: str) -> list[Json]:
-    """Everything that a subscriber of a task hears, as JSON."""
+async def subscriber(client: Client, task_id: str) -> asyncio.Task[list[Json]]:
+    """A subscriber of a task that has heard the first of it; it comes to everything it hears, as JSON."""
     events = client.subscribe(a2a.SubscribeToTaskRequest(id=task_id))
-    return [MessageToDict(each) async for each in events]
+    first = MessageToDict(await anext(events))
+
+    async def listen() -> list[Json]:
+        return [first, *[MessageToDict(each) async for each in events]]
+
+    return asyncio.create_task(listen())
 
 
 async def ask(

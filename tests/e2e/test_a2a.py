@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import httpx
-from tests.a2a_clients import JSONRPC, REST, Json, client, result, said, sent, state, subscribed, task
+from tests.a2a_clients import JSONRPC, REST, Json, client, result, said, sent, state, subscriber, task
 from tests.e2e.meshes import RunningMesh, eventually, running_mesh
 from tests.e2e.messaging_mesh import Journal, agent, manifest
 from tests.receivers import receiver
@@ -96,7 +96,7 @@ async def _is_ended_by_another_instance(
     survivor = at(other_than(worker))
     await _has_a_chapter(http, survivor, found["id"])
     subscribers = [await client(http, survivor) for _ in range(2)]
-    hearing = [asyncio.create_task(subscribed(each, found["id"])) for each in subscribers]
+    hearing = [await subscriber(each, found["id"]) for each in subscribers]
     mesh.program(worker).kill()
     await journal.has(lambda it: len(it.of("chapters")) == 2)
     await asyncio.to_thread(gate.touch)

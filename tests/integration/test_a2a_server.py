@@ -24,7 +24,7 @@ from tests.a2a_clients import (
     said,
     sent,
     state,
-    subscribed,
+    subscriber,
     task,
 )
 from tests.a2a_stage import ANOTHER, CALLER, Stage, becomes, eventually, stage
@@ -233,7 +233,7 @@ async def test_all_subscribers_hear_the_same_in_the_same_order(played: Stage, sc
     found = await task(played.http, played.url, said("x", skill="slowly"), returnImmediately=True)
     await becomes(scenes.begun)
     clients = [await client(played.http, each.url) for each in played.actors]
-    hearing = [asyncio.create_task(subscribed(each, found["id"])) for each in clients * 2]
+    hearing = [await subscriber(each, found["id"]) for each in clients * 2]
 
     async def has_a_piece() -> bool:
         now = await result(played.http, played.url, "GetTask", {"id": found["id"]})
@@ -450,9 +450,7 @@ async def test_a_task_whose_instance_dies_is_ended_by_another(scenes: Scenes) ->
         found = await task(played.http, played.url, said("x", skill="slowly"), returnImmediately=True)
         await becomes(scenes.begun)
         scenes.begun.clear()
-        hearing = asyncio.create_task(
-            subscribed(await client(played.http, played.actors[1].url), found["id"])
-        )
+        hearing = await subscriber(await client(played.http, played.actors[1].url), found["id"])
         await played.actors[0].die()
         played.actors[1].app.start()
         await becomes(scenes.begun)
