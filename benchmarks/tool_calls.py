@@ -11,7 +11,7 @@ from benchmarks.closed_loop import Request, compare
 from benchmarks.processes import module_command
 from benchmarks.progress import step
 from benchmarks.report import Figure, Result
-from benchmarks.rig import HOST, START_TIMEOUT, rig
+from benchmarks.rig import HOST, START_TIMEOUT, free_port, rig
 from benchmarks.tool_server import TOOLS
 from mcp import Client
 from mcp.client.streamable_http import streamable_http_client
@@ -33,7 +33,7 @@ async def measure(*, quick: bool = False) -> Result:
     rounds, seconds = (2, 1.0) if quick else (5, 2.0)
     async with rig() as place, AsyncExitStack() as stack:
         step("tools: starting a mesh, an MCP server, a proxy")
-        port, proxy = place.port(), place.port()
+        port, proxy = free_port(), free_port()
         program = module_command("benchmarks.tool_server")
         protocol = ("--protocol", "mcp", "--port", str(port))
         await place.sidecar(f"{_TYPE}-1", *protocol, agent_type=_TYPE, program=program)
@@ -49,6 +49,7 @@ async def measure(*, quick: bool = False) -> Result:
     notes = (
         f"medians of {rounds} interleaved rounds of {seconds:g} s; the client is the MCP SDK's ({MODE}), "
         "one process for all ways; the server has an Envoy beside it, and so has the client's side",
+        f"FastMCP's proxy lists its server's tools, {TOOLS:,} here, before each call",
     )
     return Result("Calls of tools (MCP)", tuple(figures), notes)
 

@@ -9,17 +9,21 @@ from mcp.server.mcpserver import MCPServer
 TOOLS = 1000
 """How many it has."""
 
-server = MCPServer("bench")
-
 
 def echo(text: str) -> str:
     """Answer what was asked."""
     return text
 
 
-for _number in range(TOOLS):
-    server.add_tool(echo, name=f"echo_{_number}", description="Answers what was asked, as it was said. " * 4)
+def main() -> None:
+    """Serve."""
+    server = MCPServer("bench")
+    for number in range(TOOLS):
+        server.add_tool(
+            echo, name=f"echo_{number}", description="Answers what was asked, as it was said. " * 4
+        )
+    server.run("streamable-http", port=int(os.environ["PORT"]))
 
 
 if __name__ == "__main__":
-    server.run("streamable-http", port=int(os.environ["PORT"]))
+    main()
