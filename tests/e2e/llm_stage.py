@@ -7,10 +7,10 @@ import json
 import os
 import signal
 import subprocess
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import httpx
 import psutil
@@ -28,6 +28,8 @@ from weft.llm_sim.simulator import Simulator
 from weft.local.control import ControlApi
 from weft.local.llm_control import LlmApi
 from weft.sidecar.envoy import admin_socket
+
+T = TypeVar("T")
 
 LIMIT = 60.0
 """Seconds in which anything waited for happens."""
@@ -137,16 +139,30 @@ class Stage:
 
     async def pool(self, name: str) -> dict[str, Any]:
         """How a pool stood a moment ago."""
-        async with self.api() as api:
-            return await LlmApi(api).pool(name)
+        return await self.asked(lambda api: api.pool(name))
+
+    async def asked(self, question: Callable[[LlmApi], Awaitable[T]]) -> T:
+        """What the control plane says of models, as soon as one of its replicas schedules them.
+
+        One that a busy machine keeps from renewing its lead says for a moment that there is none.
+        """
+        answers: list[T] = []
+
+        async def answered() -> bool:
+            with suppress(Unavailable):
+                async with self.api() as api:
+                    answers.append(await question(LlmApi(api)))
+            return bool(answers)
+
+        await eventually(answered, lambda: "no replica schedules calls to models")
+        return answers[0]
 
     async def pool_becomes(self, name: str, holds: Callable[[dict[str, Any]], bool]) -> dict[str, Any]:
         """Wait until `holds` is true of how a pool stands."""
         found: dict[str, Any] = {}
 
         async def held() -> bool:
-            with suppress(Unavailable):  # who schedules is late with its figures
-                found.update(await self.pool(name))
+            found.update(await self.pool(name))
             return bool(found) and holds(found)
 
         await eventually(held, lambda: f"pool {name} stays {found}")

@@ -451,10 +451,9 @@ async def _spent(stage: Stage, budget: str, value: str, tokens: int) -> dict[str
     found: dict[str, Any] = {}
 
     async def settled() -> bool:
-        async with stage.api() as api:
-            for each in await LlmApi(api).budgets():
-                if (each["budget"], each["value"]) == (budget, value):
-                    found.update(each)
+        for each in await stage.asked(LlmApi.budgets):
+            if (each["budget"], each["value"]) == (budget, value):
+                found.update(each)
         return bool(found) and (found["spentTokens"], found["setAsideTokens"]) == (tokens, 0)
 
     await eventually(settled, lambda: f"{tokens} were spent, but {found} is said")

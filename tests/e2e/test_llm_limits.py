@@ -180,8 +180,7 @@ async def test_no_limit_is_exceeded_and_who_waits_is_served_though_the_leader_an
     assert TOKENS / 2 < rig.providers["tokens"].stats["mostTokensPerMinute"] <= TOKENS
     paid = rig.providers["paid"].stats
     used = paid["promptTokens"] + paid["completionTokens"]
-    async with stage.api() as api:
-        (budget,) = await LlmApi(api).budgets()
+    (budget,) = await stage.asked(LlmApi.budgets)
     assert BUDGET / 4 < used <= budget["spentTokens"] + budget["setAsideTokens"] <= BUDGET
 
 
