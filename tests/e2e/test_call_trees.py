@@ -92,7 +92,7 @@ async def test_when_the_deadline_passes_the_whole_tree_stops(caravan: Caravan) -
             headers={"x-weft-deadline": str(int((began + 3) * 1000))},
         )
     assert (answer.status_code, answer.headers["x-weft-error"]) == (504, "timed-out")
-    assert time.time() - began >= 3
+    assert time.time() - began > 2.9  # deadlines are whole milliseconds, and so are Envoy's timers
     assert sorted(each[0] for each in await caravan.noted("ended", times=5)) == HOPS
 
 
