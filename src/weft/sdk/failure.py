@@ -52,7 +52,7 @@ def failures_answered(kind: str) -> Iterator[None]:
         raise Rejection(Problem.of(error)) from error
     except MeshError as error:
         raise _failed(kind, error) from error
-    except Exception as error:
+    except Exception as error:  # a handler is the author's own code, and may raise anything
         logger.exception("the handler of %r failed", kind)
         raise Rejection(
             Problem(500, AgentFailed, f"{kind!r} failed unexpectedly; the agent's log says why")

@@ -9,45 +9,42 @@ import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Mapping
 from contextlib import aclosing
 from dataclasses import replace
-from functools import lru_cache, partial
+from functools import partial
 from typing import Any, Self, TypeVar, overload
-from urllib.parse import urlencode
 
-from pydantic import BaseModel, TypeAdapter, ValidationError
-from pydantic_core import PydanticSerializationError, from_json, to_json
+from pydantic import BaseModel, TypeAdapter
 
 from weft.contexts.conversation import ConversationStore, Seat
 from weft.contexts.limits import DEFAULT_LIMITS, ContextLimits
-from weft.errors import AgentFailed, Interrupted, InvalidRequest, TimedOut, Unavailable
-from weft.model.agent import Instance, Query, Status
+from weft.errors import Interrupted, InvalidRequest
+from weft.model.agent import Instance, Status
 from weft.model.call_budget import BUDGET_HEADER, parse_budget
 from weft.model.context_keys import check_context_id, new_context_id
 from weft.model.hops import HOPS_HEADER, parse_hops, with_hop
 from weft.model.spiffe import parse_spiffe_id
 from weft.sdk.call_budget import TREES_PATH, CallBudget, call_budget
-from weft.sdk.calls import events_of, fetch, pauses
+from weft.sdk.calls import events_of, fetch
 from weft.sdk.cards import PAGE_SIZE as CARDS_PER_PAGE
 from weft.sdk.cards import ListedCard, looking_up, read_card_page, read_listed_card, searching
 from weft.sdk.connection import check_proxy, find_proxy
-from weft.sdk.destination import CONTROL_HOST, host_of
-from weft.sdk.directory import Change, ChangeKind, InstanceRecord, Roster, parameters_of, query_of, read_page
+from weft.sdk.destination import CONTROL_HOST
+from weft.sdk.directory import Change, query_of
+from weft.sdk.discovery import DIRECTORY_TIMEOUT, discovered, watched
 from weft.sdk.inheritance import inheritance, inherited_headers, inherited_time
 from weft.sdk.membership import join_as_program, own_agent_type
 from weft.sdk.problem import read_event_error
-from weft.sdk.sse import Event
+from weft.sdk.rpc import Payload, adapter_of, checked, fields_of, result_of, rpc_call
 from weft.sdk.task_handle import TaskHandle
 from weft.sdk.tools import ListedTool, ToolResult, call_tool, list_tools
 from weft.sdk.trace import trace_of
 from weft.sdk.transport import Call, HttpTransport, Transport
 from weft.sdk.wire import (
-    AGENTS_PATH,
     CONTEXT_HEADER,
     DEADLINE_HEADER,
     EVENT_STREAM,
     IDEMPOTENCY_HEADER,
     JSON,
     MAX_KEY_LENGTH,
-    RPC_PATH,
     TRACE_HEADER,
 )
 from weft.tasks.client import TaskClient
@@ -57,20 +54,11 @@ logger = logging.getLogger("weft.mesh")
 
 T = TypeVar("T")
 
-Payload = Mapping[str, Any] | BaseModel
-"""What a request carries: names and values, as a mapping or a Pydantic model."""
-
 DEFAULT_TIMEOUT = 30.0
 """Seconds a request may take, all its attempts included."""
 
 DEFAULT_IDLE_TIMEOUT = 60.0
 """Seconds a stream may be silent; agents send a heartbeat every 15."""
-
-DIRECTORY_TIMEOUT = 10.0
-"""Seconds the control plane has to answer."""
-
-PAGE_SIZE = 100
-"""Instances per page of `discover`."""
 
 
 class Mesh:
@@ -174,11 +162,11 @@ class Mesh:
         Interrupted, NotFound (the agent knows no such kind), InvalidRequest (it does not like the
         arguments), AgentFailed (its own error), Unavailable (no sidecar).
         """
-        call = _rpc(to, kind, {**_fields(payload), **arguments}, JSON, headers)
+        call = rpc_call(to, kind, {**fields_of(payload), **arguments}, JSON, headers)
         if idempotency_key is not None:
             call = replace(call, headers={**call.headers, IDEMPOTENCY_HEADER: _check_key(idempotency_key)})
         body = await fetch(self._way(), call, _time_left(timeout), repeatable=idempotency_key is not None)
-        return _result(call.host, body, result_type)
+        return result_of(call.host, body, result_type)
 
     @overload
     def stream(
@@ -228,15 +216,15 @@ class Mesh:
         beginning or midway; a stream that breaks off without saying that it is complete raises Interrupted.
         The deadline of the request being handled, if there is one, ends it with TimedOut.
         """
-        call = _rpc(to, kind, {**_fields(payload), **arguments}, EVENT_STREAM, headers)
-        adapter = _adapter(Any if item_type is None else item_type)
+        call = rpc_call(to, kind, {**fields_of(payload), **arguments}, EVENT_STREAM, headers)
+        adapter = adapter_of(Any if item_type is None else item_type)
         async with aclosing(events_of(self._way(), call, idle_timeout, inherited_time())) as events:
             async for event in events:
                 if event.name == "end":
                     return
                 if event.name == "error":
                     raise read_event_error(call.host, event.data)
-                yield _checked(call.host, adapter, event.data)
+                yield checked(call.host, adapter, event.data)
         raise Interrupted(f"the stream of {call.host} broke off before its end")
 
     async def submit(
@@ -269,7 +257,7 @@ class Mesh:
         membership = await self.membership()
         submitted = await membership.tasks.submit(
             queue,
-            {**_fields(payload), **arguments},
+            {**fields_of(payload), **arguments},
             priority=priority,
             delay=delay,
             deadline=None if deadline is None else time.time() + deadline,
@@ -390,17 +378,7 @@ class Mesh:
         None all. Raises Unavailable if the control plane cannot be asked.
         """
         query = query_of(type, capability, version, labels, status)
-        way = self._way()
-        found: list[Instance] = []
-        after = ""
-        while limit is None or len(found) < limit:
-            size = PAGE_SIZE if limit is None else min(PAGE_SIZE, limit - len(found))
-            page = read_page(await fetch(way, _listing(query, size, after), DIRECTORY_TIMEOUT))
-            found += [record.instance() for record in page.items]
-            if not page.next:
-                break
-            after = page.next
-        return found
+        return await discovered(self._way(), query, limit)
 
     async def cards(
         self, text: str = "", *, skill: str | Iterable[str] = (), tag: str | Iterable[str] = ()
@@ -454,7 +432,7 @@ class Mesh:
         return await call_tool(
             self._way(),
             name,
-            {**_fields(payload), **arguments},
+            {**fields_of(payload), **arguments},
             headers,
             _time_left(timeout),
             repeatable=idempotency_key is not None,
@@ -474,20 +452,10 @@ class Mesh:
         An instance that no longer matches is removed. Goes on by itself after a lost connection, repeating
         nothing. Raises InvalidRequest if the query makes no sense.
         """
-        call = _watching(query_of(type, capability, version, labels, status))
-        roster = Roster()
-        delays = pauses()
-        while True:
-            roster.reconnecting()
-            try:
-                async with aclosing(events_of(self._way(), call, DEFAULT_IDLE_TIMEOUT)) as events:
-                    async for event in events:
-                        delays = pauses()
-                        for change in _changes(roster, event):
-                            yield change
-            except (Unavailable, Interrupted, TimedOut) as error:
-                logger.warning("the watch of agents broke off (%s); it begins anew", error)
-            await asyncio.sleep(next(delays))
+        query = query_of(type, capability, version, labels, status)
+        async with aclosing(watched(self._way, query)) as changes:
+            async for change in changes:
+                yield change
 
     @property
     def transport(self) -> Transport:
@@ -498,24 +466,6 @@ class Mesh:
         if self._transport is None:
             self._transport = HttpTransport(self._proxy or find_proxy(os.environ))
         return self._transport
-
-
-def _rpc(
-    to: str | Instance, kind: str, payload: Mapping[str, Any], accept: str, headers: Mapping[str, str] | None
-) -> Call:
-    try:
-        body = to_json({"kind": kind, "payload": payload}, by_alias=True)
-    except PydanticSerializationError as error:
-        raise InvalidRequest(f"the payload of {kind!r} cannot be written as JSON: {error}") from error
-    given = {name.lower(): value for name, value in (headers or {}).items()}
-    fixed = {"accept": accept, "content-type": JSON}
-    return Call("POST", host_of(to), RPC_PATH, {**inherited_headers(), **given, **fixed}, body)
-
-
-def _fields(payload: Payload | None) -> Mapping[str, Any]:
-    if payload is None:
-        return {}
-    return payload if isinstance(payload, Mapping) else payload.model_dump(mode="json", by_alias=True)
 
 
 def _for_messages(headers: Mapping[str, str], sender: Membership) -> dict[str, str]:
@@ -539,58 +489,3 @@ def _check_key(key: str) -> str:
 def _time_left(timeout: float) -> float:
     inherited = inherited_time()
     return timeout if inherited is None else max(0.0, min(timeout, inherited))
-
-
-def _result(host: str, body: bytes, result_type: Any) -> Any:
-    try:
-        result = from_json(body)["result"]
-    except (ValueError, TypeError, KeyError) as error:
-        raise AgentFailed(
-            f'{host} answered 200, but not with {{"result": ...}}', agent_status=200, body=body[:1024]
-        ) from error
-    return result if result_type is None else _checked(host, _adapter(result_type), to_json(result))
-
-
-def _checked(host: str, adapter: TypeAdapter[Any], data: str | bytes) -> Any:
-    try:
-        return adapter.validate_json(data)
-    except ValidationError as error:
-        raise AgentFailed(f"{host} answered something unexpected: {error}", agent_status=200) from error
-
-
-def _adapter(expected: Any) -> TypeAdapter[Any]:
-    if isinstance(expected, TypeAdapter):
-        return expected
-    try:
-        return _cached_adapter(expected)
-    except TypeError:  # an annotation that cannot be hashed
-        return TypeAdapter(expected)
-
-
-@lru_cache(maxsize=256)
-def _cached_adapter(expected: Any) -> TypeAdapter[Any]:
-    return TypeAdapter(expected)
-
-
-def _listing(query: Query, size: int, after: str) -> Call:
-    parameters = [*parameters_of(query), ("limit", str(size))]
-    if after:
-        parameters.append(("after", after))
-    return Call("GET", CONTROL_HOST, f"{AGENTS_PATH}?{urlencode(parameters)}", {"accept": JSON})
-
-
-def _watching(query: Query) -> Call:
-    parameters = [*parameters_of(query), ("watch", "true")]
-    return Call("GET", CONTROL_HOST, f"{AGENTS_PATH}?{urlencode(parameters)}", {"accept": EVENT_STREAM})
-
-
-def _changes(roster: Roster, event: Event) -> list[Change]:
-    if event.name == "synced":
-        return roster.synced()
-    if event.name == "error":
-        raise read_event_error(CONTROL_HOST, event.data)
-    try:
-        instance = InstanceRecord.model_validate_json(event.data).instance()
-    except ValidationError as error:
-        raise Unavailable(f"the control plane's watch of agents makes no sense: {error}") from error
-    return roster.remove(instance.key) if event.name == ChangeKind.REMOVED else roster.put(instance)

@@ -47,6 +47,6 @@ def told_by_a2a() -> Iterator[None]:
                 raise said(error.detail) from error
         logger.warning("a request by A2A failed: %s", error.detail)
         raise InternalError(f"the agent could not do this: {error.title()}") from error
-    except Exception as error:
+    except Exception as error:  # whatever it is, callers are told that it failed, and the log why
         logger.exception("a request by A2A failed")
         raise InternalError("the agent failed unexpectedly; its log says why") from error
