@@ -40,7 +40,7 @@ def manifest(*documents: str) -> str:
 def agent(name: str, program: str, *arguments: object, replicas: int = 1, **spec: Any) -> str:
     """An Agent whose instances are a program of this directory; checked often, so that tests are quick.
 
-    One late check does not make it unhealthy: on a busy machine a sole instance would be out of reach for that.
+    One late check does not make it unhealthy: on a busy machine that would put a sole instance out of reach.
     """
     command = [sys.executable, program, *map(str, arguments)]
     health = {"interval": "300ms"}
