@@ -1,0 +1,1 @@
+"""The pages of the control plane: what the API tells, to look at."""

@@ -1,0 +1,1 @@
+"""Spans of Python processes: made by OpenTelemetry, sent to the control plane."""
