@@ -108,7 +108,7 @@ class Rig:
     async def another_control(self, name: str) -> int:
         """Start one more replica of the control plane; the port at which sidecars reach it, soon."""
         free = free_ports()
-        ports = self.mesh.ports.model_copy(update={"api": free.api, "xds": free.xds})
+        ports = self.mesh.ports.model_copy(update={"api": free.api, "xds": free.xds, "metrics": free.metrics})
         # Only names of files are asked of it; what else it has stands in NATS's configuration.
         security = LocalSecurity(self.directory / MESH, "", NatsSecurity(self.nats_keys, "", ""))
         command = [*control_command(ports), "--replica", name]

@@ -199,7 +199,9 @@ class Core:
     def another_control(self, name: str) -> tuple[Program, MeshPorts]:
         """One more replica of the control plane, yet to be started, and where it listens."""
         free = free_ports()
-        ports = self.ports.model_copy(update={"api": free.api, "xds": free.xds})
+        ports = self.ports.model_copy(
+            update={"api": free.api, "xds": free.xds, "dashboard": free.dashboard, "metrics": free.metrics}
+        )
         command = [*control_command(ports), *self._lease, "--replica", name]
         environ = {**self.environ, **self._security.control_environment()}
         return Program(name, command, self.directory, environ), ports

@@ -182,7 +182,16 @@ def test_a_home_that_cannot_be_written_is_told(weft: Weft) -> None:
 def test_an_unreachable_nats_is_named(weft: Weft) -> None:
     ports = free_ports()
     nats = f"nats://127.0.0.1:{ports.nats}"
-    addresses = ("--nats", nats, "--api-port", str(ports.api), "--xds-port", str(ports.xds))
+    addresses = (
+        "--nats",
+        nats,
+        "--api-port",
+        str(ports.api),
+        "--xds-port",
+        str(ports.xds),
+        "--metrics-port",
+        "0",
+    )
     make_key_file(weft.directory / "sealing.key")
     done = weft.run("control", *addresses, "--sealing-key", f"file:{weft.directory / 'sealing.key'}")
     assert done.returncode == 3

@@ -15,7 +15,7 @@ from weft.model.local_state import MeshPorts
 from weft.model.node import AgentProtocol, parse_address
 from weft.sidecar.arguments import parse_arguments
 
-PORTS = MeshPorts(api=7400, xds=7401, nats=7402, proxy=7403)
+PORTS = MeshPorts(api=7400, xds=7401, nats=7402, proxy=7403, dashboard=7404, metrics=7405)
 HOME = Path("/home/mesh")
 ADMISSION = {"WEFT_JOIN_TOKEN": "weft_join_x"}
 """What a sidecar gets beside its arguments at every start."""

@@ -16,7 +16,10 @@ from weft.model.local_state import MeshPorts, MeshState, encode_state, mesh_dire
 from weft.sdk.local_mesh import running_mesh
 
 STATE = MeshState(
-    name="default", pid=4711, started_at=1.5, ports=MeshPorts(api=7400, xds=7401, nats=7402, proxy=7403)
+    name="default",
+    pid=4711,
+    started_at=1.5,
+    ports=MeshPorts(api=7400, xds=7401, nats=7402, proxy=7403, dashboard=7404, metrics=7405),
 )
 
 
@@ -85,7 +88,14 @@ def test_a_garbled_state_is_no_state(tmp_path: Path, garbage: str) -> None:
 
 def test_the_state_is_json_that_other_programs_can_read() -> None:
     told = json.loads(encode_state(STATE))
-    assert told["ports"] == {"api": 7400, "xds": 7401, "nats": 7402, "proxy": 7403}
+    assert told["ports"] == {
+        "api": 7400,
+        "xds": 7401,
+        "nats": 7402,
+        "proxy": 7403,
+        "dashboard": 7404,
+        "metrics": 7405,
+    }
     assert told["startedAt"] == 1.5
     assert parse_state(encode_state(STATE)) == STATE
 

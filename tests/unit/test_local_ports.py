@@ -14,18 +14,18 @@ from weft.local.ports import check_free, free_ports, ports_from
 
 
 def test_the_ports_follow_each_other_from_the_base() -> None:
-    assert list(ports_from(7400).model_dump().values()) == [7400, 7401, 7402, 7403]
+    assert list(ports_from(7400).model_dump().values()) == [7400, 7401, 7402, 7403, 7404, 7405]
 
 
-@pytest.mark.parametrize("base", [-1, 65_533, 70_000])
-def test_a_base_without_four_ports_after_it_is_refused(base: int) -> None:
+@pytest.mark.parametrize("base", [-1, 65_531, 70_000])
+def test_a_base_without_six_ports_after_it_is_refused(base: int) -> None:
     with pytest.raises(InvalidRequest, match=str(base)):
         ports_from(base)
 
 
-def test_free_ports_are_four_different_ones_that_can_be_bound() -> None:
+def test_free_ports_are_six_different_ones_that_can_be_bound() -> None:
     ports = free_ports()
-    assert len(set(ports.model_dump().values())) == 4
+    assert len(set(ports.model_dump().values())) == 6
     check_free(ports)
 
 

@@ -97,7 +97,7 @@ def nats(_environ: Environment) -> Iterator[Finding]:
 
 def ports(environ: Environment) -> Iterator[Finding]:
     """Whether the ports of `weft up` are free, or used by the mesh that runs."""
-    what = f"ports {DEFAULT_PORT_BASE} to {DEFAULT_PORT_BASE + 3}"
+    what = f"ports {DEFAULT_PORT_BASE} to {DEFAULT_PORT_BASE + 5}"
     if running_mesh(environ) is not None:
         yield Finding(Level.OK, what, "a mesh is running")
         return

@@ -40,7 +40,8 @@ def up(
     port_base: Annotated[
         int,
         Parameter(
-            help="API, xDS, NATS and the door listen here and at the next three ports; 0: any free ones."
+            help="API, xDS, NATS, door, dashboard and metrics listen here and at the next five ports; "
+            "0: any free ones."
         ),
     ] = DEFAULT_PORT_BASE,
     timeout: Annotated[

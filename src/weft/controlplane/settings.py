@@ -49,6 +49,16 @@ class ControlPlaneSettings(BaseSettings):
     xds_port: int = Field(default=7401, ge=1, le=65535)
     """Port of the xDS server (gRPC), to which sidecars connect."""
 
+    metrics_host: str = "127.0.0.1"
+    """Address at which `/metrics` is served without TLS and without a token, for Prometheus. Loopback unless
+    told otherwise: whoever reaches it can read the metrics."""
+
+    metrics_port: int = Field(default=7405, ge=0, le=65535)
+    """Port of it (HTTP); 0: it is not served, but for `/metrics` of the API."""
+
+    advertise_metrics: str | None = None
+    """`host:port` at which Prometheus reaches that; by default `metrics_host` and `metrics_port`."""
+
     advertise_api: str | None = None
     """`host:port` at which sidecars reach the API, which is what `http://control.mesh` leads to;
     by default `host` and `api_port`."""

@@ -22,6 +22,7 @@ def control_command(ports: MeshPorts) -> list[str]:
         *("--host", LOOPBACK),
         *("--api-port", str(ports.api)),
         *("--xds-port", str(ports.xds)),
+        *("--metrics-port", str(ports.metrics)),
     ]
 
 
@@ -44,6 +45,8 @@ def sidecar_command(
         *("--xds", f"{LOOPBACK}:{ports.xds}"),
         *("--api", f"https://{LOOPBACK}:{ports.api}"),
         *("--trust-bundle", str(directory / BUNDLE_FILE)),
+        # A mesh on one machine has few calls, and somebody who wants to see each.
+        *("--trace-sampling", "100"),
     ]
     return [*_module("weft.sidecar"), *mesh, *arguments, *(["--", *program] if program else [])]
 

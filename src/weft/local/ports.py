@@ -10,10 +10,17 @@ from weft.local.port_holder import port_holder
 from weft.model.local_state import LOOPBACK, MeshPorts
 
 DEFAULT_PORT_BASE = 7400
-"""API, xDS, NATS and the door listen at this port and the three after it."""
+"""API, xDS, NATS, the door, the dashboard and the metrics listen at this port and the five after it."""
 
-_LAST_BASE = 65_532
-_ROLES = {"api": "the control plane's API", "xds": "xDS", "nats": "NATS", "proxy": "the mesh's door"}
+_ROLES = {
+    "api": "the control plane's API",
+    "xds": "xDS",
+    "nats": "NATS",
+    "proxy": "the mesh's door",
+    "dashboard": "the dashboard",
+    "metrics": "the control plane's metrics",
+}
+_LAST_BASE = 65_536 - len(_ROLES)
 
 
 def ports_from(base: int) -> MeshPorts:

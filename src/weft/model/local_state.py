@@ -43,6 +43,10 @@ class MeshPorts(_Record):
     nats: _Port
     proxy: _Port
     """The door: a sidecar that only calls, through which scripts reach the mesh."""
+    dashboard: _Port
+    """The dashboard, for a browser on this machine."""
+    metrics: _Port
+    """The control plane's metrics, for a Prometheus on this machine."""
 
 
 class ChildState(_Record):
@@ -87,6 +91,11 @@ class MeshState(_Record):
     def proxy_url(self) -> str:
         """Where the door is: an HTTP proxy into the mesh."""
         return f"http://{LOOPBACK}:{self.ports.proxy}"
+
+    @property
+    def metrics_url(self) -> str:
+        """Where the control plane's own metrics are."""
+        return f"http://{LOOPBACK}:{self.ports.metrics}/metrics"
 
     @property
     def nats_url(self) -> str:
