@@ -317,7 +317,7 @@ def _enum(field: FieldInfo) -> type | None:
     return annotation if isinstance(annotation, type) and issubclass(annotation, StrEnum) else None
 
 
-_SHOWN_BEFORE = {KINDS["Route"]: "TrafficPolicy", KINDS["Queue"]: "Topic"}
+_SHOWN_BEFORE = {KINDS["Route"]: "TrafficPolicy", KINDS["Queue"]: "Topic", KINDS["Telemetry"]: "Route"}
 """Whose parts are on the page already."""
 
 
@@ -509,6 +509,7 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "modelpool": _page_of(KINDS["ModelPool"]),
     "budget": _page_of(KINDS["Budget"]),
     "tool": _page_of(KINDS["Tool"]),
+    "telemetry": _page_of(KINDS["Telemetry"]),
     "gateway-endpoints": gateway_endpoints,
     "balancing-policies": balancing_policies,
     "scopes": scopes,

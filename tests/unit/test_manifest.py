@@ -51,6 +51,10 @@ def route(name: str, destination: str, *targets: str) -> str:
     return resource("Route", name, f"destination: {{type: {destination}}}\nrules:\n- split: [{parts}]")
 
 
+def telemetry(spec: str, name: str = "telemetry") -> str:
+    return resource("Telemetry", name, spec)
+
+
 def together(*documents: str) -> str:
     return "---\n".join(documents)
 
@@ -412,6 +416,28 @@ WRONG = {
         together(policy("{}", "a"), policy("{}", "b")),
         "m.yaml:10: spec.target: TrafficPolicy 'a' is for the mesh's default (it has no target) already: "
         "there can be one only, so merge them",
+    ),
+    "two Telemetries for one target": (
+        together(telemetry("target: {type: x}", "a"), telemetry("target: {type: x}", "b")),
+        "m.yaml:11: spec.target: Telemetry 'a' is for target type 'x' already: "
+        "there can be one only, so merge them",
+    ),
+    "what was said to a capability": (
+        telemetry("target: {capability: x}\nrecording: {messages: true}"),
+        "m.yaml:6: spec.recording: goes with a type: an agent does not know by which of its capabilities it "
+        "was called",
+    ),
+    "a share of calls beyond all": (
+        telemetry("tracing: {samplingPercent: 101}"),
+        "m.yaml:5: spec.tracing.samplingPercent: must be less than or equal to 100",
+    ),
+    "a redaction that is no expression": (
+        telemetry("recording: {redact: ['(']}"),
+        "m.yaml:5: spec.recording.redact[0]: is not a regular expression that RE2 supports",
+    ),
+    "a redaction of nothing": (
+        telemetry("recording: {redact: ['a*']}"),
+        "m.yaml:5: spec.recording.redact[0]: matches nothing at all too: it would be found everywhere",
     ),
     "a gateway that listens at a name": (
         resource("Gateway", "front", "host: localhost"),

@@ -68,6 +68,7 @@ def test_a_sidecar_without_a_type_only_calls() -> None:
         ({"drain_timeout": -1.0}, "drain timeout -1"),
         ({"drain_timeout": float("nan")}, "drain timeout nan"),
         ({"log_level": "loud"}, "loud"),
+        ({"trace_sampling": 100.5}, "trace sampling 100.5"),
     ],
 )
 def test_settings_that_make_no_sense_are_refused_by_name(changes: dict[str, Any], words: str) -> None:
@@ -136,7 +137,7 @@ def test_the_command_line_gives_every_setting() -> None:
             ),
             *("--nats", "nats://one:4222, nats://two:4222", "--xds", "10.0.0.2:18000,[::1]:18001"),
             *("--api", "https://10.0.0.2:7400, https://[::1]:7400/", "--trust-bundle", "bundle.pem"),
-            *("--trust-refresh", "60"),
+            *("--trust-refresh", "60", "--trace-sampling", "2.5"),
             *("--health-path", "", "--health-interval", "5", "--unhealthy-threshold", "2"),
             *("--drain-timeout", "7", "--log-level", "debug", "--", "python", "--", "-u", "agent.py"),
         ],
@@ -162,6 +163,7 @@ def test_the_command_line_gives_every_setting() -> None:
         trust_bundle=Path("bundle.pem"),
         join_token=TOKEN,
         trust_refresh=60.0,
+        trace_sampling=2.5,
         health=HealthSettings(path="", interval=5.0, unhealthy_threshold=2),
         drain_timeout=7.0,
         log_level="debug",

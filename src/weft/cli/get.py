@@ -24,6 +24,7 @@ from weft.model.resource import AnyResource
 from weft.model.route import RouteSpec
 from weft.model.secret import SecretSpec
 from weft.model.spec import Spec
+from weft.model.telemetry import AccessLogging, TelemetrySpec
 from weft.model.topic import TopicSpec
 from weft.model.traffic import TrafficPolicySpec
 
@@ -123,6 +124,17 @@ def _traffic(spec: TrafficPolicySpec) -> str:
     return f"{spec.target or 'the whole mesh'}, {spec.load_balancing.policy.value}"
 
 
+def _telemetry(spec: TelemetrySpec) -> str:
+    parts = [str(spec.target or "the whole mesh")]
+    if spec.tracing.sampling_percent is not None:
+        parts.append(f"{spec.tracing.sampling_percent:g} % traced")
+    if spec.access_log is not AccessLogging.NONE:
+        parts.append(f"access log of {spec.access_log.value}")
+    if spec.recording.messages:
+        parts.append("messages recorded")
+    return ", ".join(parts)
+
+
 def _broker(spec: BrokerSpec) -> str:
     return f"{spec.type.value}, {spec.url}" if spec.url else spec.type.value
 
@@ -138,4 +150,5 @@ _SUMMARIES: Mapping[type[Spec], Callable[[Any], str]] = {
     GatewaySpec: _gateway,
     SecretSpec: _secret,
     EgressSpec: _egress,
+    TelemetrySpec: _telemetry,
 }

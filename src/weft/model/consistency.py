@@ -18,6 +18,7 @@ from weft.model.resource import AnyResource
 from weft.model.route import RouteRule, RouteSpec
 from weft.model.secret import SecretSpec
 from weft.model.target import Target
+from weft.model.telemetry import TelemetrySpec
 from weft.model.tool_contradictions import tool_inconsistencies
 from weft.model.topic import DEAD_LETTERS, TopicSpec
 from weft.model.traffic import TrafficPolicySpec
@@ -45,6 +46,7 @@ def inconsistencies(resources: Iterable[AnyResource]) -> list[Inconsistency]:
         *(Inconsistency(each.key, *found) for each in resources for found in contradictions(each)),
         *_twice(routes, "destination"),
         *_twice(policies, "target"),
+        *_twice((each for each in resources if isinstance(each.spec, TelemetrySpec)), "target"),
         *_slow_tries_of_policies(policies, timeouts),
         *_slow_tries_of_routes(routes, timeouts),
         *_cycles(routes),

@@ -22,6 +22,7 @@ from weft.model.route import Mirror, RouteRule, RouteSpec, SplitTarget
 from weft.model.secret import SecretSpec
 from weft.model.spec import Spec
 from weft.model.target import Target
+from weft.model.telemetry import TelemetrySpec
 from weft.model.tool import ToolSpec
 from weft.model.tool_contradictions import of_tool
 from weft.model.topic import TopicSpec
@@ -62,6 +63,14 @@ def _of_policy(spec: TrafficPolicySpec) -> Iterator[Contradiction]:
         yield ("spec", "loadBalancing", "hashOn"), message
     if balancing.slow_start and balancing.policy in _WITHOUT_SLOW_START:
         yield ("spec", "loadBalancing", "slowStart"), f"does not go with policy {balancing.policy.value}"
+
+
+def _of_telemetry(spec: TelemetrySpec) -> Iterator[Contradiction]:
+    if spec.target is None or "recording" not in spec.model_fields_set:
+        return
+    if spec.target.capability is not None:
+        message = "goes with a type: an agent does not know by which of its capabilities it was called"
+        yield ("spec", "recording"), message
 
 
 def _of_secret(spec: SecretSpec) -> Iterator[Contradiction]:
@@ -152,4 +161,5 @@ _CHECKS: Mapping[type[Spec], Callable[[AnyResource], Iterator[Contradiction]]] =
     ModelPoolSpec: of_pool,
     BudgetSpec: of_budget,
     ToolSpec: of_tool,
+    TelemetrySpec: lambda resource: _of_telemetry(resource.spec),
 }

@@ -10,6 +10,7 @@ from typing import Any
 from weft.errors import InvalidRequest
 from weft.model.agent import Locality
 from weft.model.names import check_name, check_type
+from weft.model.telemetry_wire import DEFAULT_SAMPLING
 
 MAX_CAPABILITIES = 128
 """How many capabilities an agent may have."""
@@ -70,6 +71,8 @@ class Node:
     """Where callers from outside the mesh are taken, if its agent is a gateway."""
     stream_guard: bool = False
     """Whether its Envoy can load the stream guard."""
+    trace_sampling: float = DEFAULT_SAMPLING
+    """Percent of the calls that begin a trace, where no Telemetry and no Route says otherwise."""
 
     @property
     def key(self) -> str:
@@ -86,6 +89,7 @@ class Node:
             "zone": self.locality.zone,
             "outside": None if self.outside is None else str(self.outside),
             "streamGuard": self.stream_guard,
+            "traceSampling": self.trace_sampling,
             "inbound": None
             if inbound is None
             else {
@@ -109,6 +113,7 @@ class Node:
                 locality=Locality(str(metadata["region"]), str(metadata["zone"])),
                 outside=None if outside is None else parse_address(outside),
                 stream_guard=metadata.get("streamGuard", False) is True,
+                trace_sampling=_percent(metadata.get("traceSampling", DEFAULT_SAMPLING)),
                 inbound=None
                 if inbound is None
                 else Inbound(
@@ -136,6 +141,12 @@ def _version(version: Any) -> str:
     if not isinstance(version, str) or len(version) > MAX_VERSION_LENGTH:
         raise ValueError(f"version must be text of at most {MAX_VERSION_LENGTH} characters")
     return version
+
+
+def _percent(value: Any) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 100:
+        raise ValueError("traceSampling must be a number from 0 to 100")
+    return float(value)
 
 
 def parse_address(text: str) -> Address:

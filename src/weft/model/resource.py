@@ -18,6 +18,7 @@ from weft.model.queue import QueueSpec
 from weft.model.route import RouteSpec
 from weft.model.secret import STORED, SecretSpec
 from weft.model.spec import Name, ShortText, Spec, Text
+from weft.model.telemetry import TelemetrySpec
 from weft.model.tool import ToolSpec
 from weft.model.topic import TopicSpec
 from weft.model.traffic import TrafficPolicySpec
@@ -36,6 +37,7 @@ KINDS: Final[Mapping[str, type[Spec]]] = {
     "ModelPool": ModelPoolSpec,
     "Budget": BudgetSpec,
     "Tool": ToolSpec,
+    "Telemetry": TelemetrySpec,
 }
 """The spec of each kind of resource."""
 

@@ -11,6 +11,7 @@ from weft.model.header import ChangeableHeader, HeaderName, HeaderValue
 from weft.model.regex import check_regex
 from weft.model.spec import MAX_ITEMS, Name, Percent, ShortText, Spec, TypeName
 from weft.model.target import Target
+from weft.model.telemetry import Tracing
 from weft.model.traffic import Retries
 
 MAX_WEIGHT = 1000
@@ -147,6 +148,8 @@ class RouteRule(Spec):
     request_headers: HeaderChanges | None = None
     response_headers: HeaderChanges | None = None
     fault: Fault | None = None
+    tracing: Tracing | None = None
+    """As in Telemetry, whose value counts if omitted."""
 
 
 class RouteSpec(Spec):

@@ -167,6 +167,7 @@ def _add_addresses(parser: argparse.ArgumentParser, environ: Mapping[str, str]) 
     _add(parser, "runtime_parent", "--runtime-dir", type=Path)
     _add(parser, "envoy_concurrency", type=int)
     _add(parser, "max_connections", type=int)
+    _add(parser, "trace_sampling", type=float, help="percent of the calls that begin a trace (default: 1)")
     _add(parser, "log_level")
 
 

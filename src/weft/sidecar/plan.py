@@ -52,6 +52,7 @@ def make_plan(settings: SidecarSettings, guard: Guard, resources: ExitStack) -> 
             settings.locality,
             settings.outside,
             stream_guard=stream_guard() is not None,
+            trace_sampling=settings.trace_sampling,
         ),
         directory=_runtime_directory(settings.runtime_parent, guard),
         agent_port=agent_port,

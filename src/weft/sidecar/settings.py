@@ -15,6 +15,7 @@ from weft.model.event_format import EventFormat
 from weft.model.names import MAX_NAME_LENGTH, check_name, check_type
 from weft.model.node import Address, AgentProtocol
 from weft.model.subtopic import parse_topic_pattern
+from weft.model.telemetry_wire import DEFAULT_SAMPLING
 
 DEFAULT_NATS = "nats://127.0.0.1:7402"
 DEFAULT_API = Address("127.0.0.1", 7400)
@@ -171,6 +172,9 @@ class SidecarSettings:
     """Worker threads of Envoy."""
     max_connections: int = 10_000
     """Connections that Envoy accepts at once, from agent and callers together."""
+    trace_sampling: float = DEFAULT_SAMPLING
+    """Percent of the calls that begin a trace, of which spans are kept, where no Telemetry and no Route says
+    otherwise: 0 to 100."""
     log_level: str = "info"
     """What is logged of this process and of Envoy: debug, info, warning or error."""
 
@@ -227,6 +231,7 @@ class SidecarSettings:
     def _check_numbers(self) -> None:
         _check_range("weight", self.weight, 1, MAX_WEIGHT, "")
         _check_range("envoy concurrency", self.envoy_concurrency, 1, 128, "threads")
+        _check_range("trace sampling", self.trace_sampling, 0, 100, "percent")
         _check_range("max connections", self.max_connections, 1, 1_000_000, "")
         ports = {"agent": self.agent_port, "inbound": self.inbound_port, "outbound": self.outbound_port}
         for name, port in ports.items():
