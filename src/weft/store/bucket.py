@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Generic, Protocol, TypeVar
 
+from weft.store.broadcast import Broadcast
 from weft.store.journal import DEFAULT_LIMITS, Journal, JournalLimits
 from weft.store.signals import Signals
 
@@ -152,6 +153,13 @@ class Store(Protocol):
 
     def signals(self, name: str) -> Signals:
         """Signals of the name `name`, which is made as a bucket's. Raises InvalidRequest for a bad one."""
+        ...
+
+    def broadcast(self, name: str, *, of_members: bool = False) -> Broadcast:
+        """Messages of the name `name`, likewise, among replicas of the control plane.
+
+        Those `of_members` members send, as far as they are permitted to, and the control plane hears.
+        """
         ...
 
     @property

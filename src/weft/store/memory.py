@@ -12,9 +12,12 @@ from itertools import islice
 from typing import Generic, TypeVar
 
 from weft.errors import Conflict, Unavailable
+from weft.store.broadcast import Broadcast
+from weft.store.broadcast_buffer import BroadcastBuffer
 from weft.store.bucket import Bucket, Change, Codec, Entry, Put, Removal, Removed, Snapshot
 from weft.store.journal import DEFAULT_LIMITS, Journal, JournalLimits
 from weft.store.keys import check_bucket, check_key, check_prefix, check_write, covers, decoded
+from weft.store.memory_broadcast import MemoryBroadcast
 from weft.store.memory_journal import JournalLines, MemoryJournal
 from weft.store.memory_signals import MemorySignals, SignalListeners
 from weft.store.records import check_recent
@@ -207,6 +210,7 @@ class MemoryStore:
         self._buckets: dict[str, _Records] = {}
         self._journals: dict[str, JournalLines] = {}
         self._listeners: dict[str, SignalListeners] = {}
+        self._broadcasts: dict[tuple[str, bool], set[BroadcastBuffer]] = {}
         self._reachable = asyncio.Event()
         self._reachable.set()
 
@@ -237,6 +241,12 @@ class MemoryStore:
         check_bucket(name)
         listeners = self._listeners.setdefault(name, SignalListeners())
         return MemorySignals(name, listeners, self._reachable)
+
+    def broadcast(self, name: str, *, of_members: bool = False) -> Broadcast:
+        """Messages of the name `name`."""
+        check_bucket(name)
+        listeners = self._broadcasts.setdefault((name, of_members), set())
+        return MemoryBroadcast(name, listeners, self._reachable)
 
     def interrupt(self) -> None:
         """Behave as if the connection were lost: operations raise Unavailable, watches fall silent.

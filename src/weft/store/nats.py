@@ -7,9 +7,11 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TypeVar
 
+from weft.store.broadcast import Broadcast
 from weft.store.bucket import Bucket, Codec
 from weft.store.journal import DEFAULT_LIMITS, Journal, JournalLimits
 from weft.store.keys import check_bucket
+from weft.store.nats_broadcast import NatsBroadcast
 from weft.store.nats_bucket import NatsBucket
 from weft.store.nats_callout import Callout
 from weft.store.nats_connection import NatsConnection
@@ -98,6 +100,11 @@ class NatsStore:
         """Signals of the name `name`. Raises InvalidRequest for a bad one."""
         check_bucket(name)
         return NatsSignals(self._connection, name)
+
+    def broadcast(self, name: str, *, of_members: bool = False) -> Broadcast:
+        """Messages of the name `name`. Raises InvalidRequest for a bad one."""
+        check_bucket(name)
+        return NatsBroadcast(self._connection, name, of_members=of_members)
 
     def callout(self, issuer: Path) -> Callout:
         """What answers servers that ask about connections; `issuer` is the file with the seed to sign with.

@@ -35,6 +35,9 @@ MEMBER_SIGNALS = f"{SIGNALS}.member"
 CONTROL_SIGNALS = f"{SIGNALS}.control"
 """Below it the control plane does."""
 
+BROADCASTS = "broadcasts"
+"""Below it replicas of the control plane tell each other what is not kept, and is for nobody else."""
+
 CALLOUT_SUBJECT = "$SYS.REQ.USER.AUTH"
 """Where servers ask about each connection."""
 

@@ -7,6 +7,7 @@ from contextlib import AbstractAsyncContextManager
 from typing import Generic, TypeVar
 
 from weft.errors import Denied
+from weft.store.broadcast import Broadcast
 from weft.store.bucket import Bucket, Change, Codec, Entry, Store
 from weft.store.journal import DEFAULT_LIMITS, Journal, JournalLimits
 from weft.store.signals import Signals
@@ -52,6 +53,10 @@ class MortalStore:
     def signals(self, name: str) -> Signals:
         """Signals of the name `name`."""
         return self._store.signals(name)
+
+    def broadcast(self, name: str, *, of_members: bool = False) -> Broadcast:
+        """Messages of the name `name`."""
+        return self._store.broadcast(name, of_members=of_members)
 
     async def close(self) -> None:
         """Let go of it; it is everybody's, and stays."""
