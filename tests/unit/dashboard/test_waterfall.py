@@ -6,8 +6,8 @@ import math
 
 import pytest
 
-from weft.dashboard.spans import MAX_SPANS, Said, Sort, Span, messages_of, sort_of, spans_of
-from weft.dashboard.waterfall import Waterfall, laid_out, ticks
+from weft.dashboard.pages.spans import MAX_SPANS, Said, Sort, Span, messages_of, sort_of, spans_of
+from weft.dashboard.pages.waterfall import Waterfall, laid_out, ticks
 
 
 def tree(waterfall: Waterfall) -> list[tuple[str, int]]:

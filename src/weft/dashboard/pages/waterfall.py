@@ -11,7 +11,7 @@ from collections import defaultdict
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from weft.dashboard.spans import Span
+from weft.dashboard.pages.spans import Span
 
 MAX_SHOWN_AT_ONCE = 100
 """Rows on one page of a waterfall."""
