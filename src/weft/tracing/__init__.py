@@ -1,1 +1,1 @@
-"""Spans of Python processes: made by OpenTelemetry, sent to the control plane."""
+"""Spans of Weft's own processes and of agents, their way out as OTLP, and the logs that go with them."""
