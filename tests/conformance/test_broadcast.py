@@ -38,6 +38,7 @@ async def test_what_members_send_is_heard_under_its_key(store: Store) -> None:
     from_members = store.broadcast("traffic", of_members=True)
     async with from_members.listen() as listener, asyncio.timeout(PATIENCE):
         await from_members.send("agent.planner.1", b"{}")
+        assert await from_members.settled(PATIENCE)
         assert await listener.next() == ("agent.planner.1", b"{}")
 
 

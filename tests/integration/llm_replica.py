@@ -18,6 +18,7 @@ import uvloop
 from prometheus_client import CollectorRegistry
 from tests.xds import Log, OneSnapshot, snapshot
 
+from weft.controlplane.access_logs import AccessLogService
 from weft.controlplane.llm.scheduling import LlmScheduling, Replica
 from weft.controlplane.xds.credentials import ServerIdentity, server_credentials
 from weft.controlplane.xds.server import AdsServer
@@ -74,7 +75,7 @@ async def replica(
                     host=HOST,
                     port=port,
                     credentials=server_credentials(lambda: shown),
-                    services=models.services,
+                    services=[*models.services, AccessLogService(models.logs).handler()],
                 )
                 async with ads:
                     yield models, metrics

@@ -14,6 +14,7 @@ from prometheus_client import CollectorRegistry
 
 from weft.aio.cancellation import end
 from weft.aio.ports import PortUnavailable
+from weft.controlplane.access_logs import AccessLogService
 from weft.controlplane.api.access import Access, control_access
 from weft.controlplane.api.app import create_api
 from weft.controlplane.api.context import ApiContext
@@ -36,6 +37,7 @@ from weft.controlplane.security import Security, nats_tls, open_sealer, open_sec
 from weft.controlplane.settings import ControlPlaneSettings
 from weft.controlplane.sidecars import Sidecars
 from weft.controlplane.snapshots import Snapshots
+from weft.controlplane.telemetry.opening import open_telemetry
 from weft.controlplane.xds.credentials import server_credentials
 from weft.controlplane.xds.server import AdsServer
 from weft.model.node import Address, parse_address
@@ -100,6 +102,9 @@ async def run_control_plane(settings: ControlPlaneSettings) -> None:
             max_hops=settings.max_hops,
         )
         _update(snapshots, instances, declared, offers, catalogue, security)
+        telemetry = await stack.enter_async_context(
+            open_telemetry(settings, store, declared, metrics, revoked=security.identities.is_revoked)
+        )
         models = await stack.enter_async_context(
             LlmScheduling.open(store, declared, instances, _replica(settings, security), metrics)
         )
@@ -113,7 +118,11 @@ async def run_control_plane(settings: ControlPlaneSettings) -> None:
             trust_domain=settings.trust_domain,
             revoked=security.identities.is_revoked,
             on_denied=security.note_denied_stream,
-            services=models.services,
+            services=[
+                *models.services,
+                *telemetry.services,
+                AccessLogService({**models.logs, **telemetry.logs}).handler(),
+            ],
         )
         await stack.enter_async_context(ads)
         context = ApiContext(
@@ -129,6 +138,7 @@ async def run_control_plane(settings: ControlPlaneSettings) -> None:
             standing=models.standing,
             offers=offers,
             tools=tools,
+            telemetry=telemetry,
         )
         callout = _callout(settings, store)
         tls = server_tls(context.access.refuse_certificate)
@@ -136,6 +146,7 @@ async def run_control_plane(settings: ControlPlaneSettings) -> None:
             "translate": _translate(snapshots, instances, declared, offers, catalogue, security),
             "push": ads.run(),
             "schedule calls to models": models.run(snapshots),
+            "telemetry": telemetry.run(),
             "record sidecars": sidecars.run(),
             "topics and queues": messaging.brokerage.run(),
             "figures of queues": messaging.figures.run(),

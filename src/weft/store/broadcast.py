@@ -43,6 +43,13 @@ class Broadcast(Protocol):
         """
         ...
 
+    async def settled(self, timeout: float) -> bool:
+        """Wait until all that was sent has left for those who listen; False: it may be lost.
+
+        `timeout` in seconds.
+        """
+        ...
+
     def listen(self) -> AbstractAsyncContextManager[BroadcastListener]:
         """Hear what is sent from when the context is entered.
 

@@ -28,6 +28,10 @@ class MemoryBroadcast:
             each.add(key, data)
         return True
 
+    async def settled(self, timeout: float) -> bool:  # noqa: ARG002 -- it has already
+        """Whether what was sent has left."""
+        return self._reachable.is_set()
+
     @asynccontextmanager
     async def listen(self) -> AsyncIterator[BroadcastBuffer]:
         """Hear what is sent from when the context is entered."""

@@ -7,6 +7,7 @@ Those among replicas of the control plane stay in its account, since what they t
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager, suppress
 
@@ -19,7 +20,7 @@ from weft.errors import Unavailable
 from weft.store.broadcast import Heard
 from weft.store.broadcast_buffer import BroadcastBuffer, check_message
 from weft.store.nats_accounts import BROADCASTS, MEMBER_SIGNALS
-from weft.store.nats_client import unsubscribe
+from weft.store.nats_client import FAILURES, unsubscribe
 from weft.store.nats_connection import NatsConnection
 
 _MAX_UNSENT_BYTES = 1024 * 1024
@@ -43,6 +44,17 @@ class NatsBroadcast:
         try:
             await client.publish(f"{self._root}.{key}", data)
         except (nats.errors.Error, OSError):
+            return False
+        return True
+
+    async def settled(self, timeout: float) -> bool:
+        """Wait until all that was sent has left; False: it may be lost."""
+        client = self._connection.sender
+        if client is None:
+            return False
+        try:
+            await client.flush(max(1, math.ceil(timeout)))
+        except FAILURES:
             return False
         return True
 

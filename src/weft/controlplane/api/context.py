@@ -19,6 +19,7 @@ from weft.controlplane.message_custody import MessageCustody
 from weft.controlplane.messaging import Messaging
 from weft.controlplane.offers import OfferView
 from weft.controlplane.sidecars import Sidecars
+from weft.controlplane.telemetry.opening import Telemetry
 from weft.errors import MeshError, Unavailable
 from weft.registry.view import View
 from weft.resources.store import Resources
@@ -49,6 +50,8 @@ class ApiContext:
     """What running agents offer. None: nothing is known of it here."""
     tools: VirtualServer | None = None
     """The tools of MCP servers. None: there are none here."""
+    telemetry: Telemetry | None = None
+    """What is observed of the mesh. None: nothing is, here."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,6 +112,16 @@ def _tools(context: Context) -> VirtualServer:
 
 CurrentTools = Annotated[VirtualServer, Depends(_tools)]
 """An endpoint's parameter of this type gets the VirtualServer of all tools."""
+
+
+def _telemetry(context: Context) -> Telemetry:
+    if context.telemetry is None:
+        raise Unavailable("this control plane was started without telemetry")
+    return context.telemetry
+
+
+CurrentTelemetry = Annotated[Telemetry, Depends(_telemetry)]
+"""An endpoint's parameter of this type gets the Telemetry."""
 
 
 def _access(context: Context) -> Access:

@@ -16,6 +16,7 @@ from prometheus_client import CollectorRegistry
 
 from weft.aio.cancellation import end
 from weft.aio.generation import Generation
+from weft.controlplane.access_logs import LogReader
 from weft.controlplane.llm.asking import Asking
 from weft.controlplane.llm.call import Attempt, Call, Decision, Ended, Reason, Refusal
 from weft.controlplane.llm.declared import Declared, declared_of
@@ -36,6 +37,7 @@ from weft.controlplane.llm.steady import steady_clock
 from weft.controlplane.llm.term import Lapsed, Term
 from weft.errors import MeshError
 from weft.model.llm_lease import Lease
+from weft.model.llm_wire import ACCESS_LOG, ATTEMPT_LOG
 from weft.model.model_pool import ModelPool
 from weft.model.node import Address, parse_address
 from weft.model.spiffe import agent_id, parse_spiffe_id
@@ -141,7 +143,12 @@ class LlmScheduling:
     @property
     def services(self) -> Sequence[grpc.GenericRpcHandler[bytes, bytes]]:
         """What the gRPC server that sidecars know is to serve, too."""
-        return [self._asking.handler(), self._reporting.handler()]
+        return [self._asking.handler()]
+
+    @property
+    def logs(self) -> Mapping[str, LogReader]:
+        """The access logs that it reads, by name."""
+        return {ACCESS_LOG: self._reporting, ATTEMPT_LOG: self._reporting}
 
     @property
     def term(self) -> Term | None:
