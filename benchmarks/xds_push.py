@@ -133,7 +133,7 @@ class SyncCount:
         self._synced: Counter[int] = Counter()
         self._news = asyncio.Event()
 
-    def connected(self, node: Node) -> None:
+    def connected(self, node: Node, peer: str) -> None:
         """Of no interest here."""
 
     def disconnected(self, node: Node) -> None:

@@ -75,7 +75,7 @@ class Log:
         self.events: list[tuple[str, ...]] = []
         self._waker = asyncio.Event()
 
-    def connected(self, node: Node) -> None:
+    def connected(self, node: Node, peer: str) -> None:  # noqa: ARG002 -- the observer's interface
         self._note("connected", node.key)
 
     def synced(self, node: Node, generation: int) -> None:

@@ -7,6 +7,7 @@ import logging
 import socket
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import AsyncExitStack, contextmanager
+from importlib.metadata import version
 
 import uvicorn
 from fastapi import FastAPI
@@ -18,6 +19,7 @@ from weft.controlplane.access_logs import AccessLogService
 from weft.controlplane.api.access import Access, control_access
 from weft.controlplane.api.app import create_api
 from weft.controlplane.api.context import ApiContext
+from weft.controlplane.api.metrics import metrics_app
 from weft.controlplane.api.tls import ServerTls, server_config, server_tls
 from weft.controlplane.cards import destinations_with_card
 from weft.controlplane.changes import LONGEST_REST, Followed, any_of
@@ -31,10 +33,12 @@ from weft.controlplane.message_custody import MessageCustody
 from weft.controlplane.message_keys import MessageKeys
 from weft.controlplane.messaging import open_messaging
 from weft.controlplane.offers import OfferView
+from weft.controlplane.replicas import Replicas, RunningReplica
 from weft.controlplane.rights import admission_to_nats, deciding, regrant, revoke
 from weft.controlplane.secrets import Secrets
 from weft.controlplane.security import Security, nats_tls, open_sealer, open_security, write_bundle
 from weft.controlplane.settings import ControlPlaneSettings
+from weft.controlplane.side_server import serve_beside
 from weft.controlplane.sidecars import Sidecars
 from weft.controlplane.snapshots import Snapshots
 from weft.controlplane.telemetry.opening import open_telemetry
@@ -64,7 +68,8 @@ async def run_control_plane(settings: ControlPlaneSettings) -> None:
     metrics = CollectorRegistry()
     sealer = open_sealer(settings)
     async with AsyncExitStack() as stack:
-        listening = stack.enter_context(_listen(settings.host, settings.api_port))
+        listening = stack.enter_context(_listen(settings.host, settings.api_port, "the API", "--api-port"))
+        scraped = stack.enter_context(_listen_for_scrapes(settings))
         store = await NatsStore.connect(
             settings.nats, name="weft-control", tls=nats_tls(settings), credentials=settings.nats_seed_file
         )
@@ -74,6 +79,7 @@ async def run_control_plane(settings: ControlPlaneSettings) -> None:
         secrets = Secrets(sealer)
         resources = await Resources.open(store, secrets)
         sidecars = await Sidecars.open(store)
+        replicas = await Replicas.open(store, _running_replica(settings))
         instances = await stack.enter_async_context(View(registry))
         declared = await stack.enter_async_context(ResourceView.follow(resources))
         offers = await stack.enter_async_context(OfferView.follow(await Offers.open(store), instances))
@@ -139,6 +145,7 @@ async def run_control_plane(settings: ControlPlaneSettings) -> None:
             offers=offers,
             tools=tools,
             telemetry=telemetry,
+            replicas=replicas,
         )
         callout = _callout(settings, store)
         tls = server_tls(context.access.refuse_certificate)
@@ -154,7 +161,10 @@ async def run_control_plane(settings: ControlPlaneSettings) -> None:
             "own identity": security.own.run(lambda: _present(settings, security, tls)),
             "revoke": revoke(security, ads, callout),
             "lists of tools": tools.run(),
+            "tell of this replica": replicas.run(),
         }
+        if scraped is not None:
+            work["serve metrics"] = serve_beside(server_config(metrics_app(metrics), None), scraped)
         if callout is not None:
             admission = admission_to_nats(security, declared)
             work["answer NATS"] = callout.serve(admission.decide)
@@ -268,9 +278,25 @@ def _api_address(settings: ControlPlaneSettings) -> Address:
     return Address(settings.host, settings.api_port)
 
 
+def _running_replica(settings: ControlPlaneSettings) -> RunningReplica:
+    """This replica, as the others know it."""
+    own = str(Address(settings.metrics_host, settings.metrics_port)) if settings.metrics_port else ""
+    return RunningReplica(settings.replica, settings.advertise_metrics or own, version("weft"))
+
+
 @contextmanager
-def _listen(host: str, port: int) -> Iterator[socket.socket]:
-    """A listening socket. Raises PortUnavailable."""
+def _listen_for_scrapes(settings: ControlPlaneSettings) -> Iterator[socket.socket | None]:
+    """A listening socket for Prometheus, or none where none is wanted. Raises PortUnavailable."""
+    if not settings.metrics_port:
+        yield None
+        return
+    with _listen(settings.metrics_host, settings.metrics_port, "metrics", "--metrics-port") as listening:
+        yield listening
+
+
+@contextmanager
+def _listen(host: str, port: int, what: str, flag: str) -> Iterator[socket.socket]:
+    """A listening socket. Raises PortUnavailable, saying `what` cannot listen and which `flag` helps."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     with socket.socket(family, socket.SOCK_STREAM) as listening:
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -278,7 +304,7 @@ def _listen(host: str, port: int) -> Iterator[socket.socket]:
             listening.bind((host, port))
         except OSError as error:
             raise PortUnavailable(
-                f"the API cannot listen at {host}:{port} ({error.strerror}): stop the program that "
-                "listens there, or choose another port with --api-port"
+                f"{what} cannot listen at {host}:{port} ({error.strerror}): stop the program that "
+                f"listens there, or choose another port with {flag}"
             ) from error
         yield listening

@@ -51,6 +51,10 @@ class Sidecar:
     """Seconds since 1970."""
     rejected: Mapping[str, Rejection] = field(default_factory=dict)
     """What it rejected and has not replaced since, by type URL."""
+    metrics: str = ""
+    """`host:port` at which it says its metrics are; empty: nowhere."""
+    peer: str = ""
+    """The IP address from which it connected."""
 
     @property
     def in_sync(self) -> bool:
@@ -73,7 +77,13 @@ class SidecarCodec:
                 url: Rejection(**{**each, "resources": tuple(each["resources"])})
                 for url, each in fields["rejected"].items()
             }
-            return Sidecar(str(fields["key"]), float(fields["connected_since"]), rejected)
+            return Sidecar(
+                str(fields["key"]),
+                float(fields["connected_since"]),
+                rejected,
+                str(fields.get("metrics", "")),
+                str(fields.get("peer", "")),
+            )
         except (KeyError, TypeError, AttributeError) as error:
             raise ValueError(f"not the record of a sidecar: {error!r}") from error
 
@@ -103,10 +113,10 @@ class Sidecars:
         """All connected sidecars, by key."""
         return [entry.value for entry in await self._bucket.entries()]
 
-    def connected(self, node: Node) -> None:
-        """A stream of `node` began."""
+    def connected(self, node: Node, peer: str = "") -> None:
+        """A stream of `node` began, from the IP address `peer`."""
         self._streams[node.key] += 1
-        self._change(node.key, Sidecar(node.key, time.time()))
+        self._change(node.key, Sidecar(node.key, time.time(), peer=peer))
 
     def synced(self, node: Node, generation: int) -> None:  # noqa: ARG002 -- the observer's interface
         """`node` took all that it was sent."""

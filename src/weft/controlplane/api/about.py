@@ -8,9 +8,9 @@ from fastapi import APIRouter, Depends, Request
 from fastapi.openapi.docs import get_swagger_ui_html
 from fastapi.responses import HTMLResponse, Response
 from prometheus_client import CollectorRegistry
-from prometheus_client.openmetrics.exposition import CONTENT_TYPE_LATEST, generate_latest
 
 from weft.controlplane.api.access import requires
+from weft.controlplane.api.metrics import metrics_response
 from weft.model.operator import Scope
 
 _READERS = [Depends(requires(Scope.VIEWER))]
@@ -33,7 +33,7 @@ def about_router(metrics: CollectorRegistry) -> APIRouter:
     @router.get("/metrics", dependencies=_READERS)
     async def show_metrics() -> Response:
         """This replica's metrics (OpenMetrics)."""
-        return Response(generate_latest(metrics), media_type=CONTENT_TYPE_LATEST)  # type: ignore[no-untyped-call]
+        return metrics_response(metrics)
 
     @router.get("/openapi.json", dependencies=_READERS, include_in_schema=False)
     async def openapi(request: Request) -> dict[str, Any]:

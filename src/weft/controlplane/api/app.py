@@ -20,6 +20,7 @@ from weft.controlplane.api import (
     llm_usage,
     message_keys,
     messaging,
+    prometheus,
     queues,
     resources,
     sidecars,
@@ -54,6 +55,7 @@ def create_api(context: ApiContext, metrics: CollectorRegistry) -> FastAPI:
     admit(app, contexts.router)
     admit(app, cards.router)
     admit(app, tools.router)
+    admit(app, prometheus.router)
     for router in (messaging.router, queues.router, tasks.router, topics.router, gateways.router):
         admit(app, router)
     for router in (llm.router, llm_usage.router, call_trees.router):

@@ -18,6 +18,7 @@ from weft.controlplane.membership import Membership
 from weft.controlplane.message_custody import MessageCustody
 from weft.controlplane.messaging import Messaging
 from weft.controlplane.offers import OfferView
+from weft.controlplane.replicas import Replicas
 from weft.controlplane.sidecars import Sidecars
 from weft.controlplane.telemetry.opening import Telemetry
 from weft.errors import MeshError, Unavailable
@@ -52,6 +53,8 @@ class ApiContext:
     """The tools of MCP servers. None: there are none here."""
     telemetry: Telemetry | None = None
     """What is observed of the mesh. None: nothing is, here."""
+    replicas: Replicas | None = None
+    """The control plane's replicas. None: nothing is known of them here."""
 
 
 @dataclass(frozen=True, slots=True)

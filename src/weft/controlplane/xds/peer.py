@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from ipaddress import ip_address
 from typing import Protocol
+from urllib.parse import unquote
 
 from weft.errors import Denied, Unauthenticated
 from weft.identity.svid import Svid, parse_svid
@@ -65,6 +67,16 @@ def _names(identity: SpiffeId, node: Node) -> bool:
         case ("operator", _, instance):
             return instance == node.id
     return False
+
+
+def peer_address(peer: str) -> str:
+    """The IP address in what gRPC calls a peer (`ipv4:10.0.0.1:4711`); empty if there is none in it."""
+    host = unquote(peer).partition(":")[2].rpartition(":")[0].strip("[]")
+    try:
+        address = ip_address(host)
+    except ValueError:
+        return ""
+    return str(getattr(address, "ipv4_mapped", None) or address)
 
 
 OnDenied = Callable[[str, Node | None, str], None]

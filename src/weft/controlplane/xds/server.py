@@ -16,7 +16,7 @@ from prometheus_client import CollectorRegistry
 from weft.aio.ports import PortUnavailable
 from weft.controlplane.xds.connection import Connection, Context
 from weft.controlplane.xds.metrics import XdsMetrics
-from weft.controlplane.xds.peer import OnDenied, check_node, peer_svid
+from weft.controlplane.xds.peer import OnDenied, check_node, peer_address, peer_svid
 from weft.controlplane.xds.session import Session
 from weft.controlplane.xds.snapshot import SnapshotSource
 from weft.controlplane.xds.status import Observer, SyncStatus
@@ -218,7 +218,7 @@ class AdsServer:
             metrics=self._metrics,
         )
         connection = Connection(requests, context, session, self._source, write_timeout=self._client_timeout)
-        with self._connected(node, connection, peer):
+        with self._connected(node, connection, peer, peer_address(context.peer())):
             await connection.run(first)
 
     def _peer(self, context: Context) -> Svid | None:
@@ -248,10 +248,12 @@ class AdsServer:
         return None if data is None else parse_request(data)
 
     @contextmanager
-    def _connected(self, node: Node, connection: Connection, peer: Svid | None) -> Iterator[None]:
+    def _connected(
+        self, node: Node, connection: Connection, peer: Svid | None, address: str
+    ) -> Iterator[None]:
         self._connections[connection] = "" if peer is None else str(peer.id)
         self._metrics.streams.inc()
-        self._observer.connected(node)
+        self._observer.connected(node, address)
         try:
             with _expiring(connection, peer):
                 yield

@@ -54,8 +54,11 @@ class SyncStatus:
 class Observer(Protocol):
     """Who is told what happens to sidecars. Called in the event loop: return at once, and don't raise."""
 
-    def connected(self, node: Node) -> None:
-        """`node` has opened a stream. It may have another one that is not known to be dead yet."""
+    def connected(self, node: Node, peer: str) -> None:
+        """`node` has opened a stream, from the IP address `peer` (empty: from none).
+
+        It may have another one that is not known to be dead yet.
+        """
         ...
 
     def synced(self, node: Node, generation: int) -> None:
