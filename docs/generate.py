@@ -34,6 +34,7 @@ from weft.controlplane.api import (
     identity,
     message_keys,
     messaging,
+    prometheus,
     queues,
     resources,
     sidecars,
@@ -438,6 +439,7 @@ _ROUTERS: tuple[APIRouter, ...] = (
     topics.router,
     gateways.router,
     tools.router,
+    prometheus.router,
 )
 
 _GATEWAY_ROUTERS: tuple[APIRouter, ...] = tuple(
