@@ -16,7 +16,8 @@ from envoy.service.ext_proc.v3.external_processor_pb2 import ProcessingRequest, 
 from grpc import aio
 
 from tests.pki import Pki
-from weft.controlplane.llm import asking, reporting
+from weft.controlplane import access_logs
+from weft.controlplane.llm import asking
 from weft.model.llm_wire import (
     ACCESS_LOG,
     ATTEMPT_LOG,
@@ -162,7 +163,7 @@ class LlmSidecar:
 
     async def _log(self, name: str, message: StreamAccessLogsMessage) -> None:
         if name not in self._logs:
-            self._logs[name] = self._channel.stream_unary(f"/{reporting.SERVICE}/{reporting.METHOD}")()
+            self._logs[name] = self._channel.stream_unary(f"/{access_logs.SERVICE}/{access_logs.METHOD}")()
             message.identifier.log_name = name
         async with asyncio.timeout(LIMIT), self._writing:
             await self._logs[name].write(message.SerializeToString())
