@@ -14,6 +14,7 @@ from weft.controlplane.api import (
     can,
     cards,
     contexts,
+    drains,
     gateways,
     identity,
     llm,
@@ -28,6 +29,7 @@ from weft.controlplane.api import (
     tokens,
     tools,
     topics,
+    traffic,
 )
 from weft.controlplane.api.about import about_router
 from weft.controlplane.api.access import Gate, admit
@@ -56,6 +58,8 @@ def create_api(context: ApiContext, metrics: CollectorRegistry) -> FastAPI:
     admit(app, cards.router)
     admit(app, tools.router)
     admit(app, prometheus.router)
+    admit(app, drains.router)
+    admit(app, traffic.router)
     for router in (messaging.router, queues.router, tasks.router, topics.router, gateways.router):
         admit(app, router)
     for router in (llm.router, llm_usage.router, call_trees.router):

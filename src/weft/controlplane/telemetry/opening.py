@@ -13,6 +13,7 @@ from prometheus_client import CollectorRegistry
 from weft.controlplane.access_logs import LogReader
 from weft.controlplane.settings import ControlPlaneSettings
 from weft.controlplane.telemetry.spans import Spans
+from weft.controlplane.telemetry.traffic import TrafficView
 from weft.resources.view import ResourceView
 from weft.store.bucket import Store
 
@@ -22,6 +23,7 @@ class Telemetry:
     """What a replica knows of what happens in the mesh. Open it with `open_telemetry`; have `run` run."""
 
     spans: Spans
+    traffic: TrafficView
 
     @property
     def services(self) -> Sequence[grpc.GenericRpcHandler[bytes, bytes]]:
@@ -37,6 +39,7 @@ class Telemetry:
         """Do all that is to be done in the background, for ever."""
         work: dict[str, Awaitable[None]] = {
             "spans": self.spans.run(),
+            "traffic": self.traffic.run(),
         }
         async with asyncio.TaskGroup() as tasks:
             for name, each in work.items():
@@ -56,8 +59,8 @@ async def open_telemetry(
 
     Raises Unavailable, InvalidRequest for bad settings.
     """
-    del settings, store, declared, metrics, revoked
-    yield Telemetry(Spans())
+    del settings, declared, revoked
+    yield Telemetry(Spans(), TrafficView(store, metrics))
 
 
 async def _run(work: Awaitable[None]) -> None:
