@@ -29,6 +29,9 @@ _WRITERS = [Depends(requires(Scope.OPERATOR))]
 
 MAX_PAGE = 1000
 
+MAX_TOLD = 500
+"""Of what a task's workers told, the last so many are in its history."""
+
 TaskId = Annotated[str, Path(max_length=128)]
 
 
@@ -55,6 +58,16 @@ class TaskPageOut(Body):
     items: list[dict[str, Any]]
     next: str | None
     """Goes into `before` to get the rest; null where there is none."""
+
+
+class TaskHistory(Body):
+    """A task, and what its workers told of it until now."""
+
+    task: dict[str, Any]
+    events: list[dict[str, Any]]
+    """Progress and partial results, the oldest first: the last 500."""
+    left_out: int
+    """How many there are before those."""
 
 
 @router.post("", status_code=202, dependencies=_WRITERS)
@@ -94,6 +107,19 @@ async def list_tasks(
 async def get_task(messaging: CurrentMessaging, task_id: TaskId) -> dict[str, Any]:
     """How a task stands."""
     return task_document(await messaging.tasks.get(task_id))
+
+
+@router.get("/{task_id}/history", dependencies=_READERS)
+async def history(messaging: CurrentMessaging, task_id: TaskId) -> TaskHistory:
+    """How a task stands, and what its workers have told of it; `events` goes on from there as a stream."""
+    task = await messaging.tasks.get(task_id)
+    events, _ = await messaging.tasks.told(task)
+    shown = events[-MAX_TOLD:]
+    return TaskHistory(
+        task=task_document(task),
+        events=[task_event_document(each) for each in shown],
+        left_out=len(events) - len(shown),
+    )
 
 
 @router.post("/{task_id}/cancel", dependencies=_WRITERS)

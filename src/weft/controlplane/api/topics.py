@@ -43,6 +43,11 @@ PULL_WAIT = 5.0
 
 MAX_BATCH = 64
 
+MAX_LATEST = 200
+
+LATEST_WAIT = 1.0
+"""Seconds without a further event after which the latest are taken to be all there."""
+
 Name = Annotated[str, Path(max_length=MAX_NAME_LENGTH)]
 
 
@@ -96,6 +101,13 @@ class Published(Body):
     """In the topic; 0 where the broker does not tell."""
 
 
+class LatestEvents(Body):
+    """The events of a topic that were published last, the newest first."""
+
+    items: list[dict[str, Any]]
+    """Each with `topic`, `sequence`, `publishedAt` and `event`: a CloudEvent in JSON."""
+
+
 @router.get("", dependencies=_READERS)
 async def list_topics(messaging: CurrentMessaging) -> TopicStatusList:
     """How all topics stand."""
@@ -144,16 +156,32 @@ async def read_along(
     spec = await messaging.brokerage.topic(name)
     if sequence is not None and time is not None:
         raise InvalidRequest("give a sequence or a time to begin at, not both")
-    settings = GroupSettings(
-        name,
-        f"{READER_PREFIX}{secrets.token_hex(8)}",
-        parse_topic_pattern(f"{name}.{pattern}").pattern if pattern else "",
-        Start(sequence, time),
-        expires=READER_EXPIRY,
-    )
+    subtopics = parse_topic_pattern(f"{name}.{pattern}").pattern if pattern else ""
+    settings = _reader(name, subtopics, Start(sequence, time))
     broker = messaging.brokerage.broker
     await broker.declare_group(settings)
     return event_stream(_events(broker, settings, encrypted=spec.encrypted), admitted)
+
+
+@router.get("/{name}/latest", dependencies=_WRITERS)
+async def latest(
+    messaging: CurrentMessaging, name: Name, limit: Annotated[int, Query(ge=1, le=MAX_LATEST)] = 50
+) -> LatestEvents:
+    """The events that were published last, as they lie there; encrypted ones come without their data."""
+    spec = await messaging.brokerage.topic(name)
+    broker = messaging.brokerage.broker
+    stats = await broker.topic_stats(name)
+    if not stats.messages:
+        return LatestEvents(items=[])
+    start = Start(sequence=max(1, stats.first_sequence, stats.last_sequence - limit + 1))
+    group = _reader(name, "", start)
+    await broker.declare_group(group)
+    try:
+        found = await _pulled(broker, group, limit)
+    finally:
+        await broker.remove_group(group.topic, group.name)
+    documents = [_document(name, each, encrypted=spec.encrypted) for each in found]
+    return LatestEvents(items=sorted(documents, key=lambda each: -each["sequence"])[:limit])
 
 
 @router.post("/{name}/groups/{group}/replay", status_code=204, dependencies=_WRITERS)
@@ -185,6 +213,30 @@ async def _status(messaging: Messaging, name: str) -> TopicStatus:
             if not each.name.startswith(READER_PREFIX)
         ],
     )
+
+
+def _reader(topic: str, pattern: str, start: Start) -> GroupSettings:
+    """A group of somebody who reads along."""
+    return GroupSettings(
+        topic, f"{READER_PREFIX}{secrets.token_hex(8)}", pattern, start, expires=READER_EXPIRY
+    )
+
+
+async def _pulled(broker: BrokerAdmin, group: GroupSettings, limit: int) -> list[Delivery]:
+    """What a new group gets, `limit` at most, until nothing comes for LATEST_WAIT."""
+    found: list[Delivery] = []
+    consumer = await broker.group_consumer(group.topic, group.name)
+    try:
+        while len(found) < limit:
+            pulled = await consumer.pull(min(MAX_BATCH, limit - len(found)), wait=LATEST_WAIT)
+            if not pulled:
+                break
+            found += pulled
+            for each in pulled:
+                await each.ack()
+    finally:
+        await consumer.aclose()
+    return found
 
 
 async def _events(broker: BrokerAdmin, group: GroupSettings, *, encrypted: bool) -> AsyncGenerator[bytes]:

@@ -1,0 +1,168 @@
+"""Calls over time as the API tells them, made into lines of a chart and rows of a table."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+
+from weft.dashboard import quantities, wording
+
+MAX_LINES = 12
+"""That a chart shows: more cannot be told apart. The table beside has all."""
+
+
+class Measure(StrEnum):
+    """What a chart shows of each step."""
+
+    CALLS = "calls"
+    """In a second."""
+    ERRORS = "errors"
+    """Percent of the calls."""
+    P50 = "p50"
+    """Milliseconds, as is the next."""
+    P99 = "p99"
+
+
+@dataclass(frozen=True, slots=True)
+class Point:
+    """The calls of one step."""
+
+    at: float
+    """When it begins, in seconds since 1970."""
+    calls: int
+    errors: int
+    p50: float | None
+    """Seconds, as is `p99`; None: there were no calls."""
+    p99: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """One destination, or one version of it, over time."""
+
+    destination: str
+    kind: str
+    version: str
+    """Empty where versions are added up."""
+    points: tuple[Point, ...]
+    """By time. Steps without calls may be left out."""
+
+    @property
+    def id(self) -> str:
+        """What tells it from the others."""
+        return f"{self.kind}/{self.destination}/{self.version}"
+
+    @property
+    def calls(self) -> int:
+        """In all."""
+        return sum(each.calls for each in self.points)
+
+    @property
+    def errors(self) -> int:
+        """In all."""
+        return sum(each.errors for each in self.points)
+
+
+@dataclass(frozen=True, slots=True)
+class Traffic:
+    """All lines, those with most calls first."""
+
+    step: float
+    """Seconds."""
+    begin: float
+    """Of the first step, in seconds since 1970."""
+    lines: tuple[Line, ...]
+
+    @property
+    def end(self) -> float:
+        """The begin of the last step of which anything is known."""
+        return max((each.points[-1].at for each in self.lines if each.points), default=self.begin)
+
+
+def read_traffic(document: Mapping[str, Any]) -> Traffic:
+    """What `GET /v1/traffic/series` answered."""
+    lines = (
+        Line(each["destination"], each["kind"], each.get("version", ""), _points(each["points"]))
+        for each in document["series"]
+    )
+    return Traffic(
+        float(document["step"]),
+        float(document["from"]),
+        tuple(sorted(lines, key=lambda each: (-each.calls, each.id))),
+    )
+
+
+def label(line: Line, *, by_version: bool) -> str:
+    """What a line is called: its version, or its destination with its kind if that is no agent type."""
+    if by_version:
+        return f"version {line.version}" if line.version else "no version"
+    return line.destination if line.kind == "agent" else f"{line.destination} ({line.kind})"
+
+
+def drawn(traffic: Traffic, measure: Measure) -> list[list[list[float | None]]]:
+    """Of each line that is shown the pairs of time (milliseconds since 1970) and value."""
+    return [_drawn(each, traffic, measure) for each in traffic.lines[:MAX_LINES]]
+
+
+def rows(traffic: Traffic, *, by_version: bool) -> list[dict[str, Any]]:
+    """A row for each line, over the whole time."""
+    length = max(traffic.end - traffic.begin + traffic.step, traffic.step)
+    return [_row(each, length, by_version=by_version) for each in traffic.lines]
+
+
+def _points(points: Iterable[Sequence[Any]]) -> tuple[Point, ...]:
+    return tuple(sorted((Point(*each[:5]) for each in points), key=lambda each: each.at))
+
+
+def _drawn(line: Line, traffic: Traffic, measure: Measure) -> list[list[float | None]]:
+    known = {_step_of(each.at, traffic): each for each in line.points}
+    steps = range(_step_of(traffic.end, traffic) + 1)
+    return [
+        [(traffic.begin + step * traffic.step) * 1000, _value(known.get(step), traffic.step, measure)]
+        for step in steps
+    ]
+
+
+def _step_of(at: float, traffic: Traffic) -> int:
+    return round((at - traffic.begin) / traffic.step)
+
+
+def _value(point: Point | None, step: float, measure: Measure) -> float | None:
+    """What is drawn for a step: where there were no calls a gap, but for how many calls there were."""
+    calls = point.calls if point is not None else 0
+    if measure is Measure.CALLS:
+        return round(calls / step, 3)
+    if point is None or not calls:
+        return None
+    if measure is Measure.ERRORS:
+        return round(100 * point.errors / calls, 2)
+    latency = point.p50 if measure is Measure.P50 else point.p99
+    return None if latency is None else round(latency * 1000, 2)
+
+
+def _row(line: Line, length: float, *, by_version: bool) -> dict[str, Any]:
+    return {
+        "id": line.id,
+        "destination": line.destination,
+        "name": label(line, by_version=by_version),
+        "kind": line.kind,
+        "calls": line.calls,
+        "rate": wording.rate(line.calls / length),
+        "errors": line.errors,
+        "errorShare": wording.share(line.errors, line.calls),
+        "p50": quantities.lasting(_typical(line)),
+        "p99": quantities.lasting(max((it.p99 for it in line.points if it.p99 is not None), default=None)),
+    }
+
+
+def _typical(line: Line) -> float | None:
+    """The p50 of the step in which the middle one of all calls was."""
+    steps = sorted((each.p50, each.calls) for each in line.points if each.p50 is not None)
+    before, middle = 0, sum(calls for _, calls in steps) / 2
+    for p50, calls in steps:
+        before += calls
+        if before >= middle:
+            return p50
+    return None
