@@ -1,6 +1,7 @@
 """Secrets that anybody can tell by their looks, taken out of what is logged, recorded and kept.
 
-The patterns are of the dialect that `re` and RE2 have in common. What they miss a Telemetry's own rules are for.
+The patterns are of the dialect that `re` and RE2 have in common. What they miss is for a Telemetry's own
+rules.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ SECRET_PATTERNS: Final = (
 SECRET_FIELD: Final = rf"(?i)(?:{_NAMES})$"
 """Names of fields whose values are secrets, whatever they look like: `password`, `db_password`, `api-key`."""
 
-URL_PASSWORD: Final = r"(://[^/\s:@]*:)[^/\s@]+(@)"
+URL_PASSWORD: Final = r"(://[^/\s:@]*:)[^/\s@]+(@)"  # noqa: S105 -- finds them
 """A URL's password, between groups 1 and 2."""
 
 ASSIGNED: Final = (
