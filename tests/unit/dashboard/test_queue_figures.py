@@ -45,7 +45,7 @@ def test_nothing_is_said_of_what_cannot_be_known() -> None:
 def test_a_row_tells_how_deep_a_queue_is() -> None:
     row = queue_figures.queue_row(queue(), 0.5)
     assert (row["depth"], row["running"], row["dead"]) == (4, 2, 4)
-    assert (row["full"], row["oldest"], row["done"], row["workers"]) == ("10.0 %", "90 s", "0.50", "3")
+    assert (row["full"], row["oldest"], row["done"], row["workers"]) == (0.1, 90.0, 0.5, 3)
 
 
 def test_a_topic_is_as_far_behind_as_its_slowest_group() -> None:
@@ -90,9 +90,8 @@ def test_a_body_is_shown_as_far_as_it_is_text() -> None:
     assert queue_figures.body_text({"body": "x" * 9000}).endswith("(9,000 characters)")
 
 
-def test_a_dead_task_tells_its_reason_and_age() -> None:
+def test_a_dead_task_tells_its_reason_and_time() -> None:
     row = queue_figures.dead_task_row(
-        {"id": "m", "reason": "agent-failed: x", "priority": "low", "sentAt": 1_790_000_000.0},
-        1_790_000_300.0,
+        {"id": "m", "reason": "agent-failed: x", "priority": "low", "sentAt": 1_790_000_000.0}
     )
-    assert (row["reason"], row["age"], row["sent"]) == ("agent-failed: x", "5 min", "2026-09-21 14:13:20")
+    assert (row["reason"], row["sent"]) == ("agent-failed: x", 1_790_000_000.0)

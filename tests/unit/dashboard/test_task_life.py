@@ -103,9 +103,9 @@ def test_a_row_tells_how_far_it_is_and_what_went_wrong() -> None:
         task(TaskState.RUNNING, attempts=2, progress=Progress(0.25, "x"), error=TaskError("a", "b")),
         START + 9,
     )
-    assert (running["progress"], running["age"], running["error"]) == ("25.0 %", "9.0 s", "a: b")
+    assert (running["progress"], running["age"], running["error"]) == (0.25, 9.0, "a: b")
     queued = task_row(task(TaskState.QUEUED), START)
-    assert (queued["progress"], queued["worker"], queued["error"]) == ("", "", "")
+    assert (queued["progress"], queued["worker"], queued["error"]) == (None, "", "")
 
 
 def test_a_long_result_is_cut() -> None:

@@ -6,7 +6,6 @@ from typing import Any
 
 from weft.dashboard.pages import tool_figures
 from weft.dashboard.pages.tool_figures import MayCall
-from weft.dashboard.quantities import UNKNOWN
 
 
 def tool(name: str, server: str = "notes", **more: Any) -> dict[str, Any]:
@@ -33,8 +32,8 @@ def test_calls_are_found_by_any_of_a_tools_names() -> None:
     tools = [tool("read", original="get"), tool("write"), tool("read", "wiki", aliases=[])]
     rows = tool_figures.tool_rows(tools, [called("get"), called("notes_write", calls=7)])
     assert [each["calls"] for each in rows] == [40, 7, 0]
-    assert (rows[0]["errorShare"], rows[0]["p99"], rows[0]["callers"]) == ("2.5 %", "500 ms", "planner")
-    assert (rows[2]["errorShare"], rows[2]["p99"]) == (UNKNOWN, UNKNOWN)
+    assert (rows[0]["errorShare"], rows[0]["p99"], rows[0]["callers"]) == (0.025, 0.5, "planner")
+    assert (rows[2]["errorShare"], rows[2]["p99"]) == (None, None)
 
 
 def test_a_row_has_the_first_line_of_a_description() -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 from weft.dashboard.pages.traffic_series import MAX_LINES, Measure, drawn, label, read_traffic, rows
-from weft.dashboard.quantities import UNKNOWN
 
 START = 1_790_000_000.0
 
@@ -34,7 +33,7 @@ def test_a_step_without_calls_is_no_calls_and_a_gap_in_all_else() -> None:
 def test_a_step_that_was_told_but_had_no_calls_has_no_latency() -> None:
     traffic = read_traffic(document(line("a", [0, 0, 0, None, None])))
     assert drawn(traffic, Measure.P99) == [[[START * 1000, None]]]
-    assert rows(traffic, by_version=False)[0]["p99"] == UNKNOWN
+    assert rows(traffic, by_version=False)[0]["p99"] is None
 
 
 def test_all_lines_end_at_the_same_time() -> None:
@@ -53,8 +52,9 @@ def test_the_busiest_lines_are_drawn_and_all_have_a_row() -> None:
 def test_a_row_tells_of_the_whole_time() -> None:
     traffic = read_traffic(document(line("a", [0, 90, 9, 0.01, 0.2], [1, 10, 1, 0.4, 0.9])))
     [row] = rows(traffic, by_version=False)
-    assert (row["calls"], row["errors"], row["errorShare"]) == (100, 10, "10.0 %")
-    assert (row["rate"], row["p50"], row["p99"]) == ("10.0", "10 ms", "900 ms")
+    assert (row["calls"], row["errors"], row["errorShare"]) == (100, 10, 0.1)
+    assert row["tone"] == "bad"
+    assert (row["rate"], row["p50"], row["p99"]) == (10.0, 0.01, 0.9)
 
 
 def test_versions_and_destinations_that_are_no_agents_are_called_by_what_they_are() -> None:

@@ -6,12 +6,25 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from weft.dashboard import quantities, wording
+from weft.dashboard import quantities
 
 MAX_TENANTS = 10
 """Of which a chart shows bars; the others are added up."""
 
 OTHERS = "(others)"
+
+TONES = {
+    "healthy": "ok",
+    "contended": "warn",
+    "degraded": "warn",
+    "returning": "warn",
+    "cooling": "warn",
+    "broken": "bad",
+    "down": "bad",
+    "no provider": "bad",
+    "not scheduled": "bad",
+}
+"""How each state of a pool or a provider is coloured."""
 
 _NEARLY = 0.9
 """The share of a limit from which on it is told as a reason to wait."""
@@ -35,15 +48,16 @@ def pool_row(pool: Mapping[str, Any]) -> dict[str, Any]:
         "name": pool["name"],
         "models": ", ".join(pool["models"]),
         "state": pool_state(pool),
+        "tone": TONES[pool_state(pool)],
         "waiting": pool["callsWaiting"],
-        "longest": quantities.lasting(pool["longestWait"] if pool["callsWaiting"] else None),
+        "longest": pool["longestWait"] if pool["callsWaiting"] else None,
         "underWay": pool["underWay"],
         "leases": pool["leases"],
         "admitted": pool["admitted"],
         "refused": sum(pool["refused"].values()),
         "refusals": ", ".join(f"{reason}: {calls}" for reason, calls in sorted(pool["refused"].items())),
-        "calls": wording.rate(pool["requestsPerSecond"]),
-        "tokens": wording.rate(pool["tokensPerSecond"]),
+        "calls": pool["requestsPerSecond"],
+        "tokens": pool["tokensPerSecond"],
     }
 
 
@@ -133,8 +147,8 @@ def waiting_row(
         "agent": call["agentType"],
         "model": call["model"],
         "serviceClass": call["serviceClass"],
-        "waited": quantities.lasting(max(0.0, now - call["since"])),
-        "left": quantities.lasting(None if deadline is None else max(0.0, deadline - now)),
+        "waited": max(0.0, now - call["since"]),
+        "left": None if deadline is None else max(0.0, deadline - now),
         "why": why_waiting(pool) if pool is not None else "",
     }
 
@@ -145,8 +159,8 @@ def tenant_row(tenant: Mapping[str, Any]) -> dict[str, Any]:
         "id": f"{tenant['tenant']}/{tenant['pool']}",
         "tenant": tenant["tenant"],
         "pool": tenant["pool"],
-        "calls": wording.rate(tenant["callsPerSecond"]),
-        "tokens": wording.rate(tenant["tokensPerSecond"]),
+        "calls": tenant["callsPerSecond"],
+        "tokens": tenant["tokensPerSecond"],
         "waiting": tenant["waiting"],
     }
 
@@ -201,10 +215,9 @@ def budget_row(budget: Mapping[str, Any]) -> dict[str, Any]:
         "spent": ", ".join(spent),
         "setAside": ", ".join(aside),
         "left": ", ".join(left),
-        "share": quantities.percent(budget["share"]),
-        "used": min(1.0, round(budget["share"], 4)),
-        "ends": quantities.date_and_clock(budget["ends"]) if budget["ends"] is not None else "never",
-        "state": "exhausted" if budget["share"] >= 1 else "nearly" if budget["share"] >= _NEARLY else "ok",
+        "share": budget["share"],
+        "ends": budget["ends"],
+        **_budget_state(budget["share"]),
     }
 
 
@@ -220,7 +233,7 @@ def _usage_row(tenant: str, used: Mapping[str, float]) -> dict[str, Any]:
         "prompt": int(used["promptTokens"]),
         "completion": int(used["completionTokens"]),
         "tokens": int(used["tokens"]),
-        "usd": quantities.usd(used["usd"]),
+        "usd": used["usd"],
         "estimated": int(used["estimated"]),
     }
 
@@ -231,12 +244,12 @@ def _provider_row(pool: str, provider: Mapping[str, Any]) -> dict[str, Any]:
         "pool": pool,
         "provider": provider["name"],
         "health": health_text(provider),
-        "state": provider["health"],
+        "tone": TONES[provider["health"]],
         "underWay": _of(provider["underWay"], provider["concurrency"]),
         "requests": _of(provider["requestsInWindow"], provider["requestsPerMinute"]),
         "tokens": _of(provider["tokensInWindow"], provider["tokensPerMinute"]),
-        "firstToken": quantities.lasting(provider["firstTokenSeconds"]),
-        "perToken": quantities.lasting(provider["tokenSeconds"]),
+        "firstToken": provider["firstTokenSeconds"],
+        "perToken": provider["tokenSeconds"],
     }
 
 
@@ -247,6 +260,12 @@ def _of(used: int, limit: int | None) -> str:
 
 def _left(limit: float, spent: float, aside: float) -> float:
     return max(0.0, limit - spent - aside)
+
+
+def _budget_state(share: float) -> dict[str, str]:
+    if share >= 1:
+        return {"state": "exhausted", "tone": "bad"}
+    return {"state": "nearly spent", "tone": "warn"} if share >= _NEARLY else {"state": "ok", "tone": "ok"}
 
 
 def _whose(budget: Mapping[str, Any]) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from weft.dashboard import quantities, wording
+from weft.dashboard import quantities
 
 MAX_BODY = 4000
 """Characters of a message's body that are shown."""
@@ -54,12 +54,13 @@ def queue_row(queue: Mapping[str, Any], done: float | None) -> dict[str, Any]:
         "delayed": queue["delayed"],
         "running": queue["inFlight"],
         "dead": queue["dead"],
-        "oldest": quantities.lasting(queue["oldestAge"]),
-        "arriving": wording.rate(queue["arrivalRate"]),
-        "done": wording.rate(done),
-        "service": quantities.lasting(queue["serviceTime"]),
-        "workers": quantities.compact(queue["desiredWorkers"]),
-        "full": quantities.percent((depth + queue["inFlight"]) / queue["maxLength"]),
+        "deadTone": "bad" if queue["dead"] else "muted",
+        "oldest": queue["oldestAge"],
+        "arriving": queue["arrivalRate"],
+        "done": done,
+        "service": queue["serviceTime"],
+        "workers": queue["desiredWorkers"],
+        "full": (depth + queue["inFlight"]) / queue["maxLength"],
     }
 
 
@@ -94,14 +95,13 @@ def group_rows(topics: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
     return sorted(rows, key=lambda each: (-each["lag"], each["id"]))
 
 
-def dead_task_row(message: Mapping[str, Any], now: float) -> dict[str, Any]:
+def dead_task_row(message: Mapping[str, Any]) -> dict[str, Any]:
     """A row for a dead letter of a queue."""
     return {
         "id": message["id"],
         "reason": message["reason"],
         "priority": message["priority"],
-        "sent": quantities.date_and_clock(message["sentAt"]),
-        "age": quantities.lasting(max(0.0, now - message["sentAt"])),
+        "sent": message["sentAt"],
     }
 
 
@@ -116,7 +116,7 @@ def dead_event_row(item: Mapping[str, Any]) -> dict[str, Any]:
         "group": group or str(item["topic"]).rpartition(".")[2],
         "type": str(event.get("type") or ("encrypted" if event.get("encrypted") else "")),
         "reason": str(event.get("weftreason") or ""),
-        "published": quantities.date_and_clock(item["publishedAt"]),
+        "published": item["publishedAt"],
     }
 
 

@@ -16,6 +16,9 @@ from weft.dashboard import quantities
 MAX_SHOWN = 2000
 """Characters of a result, or of what a worker told, that are shown."""
 
+TONES = {"queued": "muted", "running": "warn", "succeeded": "ok", "failed": "bad", "cancelled": "muted"}
+"""How each state is coloured."""
+
 _ENDED = frozenset({"succeeded", "failed", "cancelled"})
 
 
@@ -95,11 +98,12 @@ def task_row(task: Mapping[str, Any], now: float) -> dict[str, Any]:
         "id": task["id"],
         "queue": task["queue"],
         "state": task["state"],
+        "tone": TONES.get(task["state"], "muted"),
         "priority": task["priority"],
         "attempts": task["attempts"],
-        "submitted": quantities.date_and_clock(begin),
-        "age": quantities.lasting(None if begin is None else max(0.0, (end or now) - begin)),
-        "progress": quantities.percent(progress.get("fraction")) if progress else "",
+        "submitted": begin,
+        "age": None if begin is None else max(0.0, (end or now) - begin),
+        "progress": progress.get("fraction"),
         "worker": task.get("worker", ""),
         "submitter": task.get("submitter", ""),
         "error": f"{error.get('code', '')}: {error.get('detail', '')}" if error else "",

@@ -7,8 +7,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from weft.dashboard import quantities, wording
-
 MAX_SCHEMA = 64 * 1024
 """Characters of a schema that are shown."""
 
@@ -56,6 +54,7 @@ def server_rows(servers: Iterable[Mapping[str, Any]], running: Mapping[str, int]
             "generation": each["generation"] or "not read yet",
             "instances": running.get(each["type"], 0),
             "notes": len(each["notes"]),
+            "tone": "warn" if each["notes"] else "ok",
         }
         for each in servers
     ]
@@ -95,6 +94,7 @@ def callers_row(found: MayCall, called: Sequence[str]) -> dict[str, Any]:
         "id": found.caller,
         "caller": found.caller,
         "allowed": "may" if found.allowed else "may not",
+        "tone": "ok" if found.allowed else "bad",
         "policy": found.policy or "none",
         "reason": found.reason,
         "called": "yes" if found.caller in called else "",
@@ -124,8 +124,8 @@ def _tool_row(tool: Mapping[str, Any], traffic: Mapping[str, Any] | None) -> dic
         "description": first if len(first) <= _FIRST else f"{first[:_FIRST]}…",
         "calls": calls,
         "errors": errors,
-        "errorShare": wording.share(errors, calls),
-        "p50": quantities.lasting(traffic["p50"] if traffic is not None else None),
-        "p99": quantities.lasting(traffic["p99"] if traffic is not None else None),
+        "errorShare": errors / calls if calls else None,
+        "p50": traffic["p50"] if traffic is not None else None,
+        "p99": traffic["p99"] if traffic is not None else None,
         "callers": ", ".join(traffic["callers"]) if traffic is not None else "",
     }

@@ -7,10 +7,12 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
-from weft.dashboard import quantities, wording
-
 MAX_LINES = 12
 """That a chart shows: more cannot be told apart. The table beside has all."""
+
+
+_MANY = 0.05
+"""The share of errors from which on it is bad."""
 
 
 class Measure(StrEnum):
@@ -149,12 +151,20 @@ def _row(line: Line, length: float, *, by_version: bool) -> dict[str, Any]:
         "name": label(line, by_version=by_version),
         "kind": line.kind,
         "calls": line.calls,
-        "rate": wording.rate(line.calls / length),
+        "rate": line.calls / length,
         "errors": line.errors,
-        "errorShare": wording.share(line.errors, line.calls),
-        "p50": quantities.lasting(_typical(line)),
-        "p99": quantities.lasting(max((it.p99 for it in line.points if it.p99 is not None), default=None)),
+        "tone": _tone(line),
+        "errorShare": line.errors / line.calls if line.calls else None,
+        "p50": _typical(line),
+        "p99": max((it.p99 for it in line.points if it.p99 is not None), default=None),
     }
+
+
+def _tone(line: Line) -> str:
+    """How the calls went."""
+    if not line.errors:
+        return "ok"
+    return "bad" if line.errors >= _MANY * line.calls else "warn"
 
 
 def _typical(line: Line) -> float | None:
