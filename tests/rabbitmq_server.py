@@ -130,6 +130,8 @@ class RabbitServer(ServerProcess):
             "RABBITMQ_DIST_PORT": str(self._distribution),
             "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": (
                 "-rabbit quorum_tick_interval 500 "
+                # What is moved to a lane that is not there again yet after a start is moved anew no sooner.
+                "-rabbit dead_letter_worker_publisher_confirm_timeout 3000 "
                 "-kernel inet_dist_use_interface {127,0,0,1} +S 2:2 +sbwt none +sbwtdcpu none +sbwtdio none"
             ),
             "ERL_EPMD_PORT": str(self._epmd_port),
