@@ -5,13 +5,13 @@ from __future__ import annotations
 import asyncio
 import logging
 import socket
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import AsyncExitStack, contextmanager
 from importlib.metadata import version
 
 import uvicorn
-from fastapi import FastAPI
 from prometheus_client import CollectorRegistry
+from starlette.types import ASGIApp
 
 from weft.aio.cancellation import end
 from weft.aio.ports import PortUnavailable
@@ -24,6 +24,9 @@ from weft.controlplane.api.tls import ServerTls, server_config, server_tls
 from weft.controlplane.cards import destinations_with_card
 from weft.controlplane.changes import LONGEST_REST, Followed, any_of
 from weft.controlplane.contexts import TenantContexts
+from weft.controlplane.dashboard_codes import DashboardCodes
+from weft.controlplane.draining import Draining
+from weft.controlplane.front import front
 from weft.controlplane.inboxes import Inboxes
 from weft.controlplane.llm.scheduling import LlmScheduling, Replica
 from weft.controlplane.mcp.listing import Listing
@@ -44,7 +47,10 @@ from weft.controlplane.snapshots import Snapshots
 from weft.controlplane.telemetry.opening import open_telemetry
 from weft.controlplane.xds.credentials import server_credentials
 from weft.controlplane.xds.server import AdsServer
+from weft.dashboard import Dashboard
+from weft.dashboard.application import is_loopback, local_only
 from weft.model.node import Address, parse_address
+from weft.model.subjects import DRAIN_SIGNALS
 from weft.registry.offers import Offers
 from weft.registry.registry import Registry
 from weft.registry.view import View
@@ -70,6 +76,7 @@ async def run_control_plane(settings: ControlPlaneSettings) -> None:
     async with AsyncExitStack() as stack:
         listening = stack.enter_context(_listen(settings.host, settings.api_port, "the API", "--api-port"))
         scraped = stack.enter_context(_listen_for_scrapes(settings))
+        looked_at = stack.enter_context(_listen_for_browsers(settings))
         store = await NatsStore.connect(
             settings.nats, name="weft-control", tls=nats_tls(settings), credentials=settings.nats_seed_file
         )
@@ -131,6 +138,7 @@ async def run_control_plane(settings: ControlPlaneSettings) -> None:
             ],
         )
         await stack.enter_async_context(ads)
+        codes = await DashboardCodes.open(store, sealer)
         context = ApiContext(
             instances,
             resources,
@@ -144,8 +152,10 @@ async def run_control_plane(settings: ControlPlaneSettings) -> None:
             standing=models.standing,
             offers=offers,
             tools=tools,
+            dashboard_codes=codes,
             telemetry=telemetry,
             replicas=replicas,
+            draining=Draining(store.signals(DRAIN_SIGNALS), instances),
         )
         callout = _callout(settings, store)
         tls = server_tls(context.access.refuse_certificate)
@@ -163,6 +173,14 @@ async def run_control_plane(settings: ControlPlaneSettings) -> None:
             "lists of tools": tools.run(),
             "tell of this replica": replicas.run(),
         }
+        api = create_api(context, metrics)
+        dashboard = Dashboard(api, seal=sealer, codes=codes)
+        stack.push_async_callback(dashboard.close)
+        if looked_at is not None:
+            local = local_only(dashboard, _browsers_hosts(settings))
+            work["serve the dashboard"] = serve_beside(
+                server_config(local, None, stop_timeout=STOP_TIMEOUT, websockets=True), looked_at
+            )
         if scraped is not None:
             work["serve metrics"] = serve_beside(server_config(metrics_app(metrics), None), scraped)
         if callout is not None:
@@ -175,7 +193,7 @@ async def run_control_plane(settings: ControlPlaneSettings) -> None:
         )
         async with asyncio.TaskGroup() as tasks:
             background = [tasks.create_task(_run(each), name=name) for name, each in work.items()]
-            await _serve(create_api(context, metrics), tls, listening, tools.end_streams)
+            await _serve(front(api, dashboard), tls, listening, tools.end_streams)
             await end(background)
 
 
@@ -243,10 +261,13 @@ def _callout(settings: ControlPlaneSettings, store: NatsStore) -> Callout | None
 
 
 async def _serve(
-    api: FastAPI, tls: ServerTls, listening: socket.socket, stopping: Callable[[], None]
+    app: ASGIApp, tls: ServerTls, listening: socket.socket, stopping: Callable[[], None]
 ) -> None:
-    """Serve the API until a signal says to stop; then call `stopping` before open requests are waited for."""
-    server = _ApiServer(server_config(api, tls, stop_timeout=STOP_TIMEOUT), stopping)
+    """Serve API and dashboard until a signal says to stop.
+
+    Then `stopping` is called before open requests are waited for.
+    """
+    server = _ApiServer(server_config(app, tls, stop_timeout=STOP_TIMEOUT, websockets=True), stopping)
     await server.serve(sockets=[listening])
 
 
@@ -292,6 +313,23 @@ def _listen_for_scrapes(settings: ControlPlaneSettings) -> Iterator[socket.socke
         return
     with _listen(settings.metrics_host, settings.metrics_port, "metrics", "--metrics-port") as listening:
         yield listening
+
+
+@contextmanager
+def _listen_for_browsers(settings: ControlPlaneSettings) -> Iterator[socket.socket | None]:
+    """A listening socket for the dashboard, or none where none is wanted. Raises PortUnavailable."""
+    if not settings.dashboard_port:
+        yield None
+        return
+    host, port = settings.dashboard_host, settings.dashboard_port
+    with _listen(host, port, "the dashboard", "--dashboard-port") as listening:
+        yield listening
+
+
+def _browsers_hosts(settings: ControlPlaneSettings) -> Sequence[str]:
+    """By which names browsers may call the dashboard beside those of this machine; none: by any."""
+    host = settings.dashboard_host
+    return ["localhost"] if is_loopback(host) else []
 
 
 @contextmanager

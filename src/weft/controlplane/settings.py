@@ -49,6 +49,13 @@ class ControlPlaneSettings(BaseSettings):
     xds_port: int = Field(default=7401, ge=1, le=65535)
     """Port of the xDS server (gRPC), to which sidecars connect."""
 
+    dashboard_host: str = "127.0.0.1"
+    """Address at which the dashboard is served without TLS, for browsers on this machine, which do not know
+    the mesh's roots. Loopback unless told otherwise: tokens travel there in plain text."""
+
+    dashboard_port: int = Field(default=7404, ge=0, le=65535)
+    """Port of it (HTTP); 0: it is not served, but for `/dashboard` of the API."""
+
     metrics_host: str = "127.0.0.1"
     """Address at which `/metrics` is served without TLS and without a token, for Prometheus. Loopback unless
     told otherwise: whoever reaches it can read the metrics."""
@@ -107,6 +114,25 @@ class ControlPlaneSettings(BaseSettings):
 
     lease_ttl: float = Field(default=10.0, ge=1.0, le=300.0)
     """Seconds after which an instance that was not renewed is taken for dead. The same for all sidecars."""
+
+    trace_memory: int = Field(default=64 * 1024 * 1024, ge=1024 * 1024, le=64 * 1024**3)
+    """Bytes of spans that this replica keeps, about 700 each; beyond them the oldest traces go."""
+
+    trace_age: float = Field(default=3600.0, ge=1.0, le=30 * 24 * 3600.0)
+    """Seconds for which a trace is kept."""
+
+    otlp_endpoint: str = ""
+    """Where spans and metrics are sent on: a collector, Jaeger, Tempo. `http://host:port` or `https://` for
+    OTLP/HTTP, `grpc://` or `grpcs://` for OTLP/gRPC. Empty: nowhere."""
+
+    otlp_headers_file: Path | None = None
+    """File with headers to send along, each a line `name: value`: credentials of the collector."""
+
+    otlp_roots_file: Path | None = None
+    """File with the authorities of the collector's certificate (PEM); by default the system's."""
+
+    otlp_metrics_interval: float = Field(default=30.0, ge=0.0, le=3600.0)
+    """Seconds between two times that metrics are sent on; 0: only spans are."""
 
     log_level: str = Field(default="info", pattern="^(debug|info|warning|error)$")
     """How much to log."""

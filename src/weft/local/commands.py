@@ -22,6 +22,7 @@ def control_command(ports: MeshPorts) -> list[str]:
         *("--host", LOOPBACK),
         *("--api-port", str(ports.api)),
         *("--xds-port", str(ports.xds)),
+        *("--dashboard-port", str(ports.dashboard)),
         *("--metrics-port", str(ports.metrics)),
     ]
 

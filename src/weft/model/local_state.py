@@ -93,6 +93,11 @@ class MeshState(_Record):
         return f"http://{LOOPBACK}:{self.ports.proxy}"
 
     @property
+    def dashboard_url(self) -> str:
+        """Where a browser on this machine finds the dashboard."""
+        return f"http://{LOOPBACK}:{self.ports.dashboard}/dashboard/"
+
+    @property
     def metrics_url(self) -> str:
         """Where the control plane's own metrics are."""
         return f"http://{LOOPBACK}:{self.ports.metrics}/metrics"

@@ -14,6 +14,7 @@ from weft.controlplane.api import (
     can,
     cards,
     contexts,
+    dashboard,
     drains,
     gateways,
     identity,
@@ -57,6 +58,7 @@ def create_api(context: ApiContext, metrics: CollectorRegistry) -> FastAPI:
     admit(app, contexts.router)
     admit(app, cards.router)
     admit(app, tools.router)
+    admit(app, dashboard.router)
     admit(app, prometheus.router)
     admit(app, drains.router)
     admit(app, traffic.router)

@@ -84,6 +84,11 @@ class Authentication:
         self._clock = clock
         self._verified = lru_cache(maxsize=_REMEMBERED)(self._verify)
 
+    @property
+    def trust_domain(self) -> str:
+        """The name of the mesh whose processes are known here."""
+        return self._bundles().own.trust_domain
+
     def caller(self, scope: Mapping[str, Any]) -> Caller:
         """Who makes the request of an ASGI `scope`.
 

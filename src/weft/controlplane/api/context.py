@@ -12,6 +12,8 @@ from weft.controlplane.api.access import Access
 from weft.controlplane.api.authentication import Caller, CurrentCaller
 from weft.controlplane.api.recorder import Recorder
 from weft.controlplane.contexts import TenantContexts
+from weft.controlplane.dashboard_codes import DashboardCodes
+from weft.controlplane.draining import Draining
 from weft.controlplane.llm.standing import Standing
 from weft.controlplane.mcp.virtual_server import VirtualServer
 from weft.controlplane.membership import Membership
@@ -51,10 +53,14 @@ class ApiContext:
     """What running agents offer. None: nothing is known of it here."""
     tools: VirtualServer | None = None
     """The tools of MCP servers. None: there are none here."""
+    dashboard_codes: DashboardCodes | None = None
+    """Codes to sign in at the dashboard. None: there are none to be had here."""
     telemetry: Telemetry | None = None
     """What is observed of the mesh. None: nothing is, here."""
     replicas: Replicas | None = None
     """The control plane's replicas. None: nothing is known of them here."""
+    draining: Draining | None = None
+    """By which instances are made to leave. None: they cannot be told here."""
 
 
 @dataclass(frozen=True, slots=True)

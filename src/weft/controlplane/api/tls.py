@@ -33,6 +33,9 @@ HEAD_TIMEOUT = 30.0
 BODY_TIMEOUT = 30.0
 """Seconds it then has to send the body."""
 
+MAX_SOCKET_BYTES = 1024 * 1024
+"""A larger message from a WebSocket's client ends the connection."""
+
 _FAREWELL = 0.3
 """Seconds a client has, when the server stops, to take what was written to it and to end its TLS."""
 
@@ -108,15 +111,20 @@ def server_tls(refused: Refusal = lambda _reason: None) -> ServerTls:
     return tls
 
 
-def server_config(app: ASGIApp, tls: ServerTls | None, *, stop_timeout: int | None = None) -> uvicorn.Config:
+def server_config(
+    app: ASGIApp, tls: ServerTls | None, *, stop_timeout: int | None = None, websockets: bool = False
+) -> uvicorn.Config:
     """How uvicorn serves the API: over TLS if given, believing no header about who the client is.
 
-    `stop_timeout` is how many seconds open requests have to finish when it stops.
+    `stop_timeout` is how many seconds open requests have to finish when it stops. With `websockets` there are
+    such, of messages of at most MAX_SOCKET_BYTES.
     """
     return uvicorn.Config(
         app,
         http=ApiProtocol,
-        ws="none",
+        ws="wsproto" if websockets else "none",
+        ws_max_size=MAX_SOCKET_BYTES,
+        ws_per_message_deflate=False,  # which costs memory for each connection
         ssl_context_factory=None if tls is None else lambda _config, _default: tls,
         lifespan="off",
         log_config=None,

@@ -1,0 +1,1 @@
+"""The pages, a module each. All of them are loaded with the first request."""
