@@ -30,6 +30,7 @@ from weft.controlplane.api import (
     agents,
     audit,
     can,
+    drains,
     gateways,
     identity,
     message_keys,
@@ -426,6 +427,7 @@ def error_codes() -> str:
 
 _ROUTERS: tuple[APIRouter, ...] = (
     agents.router,
+    drains.router,
     sidecars.router,
     resources.router,
     can.router,

@@ -42,7 +42,11 @@ def test_an_agent_may_keep_its_registration_and_report_and_no_more() -> None:
             "audit.agent.worker.alice",
             "WEFT.API.STREAM.INFO.audit",
         ),
-        subscribe=("_INBOX.agent.worker.alice.>",),
+        subscribe=(
+            "_INBOX.agent.worker.alice.>",
+            "signals.*.drain.worker.alice",
+            "signals.*.drain.worker.alice.>",
+        ),
         expires_at=LATER,
     )
 

@@ -14,9 +14,9 @@ from weft.identity.svid import Svid, parse_svid, verify_svid
 from weft.model.names import check_name, check_type
 from weft.model.offer import OFFERS_BUCKET
 from weft.model.spiffe import Role, SpiffeId
-from weft.model.subjects import identity_subject, inbox_prefix
+from weft.model.subjects import DRAIN_SIGNALS, identity_subject, inbox_prefix
 from weft.registry.registry import BUCKET
-from weft.store.nats_accounts import AUDIT, MEMBER_API
+from weft.store.nats_accounts import AUDIT, MEMBER_API, SIGNALS
 from weft.store.nats_callout import ConnectingClient, Grant
 from weft.store.nats_wire import stream_name, subject
 
@@ -47,7 +47,7 @@ def grant(identity: SpiffeId, *, expires_at: float, messages: MessageGrant = NO_
             *_audit(identity),
             *messages.publish,
         ),
-        subscribe=(inbox, *messages.subscribe),
+        subscribe=(inbox, *_drain(identity), *messages.subscribe),
         expires_at=expires_at,
     )
 
@@ -169,6 +169,15 @@ def _offer(identity: SpiffeId) -> Collection[str]:
     _, agent_type, instance = identity.segments
     key = subject(OFFERS_BUCKET, f"{agent_type}.{instance}")
     return (key, f"{MEMBER_API}.DIRECT.GET.{stream_name(OFFERS_BUCKET)}.{key}")
+
+
+def _drain(identity: SpiffeId) -> Collection[str]:
+    """To hear that it is to leave. Nobody but the control plane may send that: no member may publish it."""
+    if identity.role is not Role.AGENT:
+        return ()
+    _, agent_type, instance = identity.segments
+    heard = f"{SIGNALS}.*.{DRAIN_SIGNALS}.{agent_type}.{instance}"
+    return (heard, f"{heard}.>")
 
 
 def _audit(identity: SpiffeId) -> Collection[str]:

@@ -6,6 +6,9 @@ from weft.model.spiffe import SpiffeId
 
 INBOX = "_INBOX"
 
+DRAIN_SIGNALS = "drain"
+"""Name of the signals by which the control plane has an instance leave; their keys are the instances'."""
+
 
 def identity_subject(identity: SpiffeId) -> str:
     """Tokens that stand for `identity` in subjects: `agent.<type>.<id>`, `operator.<name>.<id>`."""

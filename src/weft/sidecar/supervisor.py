@@ -32,6 +32,7 @@ from weft.sidecar.bootstrap import (
 )
 from weft.sidecar.denial_audit import DenialAudit
 from weft.sidecar.drain import drain
+from weft.sidecar.drain_wish import drain_wanted
 from weft.sidecar.envoy import Envoy, admin_socket
 from weft.sidecar.exit_codes import ExitCode, exit_code
 from weft.sidecar.health import Health, HealthMonitor, check_agent
@@ -150,6 +151,8 @@ class Sidecar:
         if inbound is not None:
             self._registration = await self._register(inbound)
             self._background.append(tasks.create_task(self._registration.run(), name="registration"))
+            wish = self._leave_when_told()
+            self._background.append(tasks.create_task(wish, name="wish to drain"))
         audit = self._denials.run(self._connect)
         self._background.append(tasks.create_task(audit, name="audit"))
         await self._start_program()
@@ -328,6 +331,13 @@ class Sidecar:
             self._program.send(number)
         elif number == signal.SIGHUP:  # the terminal is gone, and with it whoever wanted this sidecar
             self._shutdown.request(number)
+
+    async def _leave_when_told(self) -> None:
+        """Stop as upon SIGTERM once an operator wants this instance drained."""
+        await drain_wanted(self._connect, self._plan.node.key)
+        if not self._draining:  # else it would be a second request, which hurries
+            logger.info("an operator wants %s drained", self._plan.node.key)
+            self._shutdown.request(signal.SIGTERM)
 
     def _envoy_changed(self, ready: bool) -> None:
         self._envoy_ready = ready
