@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import logging
-from collections.abc import AsyncGenerator, AsyncIterator, Coroutine, Mapping, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Mapping, Sequence
+from contextlib import AbstractContextManager, asynccontextmanager
 from functools import partial
 from types import MappingProxyType
 from typing import Any, TypeVar
@@ -38,6 +38,7 @@ from weft.sdk.problem import Problem, Rejection
 from weft.sdk.propagation import look_after_clients
 from weft.sdk.request import check_accept, problem_response, read_body, read_kind
 from weft.sdk.settings import AgentSettings
+from weft.sdk.spans import HandlerSpans, Invocation
 from weft.sdk.threads import Threads
 from weft.sdk.wire import HEALTH_PATH, JSON, RPC_PATH
 from weft.sdk.work import EventFunction, TaskFunction
@@ -46,6 +47,9 @@ from weft.work.duties import Work
 T = TypeVar("T")
 
 logger = logging.getLogger("weft.agent")
+
+Spanned = Callable[[Context, Mapping[str, Any]], AbstractContextManager[Invocation]]
+"""Begins the span of a handler that is called, with its arguments."""
 
 NOTHING: Mapping[type, Any] = MappingProxyType({})
 
@@ -82,15 +86,19 @@ class AgentApp:
         self._mesh = mesh
         self._answers = AnswerCache()
         self._calls: set[asyncio.Task[Any]] = set()
+        mesh.tracer.name(settings.type, settings.version)
+        self._spans = HandlerSpans(mesh.tracer, settings.type)
         self.work = Work(
-            [each.duty(self._call) for each in tasks],
-            [each.duty(self._call) for each in events],
+            [each.duty(self._call, self._spans) for each in tasks],
+            [each.duty(self._call, self._spans) for each in events],
             mesh.membership,
         )
         self._threads = Threads(settings.type)
         agent = A2aAgent(CardSource(settings, handlers, mcp_path=MCP_PATH), mesh, default)
-        self.a2a = A2aDoor(agent, self._call_for_a2a, self._stream_for_a2a) if a2a else None
-        self.mcp = McpDoor(McpAgent(settings, handlers, self.admission, self._answer, self._items))
+        self.a2a = A2aDoor(agent, self._call_for_a2a, self._stream_for_a2a, self._spans) if a2a else None
+        self.mcp = McpDoor(
+            McpAgent(settings, handlers, self.admission, self._answer_tool, self._items, self._spans)
+        )
         self._app = Starlette(
             routes=[
                 Route(RPC_PATH, _Endpoint(self._rpc), methods=["POST"]),
@@ -206,18 +214,35 @@ class AgentApp:
         finally:
             self._calls.discard(task)
 
-    async def _answer(
+    async def _answer_tool(
         self, handler: Handler, context: Context, arguments: Mapping[str, Any], body: bytes
     ) -> bytes:
-        compute = partial(self._compute, handler, context, arguments)
+        return await self._answer(handler, context, arguments, body, self._spans.tool_called)
+
+    async def _answer(
+        self,
+        handler: Handler,
+        context: Context,
+        arguments: Mapping[str, Any],
+        body: bytes,
+        spanned: Spanned | None = None,
+    ) -> bytes:
+        compute = partial(self._compute, handler, context, arguments, spanned or self._spans.invoked)
         key = context.idempotency_key
         if key is None:
             return await compute()
         return await self._answers.answer(key, hashlib.sha256(body).digest(), compute)
 
-    async def _compute(self, handler: Handler, context: Context, arguments: Mapping[str, Any]) -> bytes:
-        with handling(context), failures_answered(handler.kind):
+    async def _compute(
+        self, handler: Handler, context: Context, arguments: Mapping[str, Any], spanned: Spanned
+    ) -> bytes:
+        with (
+            handling(context),
+            failures_answered(handler.kind),
+            spanned(context, arguments) as invocation,
+        ):
             result = await self._call(handler, arguments, NOTHING, self.settings.concurrency)
+            invocation.answered(result)
             return to_json({"result": result}, by_alias=True)
 
     async def _call(
@@ -259,10 +284,11 @@ class AgentApp:
     async def _stream(
         self, stream: EventStream, handler: Handler, context: Context, arguments: Mapping[str, Any]
     ) -> None:
-        with handling(context):
-            await stream.serve(
-                handler.kind, handler.call(arguments, {Mesh: self._mesh, Conversation: NOTHING_SAID})
-            )
+        with handling(context), self._spans.invoked(context, arguments) as invocation:
+            items = self._items(handler, arguments)
+            if invocation.span is not None:
+                items = invocation.watched(items, self._mesh.tracer)
+            await stream.serve(handler.kind, items)
 
     async def _health(self, _request: Request) -> Response:
         reason = await failing_checks(self._checks)

@@ -53,11 +53,11 @@ def inheriting(headers: Mapping[str, str], deadline: float | None) -> Iterator[I
 
 
 def inherited_headers() -> dict[str, str]:
-    """The headers that a call made now has to pass on. Outside a handler it begins a call tree."""
+    """The headers that a call made now has to pass on; none outside a handler: the sidecar begins a trace."""
     here = _inheritance.get()
     spans = current_headers()
     if here is None:
-        return {TRACE_HEADER: new_traceparent(), **spans}
+        return spans
     if not spans:
         return dict(here.headers)
     # A program that has baggage of its own has taken over what came.

@@ -16,7 +16,7 @@ from pydantic import BaseModel, TypeAdapter
 
 from weft.contexts.conversation import ConversationStore, Seat
 from weft.contexts.limits import DEFAULT_LIMITS, ContextLimits
-from weft.errors import Interrupted, InvalidRequest
+from weft.errors import Interrupted, InvalidRequest, MeshError
 from weft.model.agent import Instance, Status
 from weft.model.call_budget import BUDGET_HEADER, parse_budget
 from weft.model.context_keys import check_context_id, new_context_id
@@ -34,9 +34,11 @@ from weft.sdk.inheritance import inheritance, inherited_headers, inherited_time
 from weft.sdk.membership import join_as_program, own_agent_type
 from weft.sdk.problem import read_event_error
 from weft.sdk.rpc import Payload, adapter_of, checked, fields_of, result_of, rpc_call
+from weft.sdk.span_export import WayOut, way_out
+from weft.sdk.spans import told_of_handlers
 from weft.sdk.task_handle import TaskHandle
 from weft.sdk.tools import ListedTool, ToolResult, call_tool, list_tools
-from weft.sdk.trace import trace_of
+from weft.sdk.trace import always_traced, begun, trace_of
 from weft.sdk.transport import Call, HttpTransport, Transport
 from weft.sdk.wire import (
     CONTEXT_HEADER,
@@ -48,7 +50,10 @@ from weft.sdk.wire import (
     TRACE_HEADER,
 )
 from weft.tasks.client import TaskClient
+from weft.tracing.settings import TracingSettings
+from weft.tracing.tracer import Tracer
 from weft.work.membership import Membership
+from weft.work.spans import publishing, submitting
 
 logger = logging.getLogger("weft.mesh")
 
@@ -67,7 +72,7 @@ class Mesh:
     Use it as `async with Mesh() as mesh:`, one for the whole program: it holds a pool of connections. Inside
     an agent, take it as a handler's parameter instead: `async def summarize(text: str, mesh: Mesh)`.
     Calls made inside a handler pass on its conversation, deadline, budget and trace; outside of one each call
-    begins a call tree, with a trace of its own.
+    is a call tree of its own.
     """
 
     def __init__(
@@ -88,6 +93,8 @@ class Mesh:
         self._joining = joining
         self._membership: Membership | None = None
         self._one_joins = asyncio.Lock()
+        self._tracer: Tracer | None = None
+        self._exit: WayOut | None = None
 
     async def __aenter__(self) -> Self:
         """Find the sidecar. Raises Unavailable, with the ways out, if this program has none."""
@@ -98,7 +105,11 @@ class Mesh:
         await self.aclose()
 
     async def aclose(self) -> None:
-        """Close all connections. Streams that are still open break."""
+        """Send what there is of spans, and close all connections. Streams that are still open break."""
+        if self._tracer is not None:
+            await self._tracer.aclose()
+        if self._exit is not None:
+            await self._exit.aclose()
         membership, self._membership = self._membership, None
         if membership is not None:
             await membership.aclose()
@@ -117,6 +128,7 @@ class Mesh:
         timeout: float = DEFAULT_TIMEOUT,
         idempotency_key: str | None = None,
         headers: Mapping[str, str] | None = None,
+        trace: bool = False,
         **arguments: Any,
     ) -> T: ...
 
@@ -132,6 +144,7 @@ class Mesh:
         timeout: float = DEFAULT_TIMEOUT,
         idempotency_key: str | None = None,
         headers: Mapping[str, str] | None = None,
+        trace: bool = False,
         **arguments: Any,
     ) -> Any: ...
 
@@ -146,6 +159,7 @@ class Mesh:
         timeout: float = DEFAULT_TIMEOUT,
         idempotency_key: str | None = None,
         headers: Mapping[str, str] | None = None,
+        trace: bool = False,
         **arguments: Any,
     ) -> Any:
         """Have an agent handle a request of `kind` and return its result.
@@ -155,14 +169,14 @@ class Mesh:
         keyword `arguments`, or both. `result_type` (a type, or a TypeAdapter for what is not one, as in
         `TypeAdapter(int | None)`) checks and converts the result; without it, it comes as plain JSON values.
         `timeout` is in seconds and covers all attempts; the deadline of the request being handled, if
-        there is one, shortens it.
+        there is one, shortens it. With `trace` this call is traced, whatever share of them else is.
 
         A request is sent again only if it certainly was not processed; with an `idempotency_key` also if it
         may have been. Raises the MeshError that fits: NoSuchAgent, NoHealthyAgent, Refused, TimedOut,
         Interrupted, NotFound (the agent knows no such kind), InvalidRequest (it does not like the
         arguments), AgentFailed (its own error), Unavailable (no sidecar).
         """
-        call = rpc_call(to, kind, {**fields_of(payload), **arguments}, JSON, headers)
+        call = rpc_call(to, kind, {**fields_of(payload), **arguments}, JSON, _sent(headers, trace))
         if idempotency_key is not None:
             call = replace(call, headers={**call.headers, IDEMPOTENCY_HEADER: _check_key(idempotency_key)})
         body = await fetch(self._way(), call, _time_left(timeout), repeatable=idempotency_key is not None)
@@ -179,6 +193,7 @@ class Mesh:
         item_type: type[T] | TypeAdapter[T],
         idle_timeout: float = DEFAULT_IDLE_TIMEOUT,
         headers: Mapping[str, str] | None = None,
+        trace: bool = False,
         **arguments: Any,
     ) -> AsyncGenerator[T, None]: ...
 
@@ -193,6 +208,7 @@ class Mesh:
         item_type: None = None,
         idle_timeout: float = DEFAULT_IDLE_TIMEOUT,
         headers: Mapping[str, str] | None = None,
+        trace: bool = False,
         **arguments: Any,
     ) -> AsyncGenerator[Any, None]: ...
 
@@ -206,6 +222,7 @@ class Mesh:
         item_type: Any = None,
         idle_timeout: float = DEFAULT_IDLE_TIMEOUT,
         headers: Mapping[str, str] | None = None,
+        trace: bool = False,
         **arguments: Any,
     ) -> AsyncGenerator[Any, None]:
         """Have an agent handle a request of `kind` and yield its items as they come.
@@ -216,7 +233,7 @@ class Mesh:
         beginning or midway; a stream that breaks off without saying that it is complete raises Interrupted.
         The deadline of the request being handled, if there is one, ends it with TimedOut.
         """
-        call = rpc_call(to, kind, {**fields_of(payload), **arguments}, EVENT_STREAM, headers)
+        call = rpc_call(to, kind, {**fields_of(payload), **arguments}, EVENT_STREAM, _sent(headers, trace))
         adapter = adapter_of(Any if item_type is None else item_type)
         async with aclosing(events_of(self._way(), call, idle_timeout, inherited_time())) as events:
             async for event in events:
@@ -240,6 +257,7 @@ class Mesh:
         result_ttl: float | None = None,
         webhook: str = "",
         labels: Mapping[str, str] | None = None,
+        trace: bool = False,
         **arguments: Any,
     ) -> TaskHandle:
         """Put a task into a queue; when this returns it is stored, and will be worked on.
@@ -248,25 +266,29 @@ class Mesh:
         `low`. `delay` is in seconds; so is `deadline`, after which it is too late for the task; that of the
         call being handled, if there is one, does not shorten it. Submitted again with the same
         `idempotency_key`, it is the same task. `result_ttl` is how many seconds its result is kept, and
-        `webhook` a URL to which its end is posted.
+        `webhook` a URL to which its end is posted. With `trace` it is traced, whatever share of them else is.
 
         Raises QueueFull, with the seconds after which to try again; NotFound for a queue that is not
         declared; Denied; InvalidRequest; Conflict for a key that was used with another payload; Unavailable,
         after which it may have been submitted; LoopDetected if the call tree has passed too many agents.
         """
         membership = await self.membership()
-        submitted = await membership.tasks.submit(
-            queue,
-            {**fields_of(payload), **arguments},
-            priority=priority,
-            delay=delay,
-            deadline=None if deadline is None else time.time() + deadline,
-            idempotency_key=idempotency_key,
-            result_ttl=result_ttl,
-            webhook=webhook,
-            headers=_for_messages(inherited_headers(), membership),
-            labels=labels,
-        )
+        headers = _for_messages(begun(inherited_headers(), self.tracer, always=trace), membership)
+        with submitting(self.tracer, queue, headers) as (span, headers):
+            submitted = await membership.tasks.submit(
+                queue,
+                {**fields_of(payload), **arguments},
+                priority=priority,
+                delay=delay,
+                deadline=None if deadline is None else time.time() + deadline,
+                idempotency_key=idempotency_key,
+                result_ttl=result_ttl,
+                webhook=webhook,
+                headers=headers,
+                labels=labels,
+            )
+            if span is not None:
+                span.set("weft.task", submitted.task.id)
         return self.task(submitted.task.id)
 
     def task(self, task_id: str) -> TaskHandle:
@@ -284,6 +306,7 @@ class Mesh:
         id: str | None = None,  # noqa: A002
         subject: str | None = None,
         extensions: Mapping[str, str | bool | int] | None = None,
+        trace: bool = False,
     ) -> int:
         """Publish an event to a topic, or below it (`orders.created`); return its sequence (0: not told).
 
@@ -293,16 +316,19 @@ class Mesh:
         that is not declared, Denied, InvalidRequest, Unavailable (publish it again with the same `id`).
         """
         membership = await self.membership()
-        return await membership.events.publish(
-            topic,
-            data.model_dump(mode="json", by_alias=True) if isinstance(data, BaseModel) else data,
-            type=type,
-            key=key,
-            id=id,
-            subject=subject,
-            extensions=extensions or {},
-            headers=_for_messages(inherited_headers(), membership),
-        )
+        headers = _for_messages(begun(inherited_headers(), self.tracer, always=trace), membership)
+        with publishing(self.tracer, topic, headers) as (_, headers):
+            return await membership.events.publish(
+                topic,
+                data.model_dump(mode="json", by_alias=True) if isinstance(data, BaseModel) else data,
+                type=type,
+                key=key,
+                id=id,
+                subject=subject,
+                extensions=extensions or {},
+                headers=headers,
+            )
+        raise AssertionError("a span swallows nothing")
 
     def context(
         self,
@@ -418,15 +444,16 @@ class Mesh:
         *,
         timeout: float = DEFAULT_TIMEOUT,
         idempotency_key: str | None = None,
+        trace: bool = False,
         **arguments: Any,
     ) -> ToolResult:
         """Call a tool of the mesh by its name in `tools`, and return what it came to.
 
-        Its arguments are given as `payload`, as keyword `arguments`, or both. `timeout` is as with `request`,
-        and so is the `idempotency_key`. Raises AgentFailed where the tool says that it failed, in its words;
-        NotFound for a tool that is not there, or not for this program; and what `request` raises.
+        Its arguments are given as `payload`, as keyword `arguments`, or both. `timeout`, `idempotency_key`
+        and `trace` are as with `request`. Raises AgentFailed where the tool says that it failed, in its
+        words; NotFound for a tool that is not there, or not for this program; and what `request` raises.
         """
-        headers = inherited_headers()
+        headers = {**inherited_headers(), **(_sent(None, trace) or {})}
         if idempotency_key is not None:
             headers = {**headers, IDEMPOTENCY_HEADER: _check_key(idempotency_key)}
         return await call_tool(
@@ -462,6 +489,21 @@ class Mesh:
         """The way into the mesh, for calls that have no method here. Raises Unavailable if there is none."""
         return self._way()
 
+    @property
+    def tracer(self) -> Tracer:
+        """What records the spans of this program, by its environment: see weft.tracing.settings."""
+        if self._tracer is None:
+            settings = TracingSettings.of(os.environ)
+            self._exit = way_out(settings, self._way_if_any())
+            self._tracer = Tracer(settings, self._exit.send if self._exit else None, told_of_handlers)
+        return self._tracer
+
+    def _way_if_any(self) -> Transport | None:
+        try:
+            return self._way()
+        except MeshError:
+            return None
+
     def _way(self) -> Transport:
         if self._transport is None:
             self._transport = HttpTransport(self._proxy or find_proxy(os.environ))
@@ -478,6 +520,14 @@ def _for_messages(headers: Mapping[str, str], sender: Membership) -> dict[str, s
     if own is not None:
         kept[HOPS_HEADER] = with_hop(parse_hops(kept.get(HOPS_HEADER, "")), own)
     return kept
+
+
+def _sent(headers: Mapping[str, str] | None, trace: bool) -> Mapping[str, str] | None:
+    """What a call says of its own accord; with `trace` also that it is to be traced."""
+    if not trace:
+        return headers
+    given = {name.lower(): value for name, value in (headers or {}).items()}
+    return always_traced({**inherited_headers(), **given})
 
 
 def _check_key(key: str) -> str:

@@ -16,10 +16,12 @@ from weft.sdk.context import context_of_message, handling
 from weft.sdk.failure import AgentError
 from weft.sdk.handler import Handler
 from weft.sdk.problem import Rejection
+from weft.sdk.spans import HandlerSpans
 from weft.sdk.wire import FORWARDED_HEADERS
 from weft.tasks.attempt import Runner, TaskRun
 from weft.work.duties import TaskDuty
 from weft.work.event_duty import EventDuty
+from weft.work.spans import processing_event, processing_task
 
 Invoke = Callable[[Handler, Mapping[str, Any], Mapping[type, Any], int], Awaitable[Any]]
 """Calls a handler with its arguments and what it asks for by type, in a thread if it is a plain function; the
@@ -35,7 +37,7 @@ class TaskFunction:
     concurrency: int | None = None
     """Tasks at once; None: as many as the queue says."""
 
-    def duty(self, invoke: Invoke) -> TaskDuty:
+    def duty(self, invoke: Invoke, spans: HandlerSpans) -> TaskDuty:
         """The same as a duty of a running agent."""
 
         def runner(spec: QueueSpec) -> Runner:
@@ -48,6 +50,7 @@ class TaskFunction:
                 with (
                     handling(context_of_message(self.handler.kind, headers, task.deadline)),
                     _failures_told(),
+                    spans.processing(processing_task(spans.tracer, task), self.handler.kind),
                 ):
                     return await invoke(self.handler, arguments, {TaskRun: task}, concurrency)
 
@@ -67,11 +70,15 @@ class EventFunction:
     concurrency: int = 8
     start: Mapping[str, float] | None = None
 
-    def duty(self, invoke: Invoke) -> EventDuty:
+    def duty(self, invoke: Invoke, spans: HandlerSpans) -> EventDuty:
         """The same as a duty of a running agent."""
 
         async def handle(event: ReceivedEvent) -> None:
-            with handling(context_of_message(self.handler.kind, event.headers)), _failures_told():
+            with (
+                handling(context_of_message(self.handler.kind, event.headers)),
+                _failures_told(),
+                spans.processing(processing_event(spans.tracer, event), self.handler.kind),
+            ):
                 await invoke(self.handler, {}, {ReceivedEvent: event}, self.concurrency)
 
         def handler(_: TopicSpec) -> EventHandler:

@@ -3,7 +3,7 @@
 | variable | what |
 |---|---|
 | `OTEL_EXPORTER_OTLP_TRACES_ENDPOINT`, or `OTEL_EXPORTER_OTLP_ENDPOINT` and `/v1/traces` | where spans go |
-| `OTEL_EXPORTER_OTLP_TRACES_HEADERS`, `OTEL_EXPORTER_OTLP_HEADERS` | headers to send along: `name=value,...` |
+| `OTEL_EXPORTER_OTLP_TRACES_HEADERS`, `OTEL_EXPORTER_OTLP_HEADERS` | to be sent along: `name=value,...` |
 | `OTEL_EXPORTER_OTLP_TRACES_PROTOCOL`, `OTEL_EXPORTER_OTLP_PROTOCOL` | only `http/protobuf` is spoken |
 | `OTEL_SERVICE_NAME`, `OTEL_RESOURCE_ATTRIBUTES` | whose spans they are |
 | `OTEL_SDK_DISABLED=true`, `OTEL_TRACES_EXPORTER=none` | there are none |
@@ -18,11 +18,11 @@ from dataclasses import dataclass, field
 from typing import Final
 from urllib.parse import unquote, urlsplit
 
+from weft.tracing.sampling import sampling_of
 from weft.tracing.span import Value
 
 logger = logging.getLogger(__name__)
 
-SAMPLING_VARIABLE: Final = "WEFT_TRACE_SAMPLING"
 TRACES_PATH: Final = "/v1/traces"
 SERVICE_NAME: Final = "service.name"
 
@@ -51,7 +51,7 @@ class TracingSettings:
             endpoint=_endpoint(environ),
             headers=_pairs(_either(environ, "HEADERS")),
             resource=_resource(environ),
-            sampling=_sampling(environ.get(SAMPLING_VARIABLE, "")),
+            sampling=sampling_of(environ),
         )
 
 
@@ -75,9 +75,7 @@ def _endpoint(environ: Mapping[str, str]) -> str | None:
         return None
     protocol = _either(environ, "PROTOCOL") or _HTTP_PROTOBUF
     if protocol != _HTTP_PROTOBUF:
-        logger.warning(
-            "spans go to %s by %s, not %s: name its address for that", endpoint, _HTTP_PROTOBUF, protocol
-        )
+        logger.warning("spans go to %s by %s: nothing else is spoken", endpoint, _HTTP_PROTOBUF)
     if not _is_url(endpoint):
         logger.error("OTEL_EXPORTER_OTLP_ENDPOINT is no URL, so it gets no spans: %s", endpoint)
         return None
@@ -106,16 +104,3 @@ def _pairs(text: str) -> dict[str, str]:
         if separator and name.strip():
             found[unquote(name.strip())] = unquote(value.strip())
     return found
-
-
-def _sampling(text: str) -> float | None:
-    if not text.strip():
-        return None
-    try:
-        percent = float(text)
-    except ValueError:
-        percent = -1.0
-    if 0.0 <= percent <= 100.0:
-        return percent
-    logger.error("%s is a percentage, 0 to 100, not %r: it counts as not set", SAMPLING_VARIABLE, text[:32])
-    return None

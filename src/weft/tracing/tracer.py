@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import random
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from types import MappingProxyType
@@ -11,6 +10,7 @@ from typing import Final
 
 from weft.tracing import open_telemetry
 from weft.tracing.outlet import Outlet, Send
+from weft.tracing.sampling import drawn
 from weft.tracing.settings import SERVICE_NAME, TracingSettings
 from weft.tracing.span import Kind, RecordedSpan, Span, Value
 from weft.tracing.trace_context import TraceContext, is_sampled
@@ -56,10 +56,9 @@ class Tracer:
         None if the process was told nothing: then whoever comes next decides.
         """
         if sampled is None:
-            percent = self._settings.sampling
-            if percent is None:
+            sampled = drawn(self._settings.sampling)
+            if sampled is None:
                 return None
-            sampled = random.random() * 100 < percent  # noqa: S311 -- a sample, no secret
         return TraceContext.root(sampled=sampled).traceparent
 
     def begin(
@@ -108,8 +107,7 @@ class Tracer:
             yield None
             return
         try:
-            with span.current():
-                yield span
+            yield span
         except BaseException as error:
             self.failed(span, error)
             raise

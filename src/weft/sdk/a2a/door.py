@@ -31,6 +31,7 @@ from weft.sdk.membership import open_inbox
 from weft.sdk.mesh import Mesh
 from weft.sdk.problem import Problem, Rejection
 from weft.sdk.request import problem_response
+from weft.sdk.spans import HandlerSpans
 from weft.sdk.wire import JSON
 from weft.work.duties import Work
 from weft.work.membership import Membership
@@ -77,15 +78,15 @@ class A2aAgent:
 class A2aDoor:
     """An ASGI application for A2A_PATHS. After `start`: `drain`, `drained`, then `aclose`."""
 
-    def __init__(self, agent: A2aAgent, call: Call, stream: Stream) -> None:
-        """`call` and `stream` call handlers."""
+    def __init__(self, agent: A2aAgent, call: Call, stream: Stream, spans: HandlerSpans) -> None:
+        """`call` and `stream` call handlers, and `spans` records that."""
         settings = agent.source.settings
         self._type = agent.mesh.own_type(settings.type)
         self.agent = agent
         self.admission = Admission(MAX_IN_FLIGHT)
         self.pushes = Pushes(self.book, lambda: agent.mesh.transport)
         inbox = self._type or settings.type
-        turns = Turns(inbox, agent.handlers, call, stream, settings.concurrency, self.pushes.begin)
+        turns = Turns(inbox, agent.handlers, call, stream, settings.concurrency, self.pushes.begin, spans)
         self.work = Work([turns.duty()], [], self._join)
         self._book: TaskBook | None = None
         self._one_opens = asyncio.Lock()

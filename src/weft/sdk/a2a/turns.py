@@ -23,9 +23,11 @@ from weft.sdk.conversation import Conversation, InputRequired
 from weft.sdk.failure import failures_answered
 from weft.sdk.handler import Handler
 from weft.sdk.problem import Rejection
+from weft.sdk.spans import HandlerSpans
 from weft.sdk.wire import CALLER_HEADER, FORWARDED_HEADERS
 from weft.tasks.attempt import Runner, TaskRun
 from weft.tasks.json_value import MAX_JSON_BYTES, json_value
+from weft.tracing.span import Value
 from weft.work.duties import TaskDuty
 
 logger = logging.getLogger("weft.agent")
@@ -70,6 +72,7 @@ class Turns:
     """Turns at once."""
     begun: Callable[[str], None]
     """Is told the id of each A2A task whose turn begins here."""
+    spans: HandlerSpans
 
     def duty(self) -> TaskDuty:
         """The same as a duty of a running agent."""
@@ -101,8 +104,15 @@ class Turns:
         try:
             asked = [each for each in message.messages if each["role"] == USER]
             arguments = arguments_for(handler, asked)
-            with handling(context), failures_answered(handler.kind):
-                return await self._answer(run, handler, arguments, message)
+            with (
+                handling(context),
+                failures_answered(handler.kind),
+                self.spans.invoked(context, arguments, **_about(run, message)) as invocation,
+            ):
+                outcome = await self._answer(run, handler, arguments, message)
+                if invocation.records:
+                    invocation.answered(outcome.result())
+                return outcome
         except InvalidRequest as error:
             return Outcome(State.FAILED, text=error.detail)
         except Rejection as rejection:
@@ -121,6 +131,14 @@ class Turns:
             return Outcome(State.COMPLETED)
         except InputRequired as question:
             return Outcome(State.INPUT_REQUIRED, text=question.detail)
+
+
+def _about(run: TaskRun, message: Message) -> dict[str, Value]:
+    return {
+        "weft.task": message.task_id,
+        "weft.attempt": run.attempt,
+        "gen_ai.conversation.id": message.context_id,
+    }
 
 
 async def _tell(run: TaskRun, items: AsyncGenerator[Any, None]) -> None:

@@ -30,6 +30,7 @@ from weft.sdk.problem import Problem, Rejection
 from weft.sdk.replay import replayed
 from weft.sdk.request import problem_response, read_body
 from weft.sdk.settings import AgentSettings
+from weft.sdk.spans import HandlerSpans
 from weft.sdk.wire import JSON
 
 MAX_IN_FLIGHT: Final = 1000
@@ -57,6 +58,7 @@ class McpAgent:
     """Of its calls, whichever way they come."""
     answer: Answer
     items: Items
+    spans: HandlerSpans
 
     @cached_property
     def listing(self) -> Listing:

@@ -122,7 +122,11 @@ class McpServer:
         """All items of a stream; who asked for that hears of each as it comes, as progress."""
         items: list[Any] = []
         size = 0
-        with handling(context), failures_answered(handler.kind):
+        with (
+            handling(context),
+            failures_answered(handler.kind),
+            self._agent.spans.tool_called(context, arguments) as invocation,
+        ):
             async with aclosing(self._agent.items(handler, arguments)) as stream:
                 async for item in stream:
                     items.append(to_jsonable_python(item, by_alias=True))
@@ -132,6 +136,7 @@ class McpServer:
                         return failure(f"{handler.kind!r} streams more than {MAX_ITEMS_BYTES} bytes")
                     text = items[-1] if isinstance(items[-1], str) else written.decode()
                     await call.session.report_progress(len(items), message=text)
+            invocation.answered(items)
         return result_of_items(items)
 
 
