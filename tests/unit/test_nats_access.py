@@ -41,6 +41,7 @@ def test_an_agent_may_keep_its_registration_and_report_and_no_more() -> None:
             "WEFT.API.DIRECT.GET.KV_offers.$KV.offers.worker.alice",
             "audit.agent.worker.alice",
             "WEFT.API.STREAM.INFO.audit",
+            "signals.member.traffic.agent.worker.alice",
         ),
         subscribe=(
             "_INBOX.agent.worker.alice.>",
@@ -57,6 +58,7 @@ def test_an_operator_may_report_only_and_the_control_plane_may_do_everything() -
         "_INBOX.operator.ops.door.>",
         "audit.operator.ops.door",
         "WEFT.API.STREAM.INFO.audit",
+        "signals.member.traffic.operator.ops.door",
     )
     assert not door.control
     control = grant(control_id("weft.local", "one"), expires_at=LATER)

@@ -47,6 +47,12 @@ class ReservedPort:
         """Let anybody bind the port. Releasing it again does nothing."""
         self._socket.close()
 
+    def take(self) -> socket.socket:
+        """The bound socket itself, for a server in this process: its to close."""
+        taken = self._socket.dup()
+        self._socket.close()
+        return taken
+
     def __enter__(self) -> Self:
         return self
 

@@ -15,8 +15,9 @@ from weft.model.names import check_name, check_type
 from weft.model.offer import OFFERS_BUCKET
 from weft.model.spiffe import Role, SpiffeId
 from weft.model.subjects import DRAIN_SIGNALS, identity_subject, inbox_prefix
+from weft.model.traffic_report import TRAFFIC_SIGNALS
 from weft.registry.registry import BUCKET
-from weft.store.nats_accounts import AUDIT, MEMBER_API, SIGNALS
+from weft.store.nats_accounts import AUDIT, MEMBER_API, MEMBER_SIGNALS, SIGNALS
 from weft.store.nats_callout import ConnectingClient, Grant
 from weft.store.nats_wire import stream_name, subject
 
@@ -45,6 +46,7 @@ def grant(identity: SpiffeId, *, expires_at: float, messages: MessageGrant = NO_
             *_registration(identity),
             *_offer(identity),
             *_audit(identity),
+            f"{MEMBER_SIGNALS}.{TRAFFIC_SIGNALS}.{identity_subject(identity)}",
             *messages.publish,
         ),
         subscribe=(inbox, *_drain(identity), *messages.subscribe),

@@ -116,7 +116,8 @@ class Sidecars:
     def connected(self, node: Node, peer: str = "") -> None:
         """A stream of `node` began, from the IP address `peer`."""
         self._streams[node.key] += 1
-        self._change(node.key, Sidecar(node.key, time.time(), peer=peer))
+        metrics = "" if node.metrics is None else str(node.metrics)
+        self._change(node.key, Sidecar(node.key, time.time(), metrics=metrics, peer=peer))
 
     def synced(self, node: Node, generation: int) -> None:  # noqa: ARG002 -- the observer's interface
         """`node` took all that it was sent."""

@@ -71,6 +71,8 @@ class Node:
     """Where callers from outside the mesh are taken, if its agent is a gateway."""
     stream_guard: bool = False
     """Whether its Envoy can load the stream guard."""
+    metrics: Address | None = None
+    """Where the sidecar shows its metrics, and its agent's. None: nowhere."""
     trace_sampling: float = DEFAULT_SAMPLING
     """Percent of the calls that begin a trace, where no Telemetry and no Route says otherwise."""
 
@@ -89,6 +91,7 @@ class Node:
             "zone": self.locality.zone,
             "outside": None if self.outside is None else str(self.outside),
             "streamGuard": self.stream_guard,
+            "metrics": None if self.metrics is None else str(self.metrics),
             "traceSampling": self.trace_sampling,
             "inbound": None
             if inbound is None
@@ -107,12 +110,14 @@ class Node:
         """The node that `metadata` describes. Raises InvalidRequest if it describes none."""
         try:
             inbound, outside = metadata["inbound"], metadata.get("outside")
+            metrics = metadata.get("metrics")
             return cls(
                 id=check_name(metadata["id"], "instance"),
                 outbound=parse_address(metadata["outbound"]),
                 locality=Locality(str(metadata["region"]), str(metadata["zone"])),
                 outside=None if outside is None else parse_address(outside),
                 stream_guard=metadata.get("streamGuard", False) is True,
+                metrics=None if metrics is None else parse_address(metrics),
                 trace_sampling=_percent(metadata.get("traceSampling", DEFAULT_SAMPLING)),
                 inbound=None
                 if inbound is None

@@ -23,6 +23,7 @@ from enum import StrEnum
 from typing import Any, Final
 
 from weft.errors import InvalidRequest
+from weft.model.spiffe import Role
 
 VERSION: Final = 1
 
@@ -96,6 +97,20 @@ def outcome_of(code: int, flags: str) -> Outcome:
     if code == _NO_ANSWER:
         return Outcome.ABANDONED if _CALLER_LEFT in told else Outcome.ERROR
     return Outcome.ERROR if told & _BROKEN_OFF else Outcome.OK
+
+
+def caller_of(sender: str) -> str:
+    """What the calls of the holder of an identity are told under; `sender` is its `identity_subject`.
+
+    That is an agent's type, or `operator/<name>` for programs that only call. Raises InvalidRequest for the
+    subject of anybody else.
+    """
+    match sender.split("."):
+        case [Role.AGENT, agent_type, _]:
+            return agent_type
+        case [Role.OPERATOR, operator, _]:
+            return f"{Role.OPERATOR}/{operator}"
+    raise InvalidRequest(f"{sender:.200} is no subject of an agent or an operator")
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,9 +8,10 @@ from pathlib import Path
 from urllib.parse import quote
 
 from weft.sidecar.bootstrap import AGENT_CLUSTER
+from weft.sidecar.envoy_stats import FILTER as CALLS_FILTER
 from weft.sidecar.http import Answer, BadAnswer, exchange
 
-_MAX_ANSWER_BYTES = 1024 * 1024
+_MAX_ANSWER_BYTES = 4 * 1024 * 1024
 _TIMEOUT = 2.0
 _IN_FLIGHT = rf"^cluster\.{AGENT_CLUSTER}\.upstream_rq(_pending)?_active$"
 
@@ -44,6 +45,14 @@ class Admin:
             return sum(int(line.rpartition(b":")[2]) for line in answer.body.splitlines())
         except ValueError as error:
             raise AdminUnavailable(f"unexpected answer to /stats: {error}") from error
+
+    async def calls(self) -> str:
+        """What it has counted of the agent's calls, as `weft.sidecar.envoy_stats` reads it."""
+        target = f"/stats?usedonly&histogram_buckets=cumulative&filter={quote(CALLS_FILTER)}"
+        answer = await self._ask("GET", target)
+        if not answer.ok:
+            raise AdminUnavailable(f"/stats: status {answer.status}")
+        return answer.body.decode("utf-8", "replace")
 
     async def begin_drain(self) -> None:
         """Ask callers to close their connections; new ones are still accepted."""

@@ -138,6 +138,13 @@ def _add_addresses(parser: argparse.ArgumentParser, environ: Mapping[str, str]) 
     _add(parser, "advertise_host", "--advertise", help="host at which other sidecars reach this one")
     _add(parser, "inbound_port", type=int)
     _add(parser, "outbound_port", type=int)
+    _add(parser, "metrics_host", help="IP address at which metrics are shown to whoever asks (127.0.0.1)")
+    _add(
+        parser,
+        "metrics_port",
+        type=_metrics_port,
+        help="where metrics are shown; 0: any free port (default); none: they are not",
+    )
     _add(parser, "outside", type=_outside, help="HOST:PORT where a Gateway takes callers from outside")
     _add(parser, "identity_directory", "--identity-dir", type=Path, help="for the program's own connections")
     nats = environ.get(NATS_VARIABLE) or DEFAULT_NATS
@@ -231,6 +238,14 @@ def _consumption(text: str) -> Consumption:
     if separator and not concurrency.isdecimal():
         raise InvalidRequest(f"{text!r} is not QUEUE or QUEUE=CONCURRENCY")
     return Consumption(queue, int(concurrency) if separator else None)
+
+
+def _metrics_port(text: str) -> int | None:
+    try:
+        port = None if text == "none" else int(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"{text!r} is neither a port nor none") from error
+    return None if port is None or port < 0 else port
 
 
 def _outside(text: str) -> Address:

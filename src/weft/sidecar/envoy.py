@@ -99,6 +99,8 @@ class Envoy:
         self.admin = Admin(admin_socket(runtime_directory))
         self._bootstrap_file = runtime_directory / _BOOTSTRAP_FILE
         self._bootstrap_file.write_text(json.dumps(bootstrap), encoding="utf-8")
+        self.restarts = 0
+        """How often it ended and was started again."""
         self._listeners = listeners
         self._guard = guard
         self._settings = settings
@@ -145,6 +147,7 @@ class Envoy:
             with suppress(TimeoutError):
                 async with asyncio.timeout(pause):
                     await self._stopping.wait()
+            self.restarts += 1
 
     async def in_flight(self) -> int:
         """How many calls the agent has at hand; none while Envoy is down, since they went down with it."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import socket
 from asyncio import StreamReader, StreamWriter
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
@@ -80,9 +81,13 @@ class LocalServer:
         port: int = self._server.sockets[0].getsockname()[1]
         return port
 
-    async def listen_at(self, socket: Path) -> None:
+    async def listen_at(self, path: Path) -> None:
         """Listen at a Unix socket that is yet to be made. Raises OSError."""
-        self._server = await asyncio.start_unix_server(self._accepted, socket)
+        self._server = await asyncio.start_unix_server(self._accepted, path)
+
+    async def listen_on(self, bound: socket.socket) -> None:
+        """Listen at a socket that is bound; it is closed with the server. Raises OSError."""
+        self._server = await asyncio.start_server(self._accepted, sock=bound)
 
     async def aclose(self) -> None:
         """Listen no more, and cut all connections."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import tempfile
 from contextlib import ExitStack
 from dataclasses import dataclass
+from ipaddress import ip_address
 from pathlib import Path
 
 from weft.aio.guard import Guard
@@ -25,6 +26,8 @@ class Plan:
     agent_port: ReservedPort | None
     """Held for a program that is yet to be started: release it just before."""
     envoy_ports: tuple[ReservedPort, ...]
+    metrics_port: ReservedPort | None
+    """Held for the sidecar's own server; None: metrics are not shown."""
 
     def make_way_for_envoy(self) -> None:
         """Release Envoy's ports where it cannot bind them while they are held."""
@@ -42,6 +45,7 @@ def make_plan(settings: SidecarSettings, guard: Guard, resources: ExitStack) -> 
         outbound = resources.enter_context(reserve_port(LOOPBACK, settings.outbound_port))
         inbound, agent_port, held = _inbound(settings, resources)
         outside = _outside(settings, resources)
+        metrics = _metrics(settings, resources)
     except PortUnavailable as error:
         raise Unavailable(str(error)) from error
     return Plan(
@@ -52,11 +56,13 @@ def make_plan(settings: SidecarSettings, guard: Guard, resources: ExitStack) -> 
             settings.locality,
             settings.outside,
             stream_guard=stream_guard() is not None,
+            metrics=None if metrics is None else _metrics_address(settings, metrics.port),
             trace_sampling=settings.trace_sampling,
         ),
         directory=_runtime_directory(settings.runtime_parent, guard),
         agent_port=agent_port,
         envoy_ports=(outbound, *held, *outside),
+        metrics_port=metrics,
     )
 
 
@@ -88,6 +94,18 @@ def _outside(settings: SidecarSettings, resources: ExitStack) -> tuple[ReservedP
     if settings.outside is None:
         return ()
     return (resources.enter_context(share_port(settings.outside.host, settings.outside.port)),)
+
+
+def _metrics(settings: SidecarSettings, resources: ExitStack) -> ReservedPort | None:
+    if settings.metrics_port is None:
+        return None
+    return resources.enter_context(reserve_port(settings.metrics_host, settings.metrics_port or None))
+
+
+def _metrics_address(settings: SidecarSettings, port: int) -> Address:
+    """Where Prometheus reaches them."""
+    anywhere = ip_address(settings.metrics_host).is_unspecified
+    return Address(settings.advertise_host if anywhere else settings.metrics_host, port)
 
 
 def _runtime_directory(parent: Path | None, guard: Guard) -> Path:

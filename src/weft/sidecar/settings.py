@@ -137,6 +137,11 @@ class SidecarSettings:
     """Directory for the certificate, key and roots with which the program connects to NATS by itself; None:
     the runtime directory."""
 
+    metrics_host: str = LOOPBACK
+    """IP address at which metrics are shown, to whoever asks: beyond this machine only if set otherwise."""
+    metrics_port: int | None = 0
+    """The port; 0: any that is free; None: they are not shown. The control plane tells Prometheus of it."""
+
     nats_servers: tuple[str, ...] = (DEFAULT_NATS,)
     xds_addresses: tuple[Address, ...] = (DEFAULT_XDS,)
     """Where the control plane's replicas serve xDS; any of them will do."""
@@ -208,6 +213,7 @@ class SidecarSettings:
     def _check_hosts(self) -> None:
         bind = _ip_address(self.bind_host, "bind")
         _ip_address(self.advertise_host, "advertise")
+        _ip_address(self.metrics_host, "metrics")
         if bind.is_unspecified and self.advertise_host == self.bind_host:
             raise InvalidRequest(
                 f"bound to every address ({self.bind_host}), the sidecar cannot know which one others reach "
@@ -237,6 +243,7 @@ class SidecarSettings:
         for name, port in ports.items():
             if port is not None:
                 _check_range(f"{name} port", port, 1, _MAX_PORT, "")
+        _check_range("metrics port", self.metrics_port or 0, 0, _MAX_PORT, "")
         _check_range("lease ttl", self.lease_ttl, 1, 3600.0, "seconds")
         _check_range("trust refresh", self.trust_refresh, 0.1, _MAX_SECONDS, "seconds")
         _check_range("renew interval", self.renew_interval, 0.1, self.lease_ttl / 2, "seconds")

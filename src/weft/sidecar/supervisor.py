@@ -11,6 +11,9 @@ import uuid
 from contextlib import AsyncExitStack, ExitStack
 from dataclasses import replace
 from functools import partial
+from importlib.metadata import version
+
+from prometheus_client import CollectorRegistry
 
 from weft.aio.cancellation import end
 from weft.aio.children import Child
@@ -19,7 +22,8 @@ from weft.errors import MeshError
 from weft.model.agent import Instance, Status
 from weft.model.node import Inbound, Node
 from weft.model.offer import Offer
-from weft.model.subjects import inbox_prefix
+from weft.model.subjects import identity_subject, inbox_prefix
+from weft.model.traffic_report import caller_of
 from weft.registry.offers import Offers
 from weft.registry.registry import Registry
 from weft.sidecar.agent_card import read_agent_card
@@ -39,6 +43,8 @@ from weft.sidecar.health import Health, HealthMonitor, check_agent
 from weft.sidecar.identity import SERVICE_ACCOUNT, SidecarIdentity, read_evidence, read_trust
 from weft.sidecar.mcp_reading import McpReader
 from weft.sidecar.mcp_sessions import sessions_kept
+from weft.sidecar.metrics import SidecarMetrics, Vitals
+from weft.sidecar.metrics_server import AgentMetrics, MetricsServer
 from weft.sidecar.offering import AgentReader, Offering, offered_capabilities
 from weft.sidecar.plan import Plan, make_plan
 from weft.sidecar.program import check_command, program_command, start_program
@@ -47,6 +53,7 @@ from weft.sidecar.settings import SidecarSettings
 from weft.sidecar.shutdown import Shutdown, ShutdownRequested, Urgency, signals
 from weft.sidecar.store_connection import persistently
 from weft.sidecar.system_roots import system_roots
+from weft.sidecar.traffic_reading import TrafficReading
 from weft.sidecar.work import SidecarWork
 from weft.store.nats import DEFAULT_TIMEOUT, NatsStore
 
@@ -107,6 +114,8 @@ class Sidecar:
         self._draining = False
         self._registration: Registration | None = None
         self._program: Child | None = None
+        self._traffic = TrafficReading(self._envoy, self._connect, lambda: self._identity.id)
+        self._metrics = CollectorRegistry()
         self._work = self._new_work()
         self._working = False
         self._offering: Offering | None = None
@@ -141,6 +150,7 @@ class Sidecar:
         await self._obtain_identity()
         self._background.append(tasks.create_task(self._identity.run(self._renewed.set), name="identity"))
         self._background.append(tasks.create_task(self._follow_identity(), name="follow the identity"))
+        await self._show_metrics(stack)
         inbound = self._plan.node.inbound
         if inbound is not None:
             socket = sessions_socket(self._plan.directory, inbound)
@@ -148,6 +158,7 @@ class Sidecar:
         tasks.create_task(self._envoy.run(), name="envoy")
         await self._envoy.wait_until_ready()
         stack.push_async_callback(self._close_store)
+        self._background.append(tasks.create_task(self._traffic.run(), name="traffic"))
         if inbound is not None:
             self._registration = await self._register(inbound)
             self._background.append(tasks.create_task(self._registration.run(), name="registration"))
@@ -216,6 +227,31 @@ class Sidecar:
             changed=self._envoy_changed,
             relay_output=self._denials.relay,
         )
+
+    async def _show_metrics(self, stack: AsyncExitStack) -> None:
+        if self._plan.metrics_port is None:
+            return
+        inbound = self._plan.node.inbound
+        agent = None
+        if inbound is not None:
+            agent = AgentMetrics(inbound.agent, inbound.protocol, self._is_healthy)
+        server = MetricsServer(self._own_metrics, agent, self._metrics)
+        stack.push_async_callback(server.aclose)
+        await server.listen(self._plan.metrics_port.take())
+
+    async def _own_metrics(self) -> SidecarMetrics:
+        """As they are now."""
+        vitals = Vitals(
+            in_flight=await self._envoy.in_flight(),
+            healthy=None if self._plan.node.inbound is None else self._is_healthy(),
+            certificate_expires_at=self._identity.expires_at,
+            envoy_restarts=self._envoy.restarts,
+            version=version("weft"),
+        )
+        return SidecarMetrics(caller_of(identity_subject(self._identity.id)), self._traffic.traffic, vitals)
+
+    def _is_healthy(self) -> bool:
+        return self._health.status is Status.HEALTHY
 
     async def _register(self, inbound: Inbound) -> Registration:
         settings = self._settings
@@ -421,6 +457,7 @@ class Sidecar:
             await _withdraw(self._offering)
         if self._program is not None:
             await self._program.stop(self._settings.stop_timeout)
+        await self._traffic.finish(_LEAVE_TIMEOUT)
         await self._envoy.stop()
         await ending
 

@@ -20,8 +20,14 @@ from weft.aio.backoff import backoff
 from weft.aio.reminder import Reminder
 from weft.controlplane.telemetry.rings import Resolution, Ring, Window
 from weft.errors import InvalidRequest, MeshError, Unavailable
-from weft.model.spiffe import Role
-from weft.model.traffic_report import TRAFFIC_SIGNALS, Calls, Edge, TrafficReport, parse_report
+from weft.model.traffic_report import (
+    TRAFFIC_SIGNALS,
+    Calls,
+    Edge,
+    TrafficReport,
+    caller_of,
+    parse_report,
+)
 from weft.store.broadcast import Broadcast
 from weft.store.bucket import Store
 
@@ -254,16 +260,6 @@ class TrafficView:
             del self._callers[caller]
         self._edges -= 1
         self._metrics.forgotten.inc()
-
-
-def caller_of(sender: str) -> str:
-    """The caller whose subject `sender` is (see `identity_subject`). Raises InvalidRequest if nobody's."""
-    match sender.split("."):
-        case [Role.AGENT, agent_type, _]:
-            return agent_type
-        case [Role.OPERATOR, operator, _]:
-            return f"{Role.OPERATOR}/{operator}"
-    raise InvalidRequest(f"{sender:.200} is no subject of an agent or an operator")
 
 
 def _resolution(window: float) -> int:
