@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from nicegui import ui
@@ -35,11 +35,14 @@ class Chart:
         self.element._props["aria-label"] = label
         self.element.update()
 
-    def show(self, option: Mapping[str, Any]) -> None:
-        """Merge `option` into what is shown; series by their place, or by their `id`."""
+    def show(self, option: Mapping[str, Any], *, replace: Sequence[str] = ()) -> None:
+        """Merge `option` into what is shown; series by their place, or by their `id`.
+
+        What is named in `replace`, such as "series", is all there is then: others of it go.
+        """
         safe = plain(option)
         if self._view.client.has_socket_connection:
-            self.element.run_chart_method("setOption", safe)
+            self.element.run_chart_method("setOption", safe, {"replaceMerge": list(replace)})
         else:
             self.element.options.update(safe)
             self.element.update()

@@ -10,12 +10,15 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable
+from contextlib import aclosing
 from dataclasses import dataclass, field
 from typing import Any
 
+from weft.aio.cancellation import end
 from weft.aio.tasks import TaskOwner
 from weft.dashboard.api import Api
+from weft.dashboard.followed import Followed
 from weft.dashboard.viewer import Viewer
 from weft.errors import MeshError, Unauthenticated
 from weft.model.operator import Scope
@@ -27,6 +30,9 @@ SESSION_INTERVAL = 2.0
 
 MAX_FEEDS = 500
 """Different paths that are followed at a time; each is a request every few seconds."""
+
+_UNSEEN = 60.0  # seconds between looks whether somebody sees it again, should nobody have said so
+_GATHERED = 0.1  # seconds for which changes are gathered
 
 Shape = Callable[[Any], Any]
 
@@ -59,6 +65,8 @@ class Subscription:
 class _Feed:
     path: str
     every: float
+    follows: bool
+    """Whether it is a stream of changes rather than an answer that is asked for over and over."""
     subscriptions: list[Subscription] = field(default_factory=list)
     news: News | None = None
     number: int = 0
@@ -94,7 +102,7 @@ class Feeds:
     def subscribe(self, path: str, every: float, subscription: Subscription) -> Callable[[], None]:
         """Deliver what is at `path`, asked for `every` so many seconds; what this returns ends it.
 
-        Who subscribes last says how often.
+        A path with `watch=true` is followed instead: delivered are `Followed.news`, at most so often.
         """
         key = (path, subscription.viewer.scope)
         feed = self._feeds.get(key)
@@ -102,7 +110,7 @@ class Feeds:
             if len(self._feeds) >= MAX_FEEDS:
                 subscription.deliver(News(error=MeshError("too much is watched at once: close some tabs")))
                 return lambda: None
-            feed = self._feeds[key] = _Feed(path, every)
+            feed = self._feeds[key] = _Feed(path, every, "watch=true" in path)
             feed.task = self._tasks.start(self._run(key, feed), name=f"feed of {path}")
         feed.every = min(feed.every, every)
         feed.subscriptions.append(subscription)
@@ -138,27 +146,64 @@ class Feeds:
             while feed.subscriptions:
                 feed.wake.clear()
                 began = time.monotonic()
-                if any(each.active() for each in feed.subscriptions):
-                    feed.news = await self._ask(feed)
-                    feed.number += 1
+                if not _seen(feed):
+                    feed.news = None  # it need not be kept
                     feed.shaped.clear()
-                    self._tell(feed, feed.subscriptions)
-                    await _woken(feed.wake, max(0.1, feed.every - (time.monotonic() - began)))
+                    await _woken(feed.wake, _UNSEEN)
+                    continue
+                if feed.follows:
+                    await self._follow(feed)
                 else:
-                    feed.news = None  # nobody sees it: it need not be kept
-                    feed.shaped.clear()
-                    await _woken(feed.wake, 60.0)
+                    self._have(feed, await self._asked(feed, self._ask))
+                await _woken(feed.wake, max(0.1, feed.every - (time.monotonic() - began)))
         finally:
             self._feeds.pop(key, None)
 
-    async def _ask(self, feed: _Feed) -> News:
+    def _have(self, feed: _Feed, news: News) -> None:
+        feed.news = news
+        feed.number += 1
+        feed.shaped.clear()
+        self._tell(feed, feed.subscriptions)
+
+    async def _follow(self, feed: _Feed) -> None:
+        """Deliver changes until nobody sees them, or the API ends it."""
+        news = await self._asked(feed, self._follow_as)
+        if news.error is not None:
+            self._have(feed, news)
+
+    async def _follow_as(self, feed: _Feed, viewer: Viewer) -> News:
+        followed = Followed()
+        async with aclosing(self._api.events(viewer, feed.path)) as events:
+            upcoming = asyncio.ensure_future(anext(events, None))
+            try:
+                while _seen(feed):
+                    await asyncio.wait([upcoming], timeout=feed.every)
+                    while upcoming.done():
+                        event = upcoming.result()
+                        if event is None:
+                            return News()
+                        followed.take(*event, time.time())
+                        upcoming = asyncio.ensure_future(anext(events, None))
+                        await asyncio.sleep(0)
+                    if followed.changed(time.time()):
+                        self._have(feed, News(followed.news(), None, time.time()))
+                    await asyncio.sleep(_GATHERED)
+            finally:
+                await end([upcoming])
+        return News()
+
+    async def _ask(self, feed: _Feed, viewer: Viewer) -> News:
+        return News(await self._api.ask(viewer, "GET", feed.path), None, time.time())
+
+    async def _asked(self, feed: _Feed, ask: Callable[[_Feed, Viewer], Awaitable[News]]) -> News:
+        """What `ask` comes to with the token of one of the viewers."""
         refused: set[str] = set()
         error: MeshError = Unauthenticated("you are signed out")
         for each in [*feed.subscriptions]:
             if each.viewer.key in refused:
                 continue
             try:
-                return News(await self._api.ask(each.viewer, "GET", feed.path), None, time.time())
+                return await ask(feed, each.viewer)
             except Unauthenticated as problem:
                 refused.add(each.viewer.key)
                 error = problem
@@ -204,6 +249,10 @@ class Feeds:
         for who in ended:
             _, end = self._viewers.pop(who)
             end()
+
+
+def _seen(feed: _Feed) -> bool:
+    return any(each.active() for each in feed.subscriptions)
 
 
 async def _woken(event: asyncio.Event, timeout: float) -> None:

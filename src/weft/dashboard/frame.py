@@ -22,6 +22,7 @@ SCRIPT = """
     rate: v => absent(v) ? "–" : v === 0 ? "0" : text(v, v >= 100 ? 0 : v >= 10 ? 1 : 2),
     ms: v => absent(v) ? "–" : v >= 100 ? text(v, 0) + " s" : v >= 1 ? text(v, 1) + " s"
       : v >= 0.01 ? text(v * 1000, 0) + " ms" : text(v * 1000, 1) + " ms",
+    span: v => absent(v) ? "–" : span(v),
     percent: v => absent(v) ? "–" : v >= 0.9995 && v < 1 ? "99.9 %" : text(v * 100, v >= 0.9995 ? 0 : 1) + " %",
     count: v => absent(v) ? "–" : text(v, 0),
     plain: v => absent(v) ? "–" : String(v),

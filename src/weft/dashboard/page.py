@@ -95,8 +95,8 @@ class Page:
 
     @staticmethod
     def _menu() -> list[tuple[str, str, str]]:
-        shown = sorted((each.menu, each) for each in _places if each.menu is not None) if _places else []
-        return [(each.title, each.path, each.icon) for _, each in shown]
+        shown = sorted((each.menu, each.title, each.path, each.icon) for each in _places if each.menu is not None)
+        return [(title, path, icon) for _, title, path, icon in shown]
 
     def title(self, text: str) -> None:
         """Call the page `text`, in its heading and in the browser."""

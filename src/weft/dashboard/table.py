@@ -15,9 +15,9 @@ from weft.dashboard.plain import plain
 MAX_ROWS = 5000
 """Rows that a table takes; beyond that it shows the first ones."""
 
-FORMATS = frozenset({"plain", "rate", "ms", "percent", "count", "money", "ago"})
-"""How a column's values are written: as they are; per second; a duration in seconds; a share of 1; a whole
-number; in dollars; a moment in seconds since 1970, as distance from now."""
+FORMATS = frozenset({"plain", "rate", "ms", "span", "percent", "count", "money", "ago"})
+"""How a column's values are written: as they are; per second; a duration of a call in seconds; a longer one; a
+share of 1; a whole number; in dollars; a moment in seconds since 1970, as distance from now."""
 
 _NUMBERS = FORMATS - {"plain", "ago"}
 
@@ -58,17 +58,20 @@ class Table:
         label: str,
         height: str = "",
         empty: str = "Nothing here yet.",
+        sort: str = "",
+        descending: bool = False,
         on_open: Callable[[Row], Any] | None = None,
     ) -> None:
         """`label` says what this is to whoever cannot see it. `height` is CSS; without one it fits the rows.
 
+        `sort` is the field by which rows are sorted at first; without one they come as given, new ones last.
         `on_open` is called with a row that is clicked, or on which Enter is pressed.
         """
         self._view = view
         self._key = key
         self._sent: dict[str, Row] = {}
         options: dict[str, Any] = {
-            "columnDefs": [_definition(each) for each in columns],
+            "columnDefs": _sorted_by(sort, [_definition(each) for each in columns], descending=descending),
             "rowData": [],
             "defaultColDef": {"sortable": True, "resizable": True, "suppressMovable": True},
             ":getRowId": f"(p) => String(p.data.{_identifier(key)})",
@@ -126,6 +129,15 @@ class Table:
     def _show_empty(self) -> None:
         self._empty.set_visibility(not self._sent)
         self.element.set_visibility(bool(self._sent))
+
+
+def _sorted_by(field: str, definitions: list[dict[str, Any]], *, descending: bool) -> list[dict[str, Any]]:
+    if not field:
+        return definitions
+    order = {"sort": "desc" if descending else "asc"}
+    if not any(each["field"] == field for each in definitions):
+        return [*definitions, {"field": field, "hide": True, **order}]
+    return [each | order if each["field"] == field else each for each in definitions]
 
 
 def _definition(column: Column) -> dict[str, Any]:

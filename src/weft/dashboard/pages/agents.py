@@ -7,7 +7,7 @@ from typing import Any
 from weft.dashboard.page import Page, link_to, page
 from weft.dashboard.table import Column, Table
 
-_PATH = "/v1/agents?status=any&limit=1000"
+_PATH = "/v1/agents?status=any&watch=true"
 
 
 @page("/agents", title="Agents", icon="smart_toy", menu=20)
