@@ -26,6 +26,7 @@ from weft.aio.children import spawn
 from weft.aio.guard import Guard
 from weft.aio.poll import until
 from weft.controlplane.xds.snapshot import EncodedResource, Snapshot
+from weft.model import telemetry_wire
 from weft.model.mcp_wire import SESSIONS_CLUSTER
 from weft.model.node import Address, Node
 from weft.sidecar.bootstrap import AGENT_CLUSTER, MESH_CLUSTER, sessions_socket
@@ -173,6 +174,10 @@ def _as_files(
         bootstrap.static_resources.clusters.append(cluster)
     if node.outside is not None:
         bootstrap.static_resources.clusters.append(_static(MESH_CLUSTER, node.outbound))
+    # Where nobody takes spans, they are lost.
+    telemetry = Cluster(name=telemetry_wire.CLUSTER, type=Cluster.STATIC)
+    telemetry.load_assignment.cluster_name = telemetry.name
+    bootstrap.static_resources.clusters.append(telemetry)
     for listener in _unpacked(snapshot.listeners.values(), Listener):
         _put_routes_in(listener, routes)
         bootstrap.static_resources.listeners.append(listener)

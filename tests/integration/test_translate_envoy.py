@@ -84,8 +84,9 @@ def _static_bootstrap(snapshots: Snapshots, node: Node) -> dict[str, Any]:
     bootstrap.dynamic_resources.ads_config.api_type = 2  # GRPC
     bootstrap.dynamic_resources.ads_config.transport_api_version = 2  # V3
     bootstrap.dynamic_resources.ads_config.grpc_services.add().envoy_grpc.cluster_name = "agent"
-    agent = bootstrap.static_resources.clusters.add(name="agent", type=Cluster.STATIC)
-    agent.load_assignment.cluster_name = "agent"
+    for name in ("agent", "telemetry"):
+        cluster = bootstrap.static_resources.clusters.add(name=name, type=Cluster.STATIC)
+        cluster.load_assignment.cluster_name = name
     bootstrap.static_resources.clusters.extend(_unpack(snapshot.clusters.values(), Cluster))
     for listener in _unpack(snapshot.listeners.values(), Listener):
         for http in listener.filter_chains[0].filters:

@@ -103,7 +103,7 @@ def test_the_agent_is_a_cluster_of_its_protocol() -> None:
 
 def test_a_sidecar_that_only_calls_has_no_agent() -> None:
     clusters = Parse(made_for(CALLER), Bootstrap()).static_resources.clusters
-    assert [each.name for each in clusters] == ["xds", "mesh"]
+    assert [each.name for each in clusters] == ["xds", "telemetry", "mesh"]
 
 
 @pytest.mark.parametrize("node", [CALLER, GUARDED, GRPC_AGENT], ids=["caller", "guarded", "grpc"])

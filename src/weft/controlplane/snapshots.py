@@ -18,7 +18,7 @@ from weft.controlplane.lease_configs import LeaseConfigs
 from weft.controlplane.outside import OutsideWorld, SecretValue, unopened
 from weft.controlplane.translate.access import Access, called
 from weft.controlplane.translate.clusters import control_cluster, destination_cluster, forward_cluster
-from weft.controlplane.translate.destination import Destination, by_context
+from weft.controlplane.translate.destination import Destination, by_context, of_type
 from weft.controlplane.translate.egress import Outside
 from weft.controlplane.translate.endpoints import Endpoint, endpoint, load_assignment
 from weft.controlplane.translate.inbound_routes import McpSide, inbound_routes, mcp_side
@@ -32,6 +32,7 @@ from weft.controlplane.translate.policy import (
     running_destinations,
 )
 from weft.controlplane.translate.routes import route_configuration
+from weft.controlplane.translate.telemetry import NO_TELEMETRY, Telemetries
 from weft.controlplane.xds.snapshot import EncodedResource, Snapshot, encode
 from weft.model.agent import Instance, Locality
 from weft.model.decision import AccessTarget, access_policies
@@ -116,6 +117,7 @@ class Snapshots:
         self._routes_both_ways: dict[tuple[Outside, Models, AccessTarget, McpSide], Encoded] = {}
         """Those of sidecars with an agent, by what they reach outside, their models, what their agent is."""
         self._tools = NO_TOOLS
+        self._telemetry = NO_TELEMETRY
         self._without_card: frozenset[Destination] = frozenset()
         self._offered: Mapping[str, frozenset[str]] = {}
         """The capabilities of instances, by their keys: more than their sidecars said when they connected."""
@@ -140,7 +142,11 @@ class Snapshots:
             clusters=self._models.clusters(models, self._outside.clusters(outside, self._clusters)),
             endpoints=self._endpoints_for(node.locality),
             listeners=_encoded_listeners(
-                node, self._connection_lifetime, self._gateway_of(node), self._max_hops
+                node,
+                self._connection_lifetime,
+                self._gateway_of(node),
+                self._max_hops,
+                self._gateway_sampling(node),
             ),
             routes=self._routes_of(node, outside, models),
             secrets=self._models.secrets(models, self._outside.secrets(outside)),
@@ -222,6 +228,7 @@ class Snapshots:
         changed |= self._update_gateways(resources)
         changed |= self._update_models(resources, labels_of, revoked)
         changed |= self._update_offered(instances)
+        changed |= self._update_telemetry(resources)
         self._policies, self._routes_declared, self._members = policies, routes, members
         if changed:
             self._generation.advance()
@@ -284,6 +291,7 @@ class Snapshots:
                 models,
                 self._without_card,
                 self._tools,
+                self._telemetry,
                 self._max_hops,
             )
         return self._routes[key]
@@ -330,6 +338,19 @@ class Snapshots:
         self._gateways = gateways
         return changed
 
+    def _update_telemetry(self, resources: Iterable[AnyResource]) -> bool:
+        telemetry = Telemetries.declared(resources)
+        if telemetry == self._telemetry:
+            return False
+        self._telemetry, self._routes, self._routes_both_ways = telemetry, {}, {}
+        return True
+
+    def _gateway_sampling(self, node: Node) -> float | None:
+        """Of listeners, only those of gateways need it: a change of a listener ends its connections."""
+        if node.inbound is None or node.outside is None:
+            return None
+        return self._telemetry.sampling(of_type(node.inbound.type))
+
     def _gateway_of(self, node: Node) -> GatewaySpec | None:
         return self._gateways.get(node.inbound.type) if node.inbound is not None else None
 
@@ -349,7 +370,8 @@ class Snapshots:
             return known
         while len(self._routes_both_ways) >= MAX_KINDS:
             del self._routes_both_ways[next(iter(self._routes_both_ways))]
-        to_agent = inbound_routes(target, self._access, mcp)
+        record = self._telemetry.records(node.inbound.type)
+        to_agent = inbound_routes(target, self._access, mcp, record=record)
         self._routes_both_ways[key] = {**routes, to_agent.name: encode(to_agent.name, to_agent)}
         return self._routes_both_ways[key]
 
@@ -409,16 +431,29 @@ def _encoded_routes(
     models: Models,
     without_card: Collection[Destination],
     tools: McpCatalogue,
+    telemetry: Telemetries,
     max_hops: int,
 ) -> Encoded:
     cards = policies.keys() - without_card
-    configuration = route_configuration(policies, routes, outside, models, cards, tools, max_hops=max_hops)
+    configuration = route_configuration(
+        policies, routes, outside, models, cards, tools, telemetry, max_hops=max_hops
+    )
     return {configuration.name: encode(configuration.name, configuration)}
 
 
 @lru_cache(maxsize=4096)
 def _encoded_listeners(
-    node: Node, connection_lifetime: float, gateway: GatewaySpec | None, max_hops: int
+    node: Node,
+    connection_lifetime: float,
+    gateway: GatewaySpec | None,
+    max_hops: int,
+    gateway_sampling: float | None,
 ) -> Encoded:
-    result = listeners(node, connection_lifetime=connection_lifetime, gateway=gateway, max_hops=max_hops)
+    result = listeners(
+        node,
+        connection_lifetime=connection_lifetime,
+        gateway=gateway,
+        max_hops=max_hops,
+        gateway_sampling=gateway_sampling,
+    )
     return {each.name: encode(each.name, each) for each in result}

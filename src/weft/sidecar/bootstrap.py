@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from weft.model import telemetry_wire
 from weft.model.llm_wire import STREAMS
 from weft.model.mcp_wire import SESSIONS_CLUSTER
 from weft.model.node import Address, AgentProtocol, Inbound, Node
@@ -48,7 +49,8 @@ _STATS = (
     {"prefix": "listener_manager."},
     {"prefix": "server."},
     {"safe_regex": {"regex": r"http\.(inbound|outbound|outside)\.(downstream_rq|downstream_cx_active).*"}},
-    {"safe_regex": {"regex": r"cluster\..*\.(upstream_rq|upstream_cx_active|membership).*"}},
+    {"prefix": f"{telemetry_wire.CALLS_SCOPE}."},
+    {"prefix": f"{telemetry_wire.ALL_CALLS_SCOPE}."},
 )
 
 
@@ -71,7 +73,11 @@ def bootstrap(
     hosts outside the mesh are believed; without it none is, where a Secret does not name its own.
     `mcp_sessions` is the socket at which the sidecar keeps sessions with an agent that is an MCP server.
     """
-    clusters = [_xds_cluster(xds, trust_domain), _mesh_cluster(node.outbound, max_connections)]
+    clusters = [
+        _xds_cluster(xds, trust_domain),
+        _telemetry_cluster(xds, trust_domain),
+        _mesh_cluster(node.outbound, max_connections),
+    ]
     if node.inbound is not None:
         clusters.append(_agent_cluster(node.inbound, max_connections))
     if node.stream_guard:
@@ -92,7 +98,14 @@ def bootstrap(
             "lds_config": _FROM_ADS,
         },
         "static_resources": {"clusters": clusters, "secrets": _secrets(system_roots)},
-        "stats_config": {"stats_matcher": {"inclusion_list": {"patterns": list(_STATS)}}},
+        "stats_config": {
+            "stats_matcher": {"inclusion_list": {"patterns": list(_STATS)}},
+            "histogram_bucket_settings": [_BUCKETS],
+        },
+        # Histograms can be read only from the last flush on.
+        "stats_flush_interval": "1s",
+        # A cluster that is not used has no statistics.
+        "deferred_stat_options": {"enable_deferred_creation_stats": True},
         "overload_manager": _overload_manager(max_connections),
         "layered_runtime": {"layers": [{"name": "weft", "static_layer": _RUNTIME}]},
         "bootstrap_extensions": [_internal_listeners()] if node.stream_guard else [],
@@ -101,7 +114,17 @@ def bootstrap(
 
 # The nth attempt of a call to a model is for its pool's nth provider, and has that one's key and model name:
 # also where a provider before it has no address at the moment.
-_RUNTIME: dict[str, Any] = {"envoy.reloadable_features.composite_cluster_skip_clusters_without_hosts": False}
+_RUNTIME: dict[str, Any] = {
+    "envoy.reloadable_features.composite_cluster_skip_clusters_without_hosts": False,
+    # Spans wait for each other so long, in milliseconds, or until there are so many: each batch is a call.
+    "tracing.opentelemetry.flush_interval_ms": 1000,
+    "tracing.opentelemetry.min_flush_spans": 256,
+}
+
+_BUCKETS: dict[str, Any] = {
+    "match": {"prefix": f"{telemetry_wire.CALLS_SCOPE}."},
+    "buckets": list(telemetry_wire.BUCKETS),
+}
 
 
 # Without a timeout Envoy is not ready before it has its configuration: with one it would claim to be ready
@@ -141,6 +164,21 @@ def _xds_cluster(addresses: Sequence[Address], trust_domain: str) -> dict[str, A
         **_cluster(XDS_CLUSTER, addresses, options),
         # While nobody schedules calls to models, all that wait ask here, and then another replica.
         "circuit_breakers": {"thresholds": [dict.fromkeys(_THRESHOLDS, _UNLIMITED)]},
+        "transport_socket": _control_plane_tls(trust_domain),
+    }
+
+
+def _telemetry_cluster(addresses: Sequence[Address], trust_domain: str) -> dict[str, Any]:
+    """The control plane, for spans and logs: a batch is a call, and not worth a connection of its own."""
+    options: dict[str, Any] = {
+        "explicit_http_config": {
+            "http2_protocol_options": {"connection_keepalive": {"interval": "10s", "timeout": "5s"}}
+        },
+        # A new one comes with the certificate that there is then.
+        "common_http_protocol_options": {"max_connection_duration": "300s"},
+    }
+    return {
+        **_cluster(telemetry_wire.CLUSTER, addresses, options),
         "transport_socket": _control_plane_tls(trust_domain),
     }
 

@@ -24,6 +24,8 @@ from weft.controlplane.translate.credentials import Credential, credentials_of
 from weft.controlplane.translate.durations import duration
 from weft.controlplane.translate.forward import FORWARD_FILTER
 from weft.controlplane.translate.replies import DESTINATION_HEADER, POLICY_HEADER, header
+from weft.controlplane.translate.telemetry import name_route
+from weft.controlplane.translate.tracing import WANTED_HEADER
 from weft.errors import Denied, Unavailable
 from weft.model.call_budget import BUDGET_HEADER
 from weft.model.egress import AllowedHost, EgressMode, EgressSpec
@@ -34,10 +36,19 @@ from weft.model.resource import AnyResource
 CONNECT = "CONNECT"
 """How clients open a tunnel through an HTTP proxy, which they do for https."""
 
+OUTSIDE = "outside"
+"""The destination that hosts have together which nothing names."""
+
 _LABEL = r"[a-z0-9_]([a-z0-9_-]*[a-z0-9_])?"
 _HTTP_PORT = 80
 
-_NONE_OF_THEIR_BUSINESS = ("x-envoy-external-address", HOPS_HEADER, BUDGET_HEADER, DEADLINE_HEADER)
+_NONE_OF_THEIR_BUSINESS = (
+    "x-envoy-external-address",
+    HOPS_HEADER,
+    BUDGET_HEADER,
+    DEADLINE_HEADER,
+    WANTED_HEADER,
+)
 """What Envoy notes for itself and for the mesh, and outside hosts are not told."""
 
 
@@ -112,6 +123,7 @@ def _credential_host(credential: Credential, way_out: Iterable[Route]) -> Virtua
             "opened; apply it anew"
         )
         host.routes.append(answer(credential.cluster, match, Unavailable, detail))
+    name_route(host.routes[0], injection.host)
     host.routes.extend(way_out)
     return host
 
@@ -136,24 +148,26 @@ def _way_out(outside: Outside) -> list[Route]:
     ]
     for each in (*outside.rule.allow, *implied):
         routes += [
-            _forward(any_call(_matches(":authority", _authorities(each, implied=_HTTP_PORT)))),
-            _tunnel(any_tunnel(_matches(":authority", _authorities(each)))),
+            _forward(any_call(_matches(":authority", _authorities(each, implied=_HTTP_PORT))), each.host),
+            _tunnel(any_tunnel(_matches(":authority", _authorities(each))), each.host),
         ]
     return [*routes, _denied(any_call(), outside.rule), _denied(any_tunnel(), outside.rule)]
 
 
-def _forward(match: RouteMatch) -> Route:
-    return _forwarded("forward", match, RouteAction(cluster=FORWARD_CLUSTER, timeout=duration(0)))
+def _forward(match: RouteMatch, whom: str = OUTSIDE) -> Route:
+    action = RouteAction(cluster=FORWARD_CLUSTER, timeout=duration(0))
+    return _forwarded("forward", match, action, whom)
 
 
-def _tunnel(match: RouteMatch) -> Route:
+def _tunnel(match: RouteMatch, whom: str = OUTSIDE) -> Route:
     action = RouteAction(cluster=FORWARD_CLUSTER, timeout=duration(0), idle_timeout=duration(0))
     action.upgrade_configs.add(upgrade_type=CONNECT).connect_config.SetInParent()
-    return _forwarded("tunnel", match, action)
+    return _forwarded("tunnel", match, action, whom)
 
 
-def _forwarded(name: str, match: RouteMatch, action: RouteAction) -> Route:
+def _forwarded(name: str, match: RouteMatch, action: RouteAction, whom: str) -> Route:
     route = Route(name=name, match=match, route=action, request_headers_to_remove=_NONE_OF_THEIR_BUSINESS)
+    name_route(route, whom)
     turned_on = FilterConfig()
     turned_on.config.Pack(DynamicForwardProxy())
     route.typed_per_filter_config[FORWARD_FILTER].Pack(turned_on)
@@ -167,6 +181,7 @@ def _denied(match: RouteMatch, rule: EgressRule) -> Route:
     )
     route = answer(f"egress/{rule.name}", match, Denied, detail)
     route.response_headers_to_add.append(header(POLICY_HEADER, f"egress/{rule.name}"))
+    name_route(route, OUTSIDE)
     return route
 
 

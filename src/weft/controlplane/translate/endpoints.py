@@ -11,6 +11,7 @@ from envoy.config.endpoint.v3.endpoint_pb2 import ClusterLoadAssignment
 
 from weft.model.agent import Instance, Locality, Status
 from weft.model.node import parse_address
+from weft.model.telemetry_wire import VERSION_KEY
 
 INSTANCE_KEY = "instance"
 """Key of the endpoint metadata (namespace `envoy.lb`) by which one instance is addressed."""
@@ -24,13 +25,14 @@ class Endpoint:
     address: str
     weight: int
     locality: Locality
+    version: str = ""
 
 
 def endpoint(instance: Instance) -> Endpoint | None:
     """The endpoint of `instance`; None while it is not to get calls."""
     if instance.status is not Status.HEALTHY:
         return None
-    return Endpoint(instance.id, instance.endpoint, instance.weight, instance.locality)
+    return Endpoint(instance.id, instance.endpoint, instance.weight, instance.locality, instance.version)
 
 
 def load_assignment(
@@ -81,7 +83,8 @@ def _lb_endpoint(each: Endpoint, *, weighted: bool) -> LbEndpoint:
     socket = result.endpoint.address.socket_address
     socket.address = address.host
     socket.port_value = address.port
-    result.metadata.filter_metadata["envoy.lb"].fields[INSTANCE_KEY].string_value = each.id
+    told = {INSTANCE_KEY: each.id, **({VERSION_KEY: each.version} if each.version else {})}
+    result.metadata.filter_metadata["envoy.lb"].update(told)
     if weighted:
         result.load_balancing_weight.value = each.weight
     return result

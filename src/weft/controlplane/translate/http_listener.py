@@ -15,6 +15,7 @@ from google.protobuf.message import Message
 from weft.controlplane.translate.durations import duration
 from weft.controlplane.translate.replies import CALLER_HEADER
 from weft.model.node import Address
+from weft.model.telemetry_wire import RECORD_HEADER
 
 MAX_REQUEST_HEADERS_KB = 60
 """Larger request headers are answered with 431."""
@@ -46,8 +47,10 @@ UNTRUSTED_HEADERS = (
     "x-envoy-upstream-stream-duration-ms",
     "x-envoy-force-trace",
     "x-envoy-decorator-operation",
+    "x-client-trace-id",
+    RECORD_HEADER,
 )
-"""Headers by which a caller could pose as another, or override its Envoy's timeouts and retry rule."""
+"""Headers by which a caller could pose as another, or override its Envoy's timeouts, retries and tracing."""
 
 
 def connection_manager(name: str) -> HttpConnectionManager:

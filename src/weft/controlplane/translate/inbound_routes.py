@@ -28,6 +28,7 @@ from weft.model.mcp_catalogue import McpCatalogue
 from weft.model.mcp_wire import CLIENT_SESSION_HEADER, SESSION_LOST, TOOL_HEADER, WHOLE_HEADER
 from weft.model.node import AgentProtocol, Inbound
 from weft.model.offer import McpGeneration
+from weft.model.telemetry_wire import RECORD_HEADER, RECORD_MESSAGES
 
 INBOUND_ROUTES = "inbound"
 """The name of these routes, of which every sidecar with an agent has its own."""
@@ -68,9 +69,13 @@ def mcp_side(inbound: Inbound, catalogue: McpCatalogue) -> McpSide:
     )
 
 
-def inbound_routes(agent: AccessTarget, access: Access, mcp: McpSide = NO_MCP) -> RouteConfiguration:
-    """The routes to `agent`. The caller's Envoy times its calls."""
+def inbound_routes(
+    agent: AccessTarget, access: Access, mcp: McpSide = NO_MCP, *, record: bool = False
+) -> RouteConfiguration:
+    """The routes to `agent`. The caller's Envoy times its calls. `record`: whether it is to record them."""
     host = VirtualHost(name="agent", domains=["*"], routes=[*_tool_routes(mcp), _route(mcp)])
+    if record:
+        host.request_headers_to_add.append(header(RECORD_HEADER, RECORD_MESSAGES))
     # What the caller's Envoy noted for itself is none of the agent's business.
     routes = RouteConfiguration(
         name=INBOUND_ROUTES,

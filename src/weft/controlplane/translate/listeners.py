@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from envoy.config.core.v3.base_pb2 import TrafficDirection
 from envoy.config.core.v3.config_source_pb2 import ApiVersion
 from envoy.config.listener.v3.listener_pb2 import Listener
@@ -18,8 +20,10 @@ from envoy.extensions.filters.network.http_connection_manager.v3.http_connection
 )
 from envoy.extensions.http.early_header_mutation.header_mutation.v3.header_mutation_pb2 import HeaderMutation
 
-from weft.controlplane.translate import llm_logs
+from weft.controlplane.translate import llm_logs, trace_logs
 from weft.controlplane.translate.access import add_access_filters
+from weft.controlplane.translate.access_log import access_log
+from weft.controlplane.translate.call_stats import call_stats
 from weft.controlplane.translate.call_tree import add_hop, add_tree_filter, too_late
 from weft.controlplane.translate.denial_log import call_log, connection_log, egress_log
 from weft.controlplane.translate.denied import denied_replies
@@ -51,9 +55,11 @@ from weft.controlplane.translate.routes import (
     INSTANCE_FILTER,
     ROUTE_CONFIGURATION,
 )
+from weft.controlplane.translate.telemetry import LOG_FILTER
 from weft.controlplane.translate.tls import secure_chain
 from weft.controlplane.translate.tool_errors import session_reply, tool_replies
 from weft.controlplane.translate.tool_filters import add_inbound_tool_filters, add_outbound_tool_filters
+from weft.controlplane.translate.tracing import UNKNOWN, Reporter, follow, trace_inbound, trace_outbound
 from weft.model.gateway import GatewaySpec
 from weft.model.hops import MAX_HOPS
 from weft.model.llm_wire import HEADER_PREFIX, LLM_HOST
@@ -76,32 +82,45 @@ def listeners(
     connection_lifetime: float = CONNECTION_LIFETIME,
     gateway: GatewaySpec | None = None,
     max_hops: int = MAX_HOPS,
+    gateway_sampling: float | None = None,
 ) -> list[Listener]:
     """The listeners of `node`: outbound, inbound if it has an agent, and outside if that is a `gateway`.
 
     `connection_lifetime`: seconds after which callers must connect anew. `max_hops`: agents that a call tree
-    may pass.
+    may pass. `gateway_sampling`: percent of the gateway's calls that begin a trace; None: as `node` says.
     """
     own = node.inbound.type if node.inbound is not None else None
-    result = [outbound_listener(node.outbound, own, guarded=node.stream_guard, max_hops=max_hops)]
+    reporter = Reporter.of(node)
+    result = [
+        outbound_listener(node.outbound, own, guarded=node.stream_guard, max_hops=max_hops, reporter=reporter)
+    ]
     if node.stream_guard:
         behind_guard = streams_manager()
         _take_routes(behind_guard, ROUTE_CONFIGURATION)
         result.append(streams_listener(behind_guard))
     if node.inbound is not None:
-        result.append(inbound_listener(node.inbound, connection_lifetime=connection_lifetime))
+        result.append(
+            inbound_listener(node.inbound, connection_lifetime=connection_lifetime, reporter=reporter)
+        )
     if node.outside is not None and gateway is not None:
-        result.append(outside_listener(node.outside, gateway))
+        if gateway_sampling is not None:
+            reporter = replace(reporter, sampling=gateway_sampling)
+        result.append(outside_listener(node.outside, gateway, reporter))
     return result
 
 
 def outbound_listener(
-    address: Address, own: str | None = None, *, guarded: bool = False, max_hops: int = MAX_HOPS
+    address: Address,
+    own: str | None = None,
+    *,
+    guarded: bool = False,
+    max_hops: int = MAX_HOPS,
+    reporter: Reporter = UNKNOWN,
 ) -> Listener:
     """The HTTP proxy through which an agent of type `own`, or who has none, reaches the mesh.
 
     Its routes come by RDS. `guarded`: its Envoy can load the stream guard, and has the listener behind it.
-    `max_hops`: agents that a call tree may pass.
+    `max_hops`: agents that a call tree may pass. `reporter`: who tells of the calls.
     """
     manager = connection_manager(OUTBOUND_LISTENER)
     _take_routes(manager, ROUTE_CONFIGURATION)
@@ -113,15 +132,20 @@ def outbound_listener(
     manager.upgrade_configs.add(upgrade_type=CONNECT)
     add_llm_filters(manager, guarded=guarded)
     add_outbound_tool_filters(manager)
+    add_filter(manager, LOG_FILTER, HeaderToMetadata(), disabled=True)
     # Behind that for tools: it goes by what a call is for.
     add_tree_filter(manager, max_hops)
     # What few routes need costs all calls something, so it is off but where a route turns it on.
     add_filter(manager, FAULT_FILTER, HTTPFault(), disabled=True)
     add_filter(manager, INSTANCE_FILTER, HeaderToMetadata(), disabled=True)
     add_filter(manager, FORWARD_FILTER, DynamicForwardProxy(dns_cache_config=dns_cache()), disabled=True)
-    router = Router(suppress_envoy_headers=True, upstream_log=[llm_logs.attempt_log()])
+    attempts = [llm_logs.attempt_log(), trace_logs.attempt_log()]
+    router = Router(suppress_envoy_headers=True, upstream_log=attempts)
     add_filter(manager, "envoy.filters.http.router", router)
-    manager.access_log.extend([*egress_log(), llm_logs.call_log()])
+    manager.access_log.extend(
+        [*egress_log(), llm_logs.call_log(), *call_stats(), trace_logs.error_log(), *access_log()]
+    )
+    trace_outbound(manager, reporter)
     still_runs = manager.access_log_options.access_log_flush_interval
     still_runs.CopyFrom(duration(llm_logs.STILL_RUNS_INTERVAL))
     listener = new_listener(OUTBOUND_LISTENER, TrafficDirection.OUTBOUND, address)
@@ -129,10 +153,12 @@ def outbound_listener(
     return listener
 
 
-def inbound_listener(inbound: Inbound, *, connection_lifetime: float = CONNECTION_LIFETIME) -> Listener:
+def inbound_listener(
+    inbound: Inbound, *, connection_lifetime: float = CONNECTION_LIFETIME, reporter: Reporter = UNKNOWN
+) -> Listener:
     """Where other sidecars send the agent's calls; its routes come by RDS, with what AccessPolicies say.
 
-    `connection_lifetime`: seconds after which callers must connect anew.
+    `connection_lifetime`: seconds after which callers must connect anew. `reporter`: who tells of the calls.
     """
     manager = connection_manager(INBOUND_LISTENER)
     _take_routes(manager, INBOUND_ROUTES)
@@ -149,6 +175,7 @@ def inbound_listener(inbound: Inbound, *, connection_lifetime: float = CONNECTIO
     secure_chain(listener.filter_chains[0])
     listener.access_log.extend(connection_log())
     manager.access_log.extend(call_log())
+    trace_inbound(manager, reporter)
     add_manager(listener, manager)
     return listener
 
@@ -173,6 +200,7 @@ def _destination_from_request(listening: Address, own: str | None) -> HeaderMuta
         mutation.mutations.add().remove = name
     # What tells Envoy and the scheduler of a call to a model nobody says but the script that reads it.
     mutation.mutations.add().remove_on_match.key_matcher.prefix = HEADER_PREFIX
+    follow(mutation)
     if own is not None:
         add_hop(mutation, own)
     return mutation

@@ -29,6 +29,7 @@ from weft.controlplane.translate.llm_asking import ATTEMPT_HEADER, ask_for_attem
 from weft.controlplane.translate.llm_pools import is_adapted, key_name, renamed
 from weft.controlplane.translate.llm_scripts import provider_script
 from weft.controlplane.translate.tls import control_prefix, secure_cluster
+from weft.controlplane.translate.tracing import WANTED_HEADER
 from weft.model.llm_wire import METADATA, SCHEDULER_CLUSTER, order_cluster, provider_cluster
 from weft.model.model_pool import ModelPool, Preset, Provider
 from weft.model.node import Address
@@ -59,6 +60,7 @@ _STRIPPED = (
     # What is compressed cannot be looked at.
     "accept-encoding",
     "x-request-id",
+    WANTED_HEADER,
 )
 """Whatever key the agent, or the attempt before, has put there; and what else is not for a provider."""
 

@@ -24,6 +24,7 @@ from weft.controlplane.translate.llm_filters import llm_filters_on
 from weft.controlplane.translate.llm_pools import Models, largest_body, weighted_orders
 from weft.controlplane.translate.llm_streams import again_routes
 from weft.controlplane.translate.replies import ERROR_HEADER, REFUSED_HEADER, header
+from weft.controlplane.translate.telemetry import name_route
 from weft.model.llm_wire import (
     CALL_HEADER,
     CLUSTER_HEADER,
@@ -132,7 +133,8 @@ def _leased(pool: ModelPool, *, streamed: bool) -> Route:
 
 
 def _large(route: Route, pool: ModelPool) -> Route:
-    """`route` with bodies kept for another attempt, however large they are."""
+    """`route` to `pool`, with bodies kept for another attempt, however large they are."""
+    name_route(route, pool.name)
     route.request_body_buffer_limit.value = pool.spec.max_body_bytes + _EDITED_BYTES
     return route
 

@@ -18,6 +18,7 @@ from envoy.config.route.v3.route_components_pb2 import (
 from weft.controlplane.translate.answers import any_tunnel
 from weft.controlplane.translate.durations import duration
 from weft.controlplane.translate.egress import CONNECT
+from weft.controlplane.translate.tracing import never_traced
 
 MESH_CLUSTER = "mesh"
 """The sidecar's own outbound listener; it stands in the sidecar's bootstrap."""
@@ -37,7 +38,8 @@ def _tunnel(filters: Iterable[str]) -> Route:
     port.string_match.suffix = _HTTP
     action = RouteAction(cluster=MESH_CLUSTER, timeout=duration(0), idle_timeout=duration(0))
     action.upgrade_configs.add(upgrade_type=CONNECT).connect_config.SetInParent()
-    route = Route(name="tunnel", match=any_tunnel(port), route=action)
+    # What comes through it has spans of its own.
+    route = never_traced(Route(name="tunnel", match=any_tunnel(port), route=action))
     for name in filters:
         route.typed_per_filter_config[name].Pack(FilterConfig(disabled=True))
     return route

@@ -8,6 +8,8 @@ process, which asks for itself.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from envoy.config.core.v3.base_pb2 import TrafficDirection
 from envoy.config.listener.v3.listener_pb2 import Listener
 from envoy.config.route.v3.route_components_pb2 import Route, RouteAction, RouteMatch, VirtualHost
@@ -31,11 +33,13 @@ from weft.controlplane.translate.inbound_routes import AGENT_CLUSTER
 from weft.controlplane.translate.mesh_tunnel import MESH_CLUSTER
 from weft.controlplane.translate.replies import header, outside_replies
 from weft.controlplane.translate.tls import HANDSHAKE_TIMEOUT
+from weft.controlplane.translate.tracing import UNKNOWN, Reporter, never_traced, trace_outside
 from weft.model.agent_card import CARD_BASE_HEADER, CARD_OF_HEADER
 from weft.model.gateway import GatewaySpec, TlsFiles
 from weft.model.mcp_wire import MESH_HEADERS
 from weft.model.names import MESH_DOMAIN
 from weft.model.node import Address
+from weft.model.telemetry_wire import TRACE_HEADER
 
 OUTSIDE_LISTENER = "outside"
 
@@ -81,15 +85,17 @@ _UNTRUSTED = (
     "x-weft-delivery",
     "x-weft-key",
     "x-weft-class",
+    TRACE_HEADER,
     *MESH_HEADERS,
 )
 _DIRECT = "/v1/agents/([a-z0-9-]+)"
 _BELOW = f"{_DIRECT}(/.*)"
-_OWN_PATHS = ("/v1/", "/health", "/ready", "/docs", "/openapi.json")
+_OWN_PATHS = ("/v1/", "/docs", "/openapi.json")
+_HEALTH_PATHS = ("/health", "/ready")
 
 
-def outside_listener(address: Address, gateway: GatewaySpec) -> Listener:
-    """Where `gateway` takes callers from outside the mesh."""
+def outside_listener(address: Address, gateway: GatewaySpec, reporter: Reporter = UNKNOWN) -> Listener:
+    """Where `gateway` takes callers from outside the mesh. `reporter`: who tells of their calls."""
     manager = connection_manager(OUTSIDE_LISTENER)
     manager.local_reply_config.CopyFrom(outside_replies(gateway.max_body_bytes))
     manager.request_timeout.CopyFrom(duration(REQUEST_TIMEOUT))
@@ -105,8 +111,18 @@ def outside_listener(address: Address, gateway: GatewaySpec) -> Listener:
     listener = new_listener(OUTSIDE_LISTENER, TrafficDirection.INBOUND, address)
     if gateway.tls is not None:
         _secure(listener, gateway.tls)
+    trace_outside(manager, reporter, _tags(reporter))
     add_manager(listener, manager)
     return listener
+
+
+def _tags(reporter: Reporter) -> Mapping[str, str]:
+    return {
+        # Before it was rewritten for the agent.
+        "http.url": "%PATH(NQ:ORIG_OR_PATH):300%",
+        "weft.gateway": reporter.service,
+        "weft.submitter": f"%REQ({SUBMITTER_HEADER}):200%",
+    }
 
 
 def _not_from_inside() -> HeaderMutation:
@@ -141,6 +157,7 @@ def _routes(gateway: GatewaySpec) -> RouteConfiguration:
         _to_agents(),
         _below_agents("https" if gateway.tls is not None else "http"),
         *map(_to_gateway, _OWN_PATHS),
+        *(never_traced(_to_gateway(path)) for path in _HEALTH_PATHS),
     ]
     host = VirtualHost(name="gateway", domains=["*"], routes=routes)
     return RouteConfiguration(name=OUTSIDE_LISTENER, virtual_hosts=[host])

@@ -37,7 +37,7 @@ def running_destinations(instances: Iterable[Instance]) -> frozenset[Destination
 def declared_routes(resources: Iterable[AnyResource]) -> Mapping[Destination, RouteSpec]:
     """The Route of every destination that has one."""
     return {
-        _destination(each.spec.destination): each.spec
+        target_destination(each.spec.destination): each.spec
         for each in resources
         if isinstance(each.spec, RouteSpec)
     }
@@ -48,13 +48,14 @@ def policy_for(destination: Destination, resources: Iterable[AnyResource]) -> Tr
     policies = [each.spec for each in resources if isinstance(each.spec, TrafficPolicySpec)]
     whole = Destination(destination.kind, destination.name)
     default = next((each for each in policies if each.target is None), TrafficPolicySpec())
-    own = next((each for each in policies if each.target and _destination(each.target) == whole), None)
+    own = next((each for each in policies if each.target and target_destination(each.target) == whole), None)
     if own is None:
         return default
     return default.model_copy(update={field: getattr(own, field) for field in own.model_fields_set})
 
 
-def _destination(target: Target) -> Destination:
+def target_destination(target: Target) -> Destination:
+    """What a resource is about, as a destination."""
     return of_type(target.type) if target.type is not None else of_capability(target.capability or "")
 
 

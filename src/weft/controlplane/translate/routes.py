@@ -41,9 +41,20 @@ from weft.controlplane.translate.replies import (
     REFUSED_HEADER,
     header,
 )
+from weft.controlplane.translate.telemetry import (
+    NO_TELEMETRY,
+    Telemetries,
+    log_calls,
+    name_host,
+    sample,
+    sample_others,
+    turn_on_log,
+)
 from weft.controlplane.translate.tool_routes import tools_host
+from weft.controlplane.translate.tracing import never_traced
 from weft.model.hops import MAX_HOPS
 from weft.model.mcp_catalogue import NO_TOOLS, McpCatalogue
+from weft.model.mcp_wire import TOOLS_HOST
 from weft.model.names import LOCALHOST_DOMAIN, MESH_DOMAIN
 from weft.model.route import Fault, HeaderChanges, HeaderMatch, PathMatch, RequestMatch, RouteRule, RouteSpec
 from weft.model.traffic import BalancingPolicy, Retries, TrafficPolicySpec
@@ -105,6 +116,7 @@ def route_configuration(
     models: Models = NO_MODELS,
     cards: Collection[Destination] = (),
     tools: McpCatalogue = NO_TOOLS,
+    telemetry: Telemetries = NO_TELEMETRY,
     *,
     max_hops: int = MAX_HOPS,
 ) -> RouteConfiguration:
@@ -112,7 +124,8 @@ def route_configuration(
 
     `outside` is what the caller may reach that is not the mesh's own, `models` which models it has. For A2A
     cards of those in `cards` the control plane is asked; all others are asked for theirs themselves.
-    `tools` is what servers of MCP have. A call tree may pass `max_hops` agents.
+    `tools` is what servers of MCP have, `telemetry` what is to be told of calls. A call tree may pass
+    `max_hops` agents.
     """
     configuration = RouteConfiguration(
         name=ROUTE_CONFIGURATION, vhost_header=DESTINATION_HEADER, ignore_port_in_host_matching=True
@@ -123,24 +136,40 @@ def route_configuration(
         policy = policies[destination]
         rules = routes[destination].rules if destination in routes else ()
         card = destination in cards
-        host = _destination_host(destination, policy, rules, card=card)
-        _limit_trees(host, max_hops)
-        configuration.virtual_hosts.append(host)
+        hosts = [_destination_host(destination, policy, rules, card=card, telemetry=telemetry)]
         if destination.kind is DestinationKind.TYPE:
-            host = _instance_host(destination, policy, card=card)
+            hosts.append(_instance_host(destination, policy, card=card, telemetry=telemetry))
+        for host in hosts:
             _limit_trees(host, max_hops)
-            configuration.virtual_hosts.append(host)
+            name_host(host, destination.name)
+            log_calls(host, telemetry.of(destination).access_log)
+        configuration.virtual_hosts.extend(hosts)
     configuration.max_direct_response_body_size_bytes.value = MAX_LISTED_BYTES
     tool_calls = tools_host(tools, control=CONTROL_CLUSTER, fault_filter=FAULT_FILTER)
-    mesh = [_control_host(max_hops), llm_host(models), tool_calls, _unknown_host()]
-    configuration.virtual_hosts.extend(mesh)
+    name_host(tool_calls, TOOLS_HOST)
+    configuration.virtual_hosts.append(_control_host(max_hops))
+    others = [llm_host(models), tool_calls, _unknown_host()]
+    for each in others:
+        log_calls(each, telemetry.default.access_log)
+    if telemetry.any_log:
+        # Which filters a call passes is settled before the script names its destination.
+        turn_on_log(tool_calls)
+    configuration.virtual_hosts.extend(others)
     take_tunnels(configuration.virtual_hosts)
-    configuration.virtual_hosts.extend(outside_hosts(outside))
+    for each in outside_hosts(outside):
+        log_calls(each, telemetry.default.access_log)
+        configuration.virtual_hosts.append(each)
+    sample_others(configuration.virtual_hosts, telemetry.default.tracing.sampling_percent)
     return configuration
 
 
 def _destination_host(
-    destination: Destination, policy: TrafficPolicySpec, rules: Iterable[RouteRule], *, card: bool
+    destination: Destination,
+    policy: TrafficPolicySpec,
+    rules: Iterable[RouteRule],
+    *,
+    card: bool,
+    telemetry: Telemetries,
 ) -> VirtualHost:
     # Agents see in `x-envoy-attempt-count` whether a call was tried elsewhere before.
     host = VirtualHost(
@@ -151,11 +180,15 @@ def _destination_host(
     variants = (*_CONTEXT_VARIANTS, *_VARIANTS) if policy.load_balancing.context_affinity else _VARIANTS
     for rule in (*rules, RouteRule()):
         for match in rule.match or (RequestMatch(),):
-            host.routes.extend(_rule_routes(destination, policy, rule, match, variants))
+            for route in _rule_routes(destination, policy, rule, match, variants):
+                sample(route, rule, telemetry.sampling(destination))
+                host.routes.append(route)
     return host
 
 
-def _instance_host(destination: Destination, policy: TrafficPolicySpec, *, card: bool) -> VirtualHost:
+def _instance_host(
+    destination: Destination, policy: TrafficPolicySpec, *, card: bool, telemetry: Telemetries
+) -> VirtualHost:
     """`<instance>.<type>.mesh`: the instance becomes the metadata by which the balancer finds it."""
     host = VirtualHost(name=f"instance/{destination.name}", domains=destination.instance_domains)
     config = HeaderToMetadata()
@@ -168,7 +201,9 @@ def _instance_host(destination: Destination, policy: TrafficPolicySpec, *, card:
     host.typed_per_filter_config[INSTANCE_FILTER].Pack(config)
     if card:
         host.routes.extend(card_routes(host.name))
-    host.routes.extend(_rule_routes(destination, policy, RouteRule(), RequestMatch(), _VARIANTS))
+    for route in _rule_routes(destination, policy, RouteRule(), RequestMatch(), _VARIANTS):
+        sample(route, RouteRule(), telemetry.sampling(destination))
+        host.routes.append(route)
     return host
 
 
@@ -186,6 +221,10 @@ def _control_host(max_hops: int) -> VirtualHost:
     action = RouteAction(cluster=CONTROL_CLUSTER, timeout=duration(0))
     host.routes.append(Route(name="control", match=RouteMatch(prefix="/"), route=action))
     _limit_trees(host, max_hops)
+    name_host(host, "control")
+    for route in host.routes:
+        # Spans themselves come by it.
+        never_traced(route)
     return host
 
 
@@ -193,6 +232,7 @@ def _unknown_host() -> VirtualHost:
     domains = [f"*.{MESH_DOMAIN}", f"*.{LOCALHOST_DOMAIN}"]
     host = VirtualHost(name="unknown", domains=domains)
     host.routes.append(no_such_agent(any_call()))
+    name_host(host, "unknown")
     return host
 
 

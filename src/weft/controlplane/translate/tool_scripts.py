@@ -8,13 +8,14 @@ from weft.controlplane.translate.lua_scripts import Value, constants, quoted, sc
 from weft.controlplane.translate.replies import DESTINATION_HEADER
 from weft.model import mcp_wire
 from weft.model.offer import McpGeneration
+from weft.model.telemetry_wire import TOOL_KEY
 from weft.model.tool import MAX_ARGUMENTS_BYTES, MAX_RESULT_BYTES
 
 METADATA = "weft.tools"
 """Namespace of what the request's half leaves for the answer's, and for local replies.
 
 `posted`: true on every POST; `call`, on those that can be answered: its `id` as it stands in JSON, and what
-`mcp_answer.lua` has to know.
+`mcp_answer.lua` has to know; `tool`: the name of a tool that there is.
 """
 
 _ANSWER = ("json", "json_edits", "mcp_names", "mcp_errors", "mcp_answer")
@@ -56,6 +57,7 @@ def whole_script() -> str:
 def _wire() -> str:
     own: dict[str, Value] = {
         "METADATA": METADATA,
+        "TOOL_KEY": TOOL_KEY,
         "DESTINATION_HEADER": DESTINATION_HEADER,
         "TIMEOUT_HEADER": _TIMEOUT_HEADER,
         "VERSION": McpGeneration.STATELESS.value,

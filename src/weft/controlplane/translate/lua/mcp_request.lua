@@ -313,7 +313,10 @@ local function read(handle)
         escaped(sub(version, 1, 64))))
   end
   if forward(handle, headers, body, text, call, first, last) then
-    handle:streamInfo():dynamicMetadata():set(wire.METADATA, "call", call)
+    metadata = handle:streamInfo():dynamicMetadata()
+    metadata:set(wire.METADATA, "call", call)
+    -- Of a tool that there is: calls are counted by it, and anything else is for callers to make up.
+    if call.method == "tools/call" then metadata:set(wire.METADATA, wire.TOOL_KEY, call.name) end
   end
 end
 
