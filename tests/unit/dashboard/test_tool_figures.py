@@ -44,6 +44,7 @@ def test_a_row_has_the_first_line_of_a_description() -> None:
 
 
 def test_what_was_called_and_is_gone_is_told() -> None:
+    assert tool_figures.traffic_of(tool("read"), [called("old"), called("read")]) == called("read")
     assert tool_figures.uncatalogued([tool("read")], [called("read"), called("old")]) == [called("old")]
 
 
@@ -59,8 +60,8 @@ def test_a_server_that_could_not_be_read_says_so() -> None:
         "templates": 2,
         "notes": ["timed out"],
     }
-    [row] = tool_figures.server_rows([server], {"wiki": 2})
-    assert (row["generation"], row["instances"], row["resources"], row["notes"]) == ("not read yet", 2, 3, 1)
+    [row] = tool_figures.server_rows([server])
+    assert (row["generation"], row["resources"], row["notes"]) == ("not read yet", 3, 1)
     assert tool_figures.notes_of([server]) == [("wiki", "timed out")]
 
 

@@ -33,6 +33,11 @@ def tool_rows(
     return [_tool_row(each, _calls_of(each, called)) for each in tools]
 
 
+def traffic_of(tool: Mapping[str, Any], traffic: Iterable[Mapping[str, Any]]) -> Mapping[str, Any] | None:
+    """What was called of one tool of late."""
+    return _calls_of(tool, {(each["server"], each["tool"]): each for each in traffic})
+
+
 def uncatalogued(
     tools: Iterable[Mapping[str, Any]], traffic: Iterable[Mapping[str, Any]]
 ) -> list[Mapping[str, Any]]:
@@ -41,8 +46,8 @@ def uncatalogued(
     return [each for each in traffic if (each["server"], each["tool"]) not in known]
 
 
-def server_rows(servers: Iterable[Mapping[str, Any]], running: Mapping[str, int]) -> list[dict[str, Any]]:
-    """A row for each MCP server; `running` counts the healthy instances by type."""
+def server_rows(servers: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """A row for each MCP server."""
     return [
         {
             "id": each["type"],
@@ -52,7 +57,6 @@ def server_rows(servers: Iterable[Mapping[str, Any]], running: Mapping[str, int]
             "prompts": each["prompts"],
             "resources": each["resources"] + each["templates"],
             "generation": each["generation"] or "not read yet",
-            "instances": running.get(each["type"], 0),
             "notes": len(each["notes"]),
             "tone": "warn" if each["notes"] else "ok",
         }

@@ -7,12 +7,18 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
-MAX_LINES = 12
+from weft.dashboard.theme import SERIES
+
+MAX_LINES = len(SERIES)
 """That a chart shows: more cannot be told apart. The table beside has all."""
 
 
 _MANY = 0.05
 """The share of errors from which on it is bad."""
+
+
+_OF_LATE = 30.0
+"""Seconds of which a row tells the rate, or a step, whichever is longer."""
 
 
 class Measure(StrEnum):
@@ -75,12 +81,19 @@ class Traffic:
     """Seconds."""
     begin: float
     """Of the first step, in seconds since 1970."""
+    until: float
+    """When it was told: the last step is under way, unless it ends just then."""
     lines: tuple[Line, ...]
 
     @property
+    def steps(self) -> int:
+        """How many are over: only of these it is known how many calls they had."""
+        return max(0, int((self.until - self.begin) / self.step + 1e-6))
+
+    @property
     def end(self) -> float:
-        """The begin of the last step of which anything is known."""
-        return max((each.points[-1].at for each in self.lines if each.points), default=self.begin)
+        """Of the last step that is over."""
+        return self.begin + self.steps * self.step
 
 
 def read_traffic(document: Mapping[str, Any]) -> Traffic:
@@ -92,6 +105,7 @@ def read_traffic(document: Mapping[str, Any]) -> Traffic:
     return Traffic(
         float(document["step"]),
         float(document["from"]),
+        float(document["until"]),
         tuple(sorted(lines, key=lambda each: (-each.calls, each.id))),
     )
 
@@ -103,24 +117,58 @@ def label(line: Line, *, by_version: bool) -> str:
     return line.destination if line.kind == "agent" else f"{line.destination} ({line.kind})"
 
 
-def drawn(traffic: Traffic, measure: Measure) -> list[list[list[float | None]]]:
-    """Of each line that is shown the pairs of time (milliseconds since 1970) and value."""
-    return [_drawn(each, traffic, measure) for each in traffic.lines[:MAX_LINES]]
+def placed(traffic: Traffic, before: Sequence[str] = ()) -> tuple[str, ...]:
+    """Which line has which place, and so which colour, by id: the busiest; empty where a place is free.
+
+    A line that had a place `before` keeps it while it is among those that are shown.
+    """
+    shown = [each.id for each in traffic.lines[:MAX_LINES]]
+    places = [each if each in shown else "" for each in before] or [""] * MAX_LINES
+    for each in shown:
+        if each not in places:
+            places[places.index("")] = each
+    return tuple(places)
+
+
+def drawn(
+    traffic: Traffic, places: Sequence[str], measure: Measure, *, by_version: bool = False
+) -> list[dict[str, Any]]:
+    """A chart's series, one for each place: pairs of time (milliseconds since 1970) and value."""
+    lines = {each.id: each for each in traffic.lines}
+    return [
+        _series(place, lines.get(each), traffic, measure, by_version=by_version)
+        for place, each in enumerate(places)
+    ]
 
 
 def rows(traffic: Traffic, *, by_version: bool) -> list[dict[str, Any]]:
-    """A row for each line, over the whole time."""
-    length = max(traffic.end - traffic.begin + traffic.step, traffic.step)
-    return [_row(each, length, by_version=by_version) for each in traffic.lines]
+    """A row for each line, over the whole time; `rate` is of the last steps that are over."""
+    return [_row(each, traffic, by_version=by_version) for each in traffic.lines]
 
 
 def _points(points: Iterable[Sequence[Any]]) -> tuple[Point, ...]:
     return tuple(sorted((Point(*each[:5]) for each in points), key=lambda each: each.at))
 
 
+def _series(
+    place: int, line: Line | None, traffic: Traffic, measure: Measure, *, by_version: bool
+) -> dict[str, Any]:
+    return {
+        "id": str(place),
+        "type": "line",
+        "name": label(line, by_version=by_version) if line is not None else "",
+        "data": _drawn(line, traffic, measure) if line is not None else [],
+        "color": SERIES[place],
+        "symbol": "circle",
+        "symbolSize": 3,
+        "showSymbol": measure is not Measure.CALLS,
+        "lineStyle": {"width": 1.6},
+    }
+
+
 def _drawn(line: Line, traffic: Traffic, measure: Measure) -> list[list[float | None]]:
     known = {_step_of(each.at, traffic): each for each in line.points}
-    steps = range(_step_of(traffic.end, traffic) + 1)
+    steps = range(traffic.steps)
     return [
         [(traffic.begin + step * traffic.step) * 1000, _value(known.get(step), traffic.step, measure)]
         for step in steps
@@ -144,20 +192,27 @@ def _value(point: Point | None, step: float, measure: Measure) -> float | None:
     return None if latency is None else round(latency * 1000, 2)
 
 
-def _row(line: Line, length: float, *, by_version: bool) -> dict[str, Any]:
+def _row(line: Line, traffic: Traffic, *, by_version: bool) -> dict[str, Any]:
     return {
         "id": line.id,
         "destination": line.destination,
         "name": label(line, by_version=by_version),
         "kind": line.kind,
         "calls": line.calls,
-        "rate": line.calls / length,
+        "rate": _recent(line, traffic),
         "errors": line.errors,
         "tone": _tone(line),
         "errorShare": line.errors / line.calls if line.calls else None,
         "p50": _typical(line),
         "p99": max((it.p99 for it in line.points if it.p99 is not None), default=None),
     }
+
+
+def _recent(line: Line, traffic: Traffic) -> float:
+    """Calls per second of late."""
+    length = traffic.step * max(1, int(_OF_LATE / traffic.step))
+    calls = sum(it.calls for it in line.points if traffic.end - length <= it.at < traffic.end)
+    return calls / length
 
 
 def _tone(line: Line) -> str:
