@@ -33,10 +33,10 @@ MCP_PATH = "/mcp"
 MAX_CASES = 100
 """How many callers and agents that a question may mean are looked at."""
 
-_ANY_INSTANCE = "_"
+ANY_INSTANCE = "_"
 """No instance has this id: it stands for one of which nothing is known."""
 
-_ACTIONS = {
+ACTIONS = {
     TargetKind.AGENT: frozenset({Action.CALL}),
     TargetKind.POOL: frozenset({Action.CALL}),
     TargetKind.TOPIC: frozenset({Action.PUBLISH, Action.SUBSCRIBE}),
@@ -138,7 +138,7 @@ def _callers(text: str, mesh: Mesh) -> Iterator[SpiffeId]:
         yield SpiffeId(mesh.trust_domain, path)
         return
     # What holds for one of whom nothing is known comes first.
-    yield SpiffeId(mesh.trust_domain, f"{path}/{_ANY_INSTANCE}")
+    yield SpiffeId(mesh.trust_domain, f"{path}/{ANY_INSTANCE}")
     beginning = f"{SCHEME}{mesh.trust_domain}{path}/"
     for each in sorted(mesh.labels_of):
         if each.startswith(beginning):
@@ -169,25 +169,25 @@ def _targets(question: Question, mesh: Mesh) -> Iterator[AccessTarget]:
         return
     _check_action(question, TargetKind.AGENT)
     if kind == "capability":
-        yield from _agents(mesh, capability=check_name(name, "capability"))
+        yield from agents_meant(mesh, capability=check_name(name, "capability"))
     elif slash:
         raise InvalidRequest(
             f"{question.target[:200]!r} names nothing: write a type, capability/<name>, topic/<name>, "
             "queue/<name> or pool/<name>"
         )
     else:
-        yield from _agents(mesh, agent_type=check_type(name))
+        yield from agents_meant(mesh, agent_type=check_type(name))
 
 
 def _check_action(question: Question, kind: TargetKind) -> None:
-    if question.action not in _ACTIONS[kind]:
-        possible = " or ".join(sorted(_ACTIONS[kind]))
+    if question.action not in ACTIONS[kind]:
+        possible = " or ".join(sorted(ACTIONS[kind]))
         raise InvalidRequest(
             f"nobody can {question.action} {question.target[:200]!r}: all that one does with it is {possible}"
         )
 
 
-def _agents(mesh: Mesh, *, agent_type: str = "", capability: str = "") -> list[AccessTarget]:
+def agents_meant(mesh: Mesh, *, agent_type: str = "", capability: str = "") -> list[AccessTarget]:
     """The different agents that run or are declared; if there are none, one of which no more is known."""
     known = {
         *(AccessTarget(TargetKind.AGENT, it.type, it.version, it.capabilities) for it in mesh.instances),

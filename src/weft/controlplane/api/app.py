@@ -24,17 +24,21 @@ from weft.controlplane.api import (
     messaging,
     prometheus,
     queues,
+    reach,
     resources,
     sidecars,
     tasks,
+    telemetry,
     tokens,
     tools,
     topics,
+    traces,
     traffic,
 )
 from weft.controlplane.api.about import about_router
 from weft.controlplane.api.access import Gate, admit
 from weft.controlplane.api.context import ApiContext
+from weft.controlplane.api.traces import TRACES_PATH
 from weft.errors import InvalidRequest
 from weft.model.manifest import MAX_MANIFEST_BYTES
 from weft.model.mcp_wire import MCP_PATH
@@ -55,6 +59,7 @@ def create_api(context: ApiContext, metrics: CollectorRegistry) -> FastAPI:
         admit(app, router)
     admit(app, identity.router)
     admit(app, can.router)
+    admit(app, reach.router)
     admit(app, contexts.router)
     admit(app, cards.router)
     admit(app, tools.router)
@@ -62,6 +67,8 @@ def create_api(context: ApiContext, metrics: CollectorRegistry) -> FastAPI:
     admit(app, prometheus.router)
     admit(app, drains.router)
     admit(app, traffic.router)
+    admit(app, traces.router)
+    admit(app, telemetry.router)
     for router in (messaging.router, queues.router, tasks.router, topics.router, gateways.router):
         admit(app, router)
     for router in (llm.router, llm_usage.router, call_trees.router):
@@ -74,8 +81,8 @@ def create_api(context: ApiContext, metrics: CollectorRegistry) -> FastAPI:
 
 async def _limit_body(request: Request, call_next: RequestResponseEndpoint) -> Response:
     length = request.headers.get("content-length", "0")
-    # Clients of MCP are others' programs, which may send bodies in pieces: that endpoint counts for itself.
-    if "transfer-encoding" in request.headers and request.url.path != MCP_PATH:
+    # Clients of MCP and OTLP are others' programs, which may send bodies in pieces: those endpoints count.
+    if "transfer-encoding" in request.headers and request.url.path not in {MCP_PATH, TRACES_PATH}:
         return problem_response(InvalidRequest("send the body with a Content-Length"), 411)
     if not length.isdecimal() or int(length) > MAX_BODY_BYTES:
         return problem_response(InvalidRequest(f"the body is larger than {MAX_BODY_BYTES} bytes"), 413)

@@ -72,7 +72,7 @@ class CanOut(Body):
 @router.post("/can")
 async def can(context: Context, body: CanIn) -> CanOut:
     """Whether somebody may do something, and which AccessPolicy says so."""
-    found = explain(Question(**body.model_dump()), _mesh(context))
+    found = explain(Question(**body.model_dump()), mesh_of(context))
     decision = found.decision
     return CanOut(
         allowed=decision.allowed,
@@ -85,7 +85,8 @@ async def can(context: Context, body: CanIn) -> CanOut:
     )
 
 
-def _mesh(context: ApiContext) -> Mesh:
+def mesh_of(context: ApiContext) -> Mesh:
+    """What answers about access depend on, as this replica knows it now."""
     resources, instances = context.declared.resources.values(), context.instances.instances.values()
     membership = context.membership
     if membership is None:
