@@ -179,8 +179,8 @@ def _edge(destination: str, cluster: str, version: str, route: str, tool: str) -
 
 def kind_of(cluster: str) -> TrafficKind:
     """What a call was for that Envoy sent to `cluster`; empty: it sent it nowhere."""
-    match cluster.partition("/")[0]:
-        case "type" | "context" | "instance":
+    match cluster.removeprefix("context/").partition("/")[0]:
+        case "type":
             return TrafficKind.AGENT
         case "capability":
             return TrafficKind.CAPABILITY
@@ -188,7 +188,7 @@ def kind_of(cluster: str) -> TrafficKind:
             return TrafficKind.MODEL
         case "control":
             return TrafficKind.CONTROL
-        case "":
+        case "" | "none" | "mesh":  # of a tunnel into the mesh what goes through it is counted
             return TrafficKind.UNKNOWN
     return TrafficKind.OUTSIDE
 
