@@ -28,7 +28,7 @@ def test_what_makes_no_sense_in_a_link_is_left_out() -> None:
     }
     found = TraceFilters.of(odd)
     assert (found.minDuration, found.last, found.since, found.status) == ("", "", "", "")
-    assert len(found.service) == 300
+    assert len(found.service) == 200
 
 
 def test_the_api_is_asked_for_what_was_in_the_last_minutes() -> None:

@@ -11,7 +11,7 @@ from urllib.parse import urlencode
 LIMIT = 50
 """Traces on one page."""
 
-MAX_TEXT = 300
+MAX_TEXT = 200
 """Characters of one filter."""
 
 WINDOWS = {"": "any time", "900": "15 min", "3600": "1 h", "21600": "6 h", "86400": "24 h"}
