@@ -59,7 +59,18 @@ MEMBERS = {
     },
     "Mesh": {
         *("aclose", "budget", "card", "cards", "context", "discover", "membership", "own_type"),
-        *("call_tool", "publish", "request", "stream", "submit", "task", "tools", "tracer", "transport", "watch"),
+        *(
+            "call_tool",
+            "publish",
+            "request",
+            "stream",
+            "submit",
+            "task",
+            "tools",
+            "tracer",
+            "transport",
+            "watch",
+        ),
     },
     "ReceivedEvent": {
         *("data", "deliveries", "event", "headers", "name", "sequence", "subtopic", "topic"),

@@ -20,6 +20,7 @@ from weft.orchestration.answers import converted, from_text
 from weft.orchestration.branch import Branch, BranchResult, branch_to
 from weft.orchestration.durable import Order, work_off
 from weft.orchestration.scope import within
+from weft.orchestration.spans import branch_span
 from weft.sdk.failure import AgentError
 from weft.sdk.inheritance import Inheritance, inherited_time
 from weft.sdk.mesh import Mesh
@@ -125,24 +126,31 @@ def text_of(asked: Any) -> str:
 async def _attempt(mesh: Mesh, job: Job, terms: Terms, emit: Emit) -> BranchResult:
     branch, asked = job.branch, _Asked(job, emit)
     limit = branch.timeout or terms.timeout
-    with within(terms.scope, limit, branch.budget):
-        left = inherited_time() or 0.0
-        timer = asyncio.timeout(left)
-        try:
-            async with timer:
-                return asked.ended(await _answer(mesh, asked, terms.kind, left))
-        except TimeoutError:
-            if not timer.expired():
-                raise
-            return asked.failed(TimedOut(f"{branch.label} did not answer within {max(left, 0):.3g} s"))
-        except asyncio.CancelledError:
-            if _being_cancelled():
-                raise
-            return asked.failed(Interrupted(f"what {branch.label} waited for was cancelled"))
-        except AgentError as error:  # as handlers raise it, and functions that could be some
-            return asked.failed(AgentFailed(error.detail, agent_status=error.status, body=error.members))
-        except MeshError as error:
-            return asked.failed(error)
+    with within(terms.scope, limit, branch.budget), branch_span(mesh.tracer, branch) as ended:
+        result = await _answered(mesh, asked, terms.kind)
+        ended(result)
+        return result
+
+
+async def _answered(mesh: Mesh, asked: _Asked, kind: str) -> BranchResult:
+    """What came of a branch, within the time that its calls have."""
+    left = inherited_time() or 0.0
+    timer = asyncio.timeout(left)
+    try:
+        async with timer:
+            return asked.ended(await _answer(mesh, asked, kind, left))
+    except TimeoutError:
+        if not timer.expired():
+            raise
+        return asked.failed(TimedOut(f"{asked.job.branch.label} did not answer within {max(left, 0):.3g} s"))
+    except asyncio.CancelledError:
+        if _being_cancelled():
+            raise
+        return asked.failed(Interrupted(f"what {asked.job.branch.label} waited for was cancelled"))
+    except AgentError as error:  # as handlers raise it, and functions that could be some
+        return asked.failed(AgentFailed(error.detail, agent_status=error.status, body=error.members))
+    except MeshError as error:
+        return asked.failed(error)
 
 
 async def _answer(mesh: Mesh, asked: _Asked, kind: str, left: float) -> _Answer:

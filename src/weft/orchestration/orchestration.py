@@ -12,6 +12,8 @@ from weft.errors import InvalidRequest
 from weft.orchestration.asking import Terms
 from weft.orchestration.branch import News, Outcome, check_budget
 from weft.orchestration.scope import opened
+from weft.orchestration.spans import traced
+from weft.sdk.mesh import Mesh
 
 P = ParamSpec("P")
 OutcomeT = TypeVar("OutcomeT", bound=Outcome)
@@ -26,7 +28,7 @@ class Orchestration(Generic[P, OutcomeT]):
 
     async def __call__(self, *args: P.args, **kwargs: P.kwargs) -> OutcomeT:
         """Its outcome. When this is cancelled, so is all that it has begun."""
-        async with aclosing(self._function(*args, **kwargs)) as news:
+        async with aclosing(self.stream(*args, **kwargs)) as news:
             async for each in news:
                 if isinstance(each, Outcome):
                     return each
@@ -37,7 +39,9 @@ class Orchestration(Generic[P, OutcomeT]):
 
         To stop before the end, wrap it in `contextlib.aclosing`: what it has begun is cancelled then.
         """
-        return self._function(*args, **kwargs)
+        mesh = kwargs.get("mesh")
+        news = self._function(*args, **kwargs)
+        return traced(self._function.__name__, news, mesh.tracer) if isinstance(mesh, Mesh) else news
 
 
 def terms_of(kind: str, branch_timeout: float, timeout: float | None, budget: str) -> Terms:

@@ -30,8 +30,8 @@ _API: Final = "opentelemetry.trace"
 _installation = threading.Lock()
 """There is one provider in a process, and whoever is first sets it."""
 
-_installed: list[OutletProcessor] = []
-"""Of Weft's own provider, if there is one."""
+_installed: list[tuple[TracerProvider, OutletProcessor]] = []
+"""Weft's own provider, if there is one."""
 
 
 def in_use() -> bool:
@@ -47,9 +47,14 @@ def current_provider() -> TracerProvider | None:
     return None if isinstance(provider, trace.ProxyTracerProvider) else provider
 
 
+def is_own(provider: TracerProvider) -> bool:
+    """Whether it is Weft's, and not the program's."""
+    return any(each is provider for each, _ in _installed)
+
+
 def adopt(outlet: Outlet) -> None:
     """Have spans of Weft's own provider go out by `outlet`, if that by which they went is closed."""
-    for processor in _installed:
+    for _, processor in _installed:
         if processor.outlet.closed:
             processor.outlet = outlet
 
@@ -150,5 +155,5 @@ class Installation:
             )
             processor = OutletProcessor(self._outlet)
             provider.add_span_processor(processor)
-            _installed.append(processor)
+            _installed.append((provider, processor))
             trace.set_tracer_provider(provider)

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from types import MappingProxyType
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from weft.tracing import open_telemetry
 from weft.tracing.outlet import Outlet, Send
@@ -14,6 +14,9 @@ from weft.tracing.sampling import drawn
 from weft.tracing.settings import SERVICE_NAME, TracingSettings
 from weft.tracing.span import Kind, RecordedSpan, Span, Value
 from weft.tracing.trace_context import TraceContext, is_sampled
+
+if TYPE_CHECKING:
+    from opentelemetry.trace import TracerProvider
 
 Describe = Callable[[BaseException], tuple[str, str]]
 """What of an error may be told: its kind (`error.type`), and its message or nothing."""
@@ -79,18 +82,27 @@ class Tracer:
         if above is None:
             return None
         if open_telemetry.in_use() and self._settings.enabled:
-            provider = open_telemetry.current_provider()
+            provider = self._provider()
             if provider is not None:
-                if self._outlet is not None:
-                    self._outlet.attach()
-                    open_telemetry.adopt(self._outlet)
                 return open_telemetry.begun(provider, name, kind, above, attributes, tracestate)
-            if self._installation is not None:
-                self._installation.begin()
         if self._outlet is None:
             return None
         self._outlet.attach()
         return RecordedSpan(name, kind, above, attributes, self._outlet.put, tracestate)
+
+    def _provider(self) -> TracerProvider | None:
+        """What makes spans in a program that uses OpenTelemetry; None as long as there is nothing."""
+        provider = open_telemetry.current_provider()
+        if provider is not None and not open_telemetry.is_own(provider):
+            return provider
+        if self._outlet is None or self._installation is None:
+            return None
+        self._outlet.attach()
+        if provider is None:
+            self._installation.begin()
+        else:
+            open_telemetry.adopt(self._outlet)
+        return provider
 
     @contextmanager
     def span(
