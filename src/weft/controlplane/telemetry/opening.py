@@ -59,8 +59,8 @@ async def open_telemetry(
 
     Raises Unavailable, InvalidRequest for bad settings.
     """
-    del settings, declared, revoked
-    yield Telemetry(Spans(), TrafficView(store, metrics))
+    async with Spans.open(settings, store, declared, metrics, revoked) as spans:
+        yield Telemetry(spans, TrafficView(store, metrics))
 
 
 async def _run(work: Awaitable[None]) -> None:

@@ -1,0 +1,38 @@
+"""How much of spans is taken."""
+
+from __future__ import annotations
+
+from typing import Final
+
+MAX_REQUEST_BYTES: Final = 4 * 1024 * 1024
+"""Of one request, unpacked: as much as gRPC's servers take by default."""
+
+MAX_UNDER_WAY_BYTES: Final = 32 * 1024 * 1024
+"""Of all requests that are worked on at once; beyond it senders are told to come again."""
+
+MAX_SPAN_BYTES: Final = 256 * 1024
+"""Of one span, after all else was cut; a larger one is left out."""
+
+MAX_ATTRIBUTES: Final = 128
+"""Of a span, of an event, of a resource; OpenTelemetry's own default."""
+
+MAX_EVENTS: Final = 128
+"""Of a span; likewise its links."""
+
+MAX_VALUE_BYTES: Final = 16 * 1024
+"""Of the value of an attribute, beyond which it is cut."""
+
+MAX_NAME: Final = 256
+"""Characters of a span's name, and of an attribute's."""
+
+MAX_MESSAGE: Final = 1024
+"""Characters of a status's message."""
+
+PIECE_BYTES: Final = 400 * 1024
+"""Of spans that are passed on together, but for one that is larger alone."""
+
+SLICE: Final = 100
+"""Spans that are worked on before others get their turn: about ten milliseconds."""
+
+CUT: Final = " [cut]"
+"""What a value that was cut ends with."""

@@ -1,0 +1,294 @@
+"""The traces that a replica keeps in memory: the latest, within a bound on bytes and on age.
+
+A span is kept as it is on the wire, beside a summary of its trace: so a hundred thousand of them are some
+dozen megabytes, and few objects for Python's garbage collector to look through. What does not fit any more
+goes trace by trace, the oldest first; those with errors last, as long as they take up no more than half.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass
+from typing import Final
+
+from opentelemetry.proto.trace.v1.trace_pb2 import ResourceSpans, Span
+
+from weft.controlplane.telemetry.metrics import TOO_LONG, SpanMetrics
+from weft.controlplane.telemetry.trace_summary import (
+    CONTEXT,
+    MAX_MARKS,
+    SERVICE,
+    Glance,
+    Marks,
+    Origin,
+    glance,
+)
+
+MAX_SPANS: Final = 5000
+"""Of one trace; what comes beyond is not kept, and that is told of it."""
+
+MAX_ORIGINS: Final = 20_000
+"""Different resources from which on those are forgotten that no trace can be of any more."""
+
+_PLACE: Final = 4  # bytes that stand for an origin
+_SPAN_OVERHEAD: Final = 180  # bytes, measured: of Python's, for one span
+_TRACE_OVERHEAD: Final = 900  # likewise, for one trace
+_ROUND: Final = 256  # traces that a search looks at before others get their turn
+
+_REPORTER = "weft.reporter"
+_RESOURCE = {"service.name": 0, "service.instance.id": 1, "service.version": 2, _REPORTER: 3}
+
+
+class Trace:
+    """What is kept of one trace."""
+
+    __slots__ = (
+        "added", "cut", "end", "errors", "id", "marks", "name", "provisional", "root", "root_start",
+        "service", "size", "spans", "start",
+    )  # fmt: skip
+
+    def __init__(self, trace_id: bytes, added: float, first: Glance) -> None:
+        self.id = trace_id
+        self.added = added
+        """When its first span came, in seconds of the store's clock."""
+        self.start = first.start
+        self.end = first.end
+        self.root = False
+        """Whether its root has come."""
+        self.root_start = first.start
+        self.name = first.name
+        self.service = first.service
+        self.spans: dict[bytes, bytes] = {}
+        """By id: four bytes that stand for the origin, and the span as it is on the wire."""
+        self.provisional: frozenset[bytes] = frozenset()
+        """Spans that were made of access logs: Envoy's own of the same id say more."""
+        self.marks: tuple[str, ...] = ()
+        self.errors = 0
+        self.size = _TRACE_OVERHEAD
+        self.cut = False
+        """Whether spans were left out."""
+
+    @property
+    def second(self) -> int:
+        """When it began, in whole seconds since 1970."""
+        return self.start // 1_000_000_000
+
+    @property
+    def services(self) -> list[str]:
+        """Who has spans in it."""
+        return sorted(each[1:] for each in self.marks if each[0] == SERVICE)
+
+    @property
+    def context(self) -> str:
+        """The conversation it belongs to, the first one if it is several; empty if none."""
+        return next((each[1:] for each in self.marks if each[0] == CONTEXT), "")
+
+    def add(self, seen: Glance, data: bytes) -> None:
+        """A span of it, of which `seen` is told."""
+        self.spans[seen.span_id] = data
+        self.size += len(data) + _SPAN_OVERHEAD
+        self.errors += seen.failed
+        self.start = min(self.start, seen.start)
+        self.end = max(self.end, seen.end)
+        if self._tells_more(seen):
+            self.root, self.root_start = seen.is_root, seen.start
+            self.name, self.service = seen.name, seen.service
+        for mark in seen.marks:
+            if mark not in self.marks and len(self.marks) < MAX_MARKS:
+                self.marks += (mark,)
+
+    def _tells_more(self, seen: Glance) -> bool:
+        """Whether the trace is to be called by the span `seen`."""
+        if seen.is_root != self.root:
+            return seen.is_root
+        return seen.start < self.root_start
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """How much is kept."""
+
+    spans: int
+    traces: int
+    bytes: int
+    oldest: float | None
+    """When the oldest trace began, in seconds since 1970."""
+
+
+class TraceStore:
+    """Keeps traces."""
+
+    def __init__(
+        self,
+        metrics: SpanMetrics,
+        *,
+        limit: int,
+        age: float,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """At most `limit` bytes are kept, for `age` seconds from a trace's first span."""
+        self._metrics = metrics
+        self._limit = limit
+        self._age = age
+        self._clock = clock
+        self._good: dict[bytes, Trace] = {}
+        self._bad: dict[bytes, Trace] = {}
+        """Those with errors. Both in the order in which they came to be."""
+        self._by_second: dict[int, set[bytes]] = {}
+        self._size = 0
+        self._bad_size = 0
+        self._spans = 0
+        self._marks = Marks()
+        self._origins = _Origins()
+
+    def add(self, group: ResourceSpans) -> None:
+        """Keep spans of one resource; those that are there already are not kept twice."""
+        origin = _origin(group)
+        place = self._origins.place(origin, self._clock(), self._age)
+        for scope in group.scope_spans:
+            for span in scope.spans:
+                self._add(span, origin, place)
+        self.trim()
+
+    def trim(self) -> None:
+        """Let go of what is too old, or too much."""
+        oldest = self._clock() - self._age
+        for traces in (self._good, self._bad):
+            while (first := next(iter(traces.values()), None)) is not None and first.added < oldest:
+                self._forget(first)
+        while self._size > self._limit:
+            crowded = self._bad_size > self._limit // 2 or not self._good
+            self._forget(next(iter((self._bad if crowded else self._good).values())))
+        self._metrics.kept(self._spans, len(self._good) + len(self._bad), self._size)
+
+    def get(self, trace_id: bytes) -> Trace | None:
+        """The trace of that id, if it is kept."""
+        return self._good.get(trace_id) or self._bad.get(trace_id)
+
+    async def newest(self, since: int, until: int) -> AsyncIterator[Trace]:
+        """The traces that began from `since` to before `until`, in seconds since 1970, the latest first.
+
+        Lets others have their turn now and then; a trace that changes meanwhile may be left out.
+        """
+        looked_at = 0
+        for second in sorted((each for each in self._by_second if since <= each < until), reverse=True):
+            found = [trace for each in self._by_second.get(second, ()) if (trace := self.get(each))]
+            found.sort(key=lambda trace: (trace.start, trace.id), reverse=True)
+            for trace in found:
+                looked_at += 1
+                if looked_at % _ROUND == 0:
+                    await asyncio.sleep(0)
+                yield trace
+
+    def span(self, data: bytes) -> tuple[Origin, Span]:
+        """The span that is kept as `data`, and whose it is."""
+        return self._origins.at(data[:_PLACE]), Span.FromString(data[_PLACE:])
+
+    @property
+    def kept(self) -> Kept:
+        """How much is kept."""
+        oldest = min(self._by_second, default=None)
+        traces = len(self._good) + len(self._bad)
+        return Kept(self._spans, traces, self._size, None if oldest is None else float(oldest))
+
+    def _add(self, span: Span, origin: Origin, place: bytes) -> None:
+        trace_id = span.trace_id
+        seen = glance(span, origin, self._marks)
+        trace = self.get(trace_id)
+        if trace is None:
+            trace = Trace(trace_id, self._clock(), seen)
+            self._good[trace_id] = trace
+            self._by_second.setdefault(trace.second, set()).add(trace_id)
+            self._size += trace.size
+        elif seen.span_id in trace.spans and not self._replaces(trace, seen):
+            return
+        elif len(trace.spans) >= MAX_SPANS:
+            trace.cut = True
+            self._metrics.lost(TOO_LONG, 1)
+            return
+        if seen.is_provisional:
+            trace.provisional |= {seen.span_id}
+        self._put(trace, seen, place + span.SerializeToString())
+
+    def _replaces(self, trace: Trace, seen: Glance) -> bool:
+        """Whether the span there is makes room for the one `seen`; if so, it is gone."""
+        if seen.is_provisional or seen.span_id not in trace.provisional:
+            return False
+        trace.provisional -= {seen.span_id}
+        size = len(trace.spans.pop(seen.span_id)) + _SPAN_OVERHEAD
+        trace.size -= size
+        self._size -= size
+        self._bad_size -= size if trace.id in self._bad else 0
+        self._spans -= 1
+        # What it told of an error the one that takes its place tells too.
+        trace.errors -= 1
+        return True
+
+    def _put(self, trace: Trace, seen: Glance, data: bytes) -> None:
+        size, second = trace.size, trace.second
+        trace.add(seen, data)
+        self._size += trace.size - size
+        self._spans += 1
+        if trace.second != second:
+            self._leave_second(second, trace.id)
+            self._by_second.setdefault(trace.second, set()).add(trace.id)
+        if trace.id in self._bad:
+            self._bad_size += trace.size - size
+        elif trace.errors:
+            self._bad[trace.id] = self._good.pop(trace.id)
+            self._bad_size += trace.size
+
+    def _forget(self, trace: Trace) -> None:
+        if self._good.pop(trace.id, None) is None:
+            del self._bad[trace.id]
+            self._bad_size -= trace.size
+        self._leave_second(trace.second, trace.id)
+        self._size -= trace.size
+        self._spans -= len(trace.spans)
+
+    def _leave_second(self, second: int, trace_id: bytes) -> None:
+        there = self._by_second[second]
+        there.discard(trace_id)
+        if not there:
+            del self._by_second[second]
+
+
+class _Origins:
+    """The resources that spans are of, each kept once."""
+
+    def __init__(self) -> None:
+        self._places: dict[Origin, bytes] = {}
+        self._at: dict[bytes, Origin] = {}
+        self._used: dict[bytes, float] = {}
+        self._next = 0
+
+    def place(self, origin: Origin, now: float, age: float) -> bytes:
+        """What stands for `origin` in spans that are kept from `now`, for `age` seconds at most."""
+        place = self._places.get(origin)
+        if place is None:
+            self._forget(now - age)
+            place = self._places[origin] = self._next.to_bytes(_PLACE, "big")
+            self._at[place] = origin
+            self._next += 1
+        self._used[place] = now
+        return place
+
+    def at(self, place: bytes) -> Origin:
+        return self._at[place]
+
+    def _forget(self, before: float) -> None:
+        if len(self._at) < MAX_ORIGINS:
+            return
+        for place in [place for place, used in self._used.items() if used < before]:
+            del self._places[self._at.pop(place)], self._used[place]
+
+
+def _origin(group: ResourceSpans) -> Origin:
+    told = ["", "", "", ""]
+    for each in group.resource.attributes:
+        place = _RESOURCE.get(each.key)
+        if place is not None:
+            told[place] = each.value.string_value
+    return Origin(*told)
