@@ -52,6 +52,7 @@ _PASSED_ON: dict[str, Any] = {"help_flags": [], "version_flags": [], "end_of_opt
 COMMANDS = (
     Command("up", "weft.cli.up:up", "Start a mesh on this machine.", _MESH),
     Command("status", "weft.cli.status:status", "Show the mesh on this machine and its processes.", _MESH),
+    Command("dashboard", "weft.cli.dashboard:dashboard", "Open the dashboard in a browser.", _MESH),
     Command("down", "weft.cli.down:down", "Stop the mesh on this machine.", _MESH),
     Command("demo", "weft.cli.demo:demo", "Review source code with a crew of agents.", _MESH),
     Command("agents", "weft.cli.agents:agents", "List the running agents.", _AGENTS),

@@ -137,6 +137,7 @@ def print_summary(state: MeshState, *, as_json: bool) -> None:
     out.print(f"\nmesh [bold]{state.name}[/bold] is up: {len(state.children)} processes; agents: {running}")
     out.print(f"  control plane  {state.api_url}  (its operators have tokens: weft token list)")
     out.print(f"  door           {state.proxy_url}  (HTTP proxy: export http_proxy={state.proxy_url})")
+    out.print(f"  dashboard      {state.dashboard_url}  (signed in: weft dashboard)")
     if state.models:
         out.print(f"  models         {state.models}", markup=False)
     for each in state.gateways:

@@ -17,6 +17,7 @@ async def status(*, mesh: MeshOption = None, output: OutputOption = Output.TABLE
         urls = {
             "api": state.api_url,
             "proxy": state.proxy_url,
+            "dashboard": state.dashboard_url,
             "nats": state.nats_url,
             "xds": state.xds_address,
         }
@@ -29,6 +30,7 @@ def _print(state: MeshState, *, ready: bool) -> None:
     print(f"mesh {state.name}, pid {state.pid}, started {age(state.started_at)} ago")
     print(f"  control plane  {state.api_url}{'' if ready else '  (does not answer)'}")
     print(f"  door (proxy)   {state.proxy_url}")
+    print(f"  dashboard      {state.dashboard_url}")
     print(f"  NATS           {state.nats_url}")
     print(f"  xDS            {state.xds_address}")
     if state.models:

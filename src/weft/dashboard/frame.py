@@ -130,7 +130,7 @@ class Frame:
         self._header(viewer)
         self._drawer_of(path, menu)
         ui.on("weft-escape", lambda: self._drawer.hide())
-        self._client.content.props("role=main tabindex=-1")
+        self._client.content.props("tabindex=-1")
         self._heading = ui.label().classes("weft-h1").props("role=heading aria-level=1")
         self._notice = ui.element("div").classes("w-full").props("role=status aria-live=polite")
         self.name(title)
