@@ -74,7 +74,16 @@ def test_of_attempts_before_the_latest_is_shown_what_they_told() -> None:
     first = next(each for each in life.steps if each.title == "Attempt 1")
     assert (first.at, "not kept" in first.detail) == (None, True)
     assert (life.steps[-1].title, life.steps[-1].detail) == ("Failed", "agent-failed: no paper")
-    assert any(each.title == "Partial result" for each in life.steps)
+    titles = [each.title for each in life.steps]
+    assert titles == [
+        "Submitted",
+        "Attempt 1",
+        "Attempt 2",
+        "Progress",
+        "Partial result",
+        "Attempt 3",
+        "Failed",
+    ]
 
 
 def test_between_two_attempts_it_says_why_it_waits() -> None:

@@ -39,7 +39,7 @@ _POOLS = (
     Column("state", "State", least=115, tone="tone"),
     Column("waiting", "Waiting", format="count", least=85),
     Column("longest", "Longest", format="span", least=85, wide=True),
-    Column("underWay", "Under way", format="count", least=95, wide=True),
+    Column("underWay", "Running", format="count", least=90, wide=True),
     Column("calls", "Calls/s", format="rate", least=80, wide=True),
     Column("tokens", "Tokens/s", format="rate", least=90, wide=True),
     Column("leases", "Leases", format="count", least=80, wide=True),
@@ -51,11 +51,11 @@ _PROVIDERS = (
     Column("provider", "Provider", least=110),
     Column("pool", "Pool", least=100, wide=True),
     Column("health", "Health", least=150, grow=3, tone="tone"),
-    Column("underWay", "Under way", least=100),
-    Column("requests", "Calls, last minute", least=140, wide=True),
-    Column("tokens", "Tokens, last minute", least=150, wide=True),
-    Column("firstToken", "First token", format="ms", least=95, wide=True),
-    Column("perToken", "Each token", format="ms", least=95, wide=True),
+    Column("underWay", "Running", least=85),
+    Column("requests", "Calls in a minute", least=150, wide=True),
+    Column("tokens", "Tokens in a minute", least=160, wide=True),
+    Column("firstToken", "First token", format="ms", least=110, wide=True),
+    Column("perToken", "Each token", format="ms", least=110, wide=True),
 )
 _WAITING = (
     Column("pool", "Pool", least=100, wide=True),
@@ -64,7 +64,7 @@ _WAITING = (
     Column("agent", "Agent", least=100, wide=True),
     Column("serviceClass", "Class", least=100, wide=True),
     Column("waited", "Waits for", format="span", least=95),
-    Column("left", "Deadline in", format="span", least=100, wide=True),
+    Column("left", "Deadline in", format="span", least=115, wide=True),
     Column("why", "Why", least=180, grow=4, wide=True),
 )
 _TENANTS = (
@@ -86,13 +86,13 @@ _USAGE = (
 _BUDGETS = (
     Column("budget", "Budget", least=110),
     Column("whose", "Of", least=120, grow=2),
-    Column("state", "State", least=120, tone="tone", wide=True),
+    Column("state", "State", least=135, tone="tone", wide=True),
     Column("share", "Used", format="percent", least=80),
     Column("left", "Left", least=120, grow=2),
     Column("limit", "Limit", least=120, grow=2, wide=True),
     Column("spent", "Spent", least=120, grow=2, wide=True),
     Column("setAside", "Set aside", least=110, grow=2, wide=True),
-    Column("ends", "Begins anew", format="ago", least=110, wide=True),
+    Column("ends", "Begins anew", format="ago", least=120, wide=True),
 )
 
 
@@ -100,7 +100,7 @@ _BUDGETS = (
 def llm(view: Page) -> None:
     """All of it, on one page."""
     warnings = _Warnings()
-    figures = Figures(["Waiting", "Under way", "Calls/s", "Tokens/s", "Refused"])
+    figures = Figures(["Waiting", "Running", "Calls/s", "Tokens/s", "Refused"])
     heading("Pools")
     pools = Table(
         view, _POOLS, key="id", label="Pools", empty="No ModelPool is declared: nobody calls models here."
@@ -177,7 +177,7 @@ class _Waiting:
 def _pool_figures(pools: Sequence[Mapping[str, Any]]) -> dict[str, str]:
     return {
         "Waiting": wording.count(sum(each["callsWaiting"] for each in pools)),
-        "Under way": wording.count(sum(each["underWay"] for each in pools)),
+        "Running": wording.count(sum(each["underWay"] for each in pools)),
         "Calls/s": wording.rate(sum(each["requestsPerSecond"] for each in pools)),
         "Tokens/s": wording.rate(sum(each["tokensPerSecond"] for each in pools)),
         "Refused": wording.count(sum(sum(each["refused"].values()) for each in pools)),
@@ -244,8 +244,8 @@ def _bars_option() -> dict[str, Any]:
             "confine": True,
             "axisPointer": {"type": "shadow"},
         },
-        "legend": {"type": "scroll", "top": 0},
-        "xAxis": {"type": "category", "data": []},
+        "legend": _legend([]),
+        "xAxis": _days_axis([]),
         "yAxis": {"type": "value", "min": 0, "splitNumber": 3},
         "series": [],
     }
@@ -265,4 +265,12 @@ def _drawn(bars: Bars) -> dict[str, Any]:
         }
         for place in range(MAX_TENANTS + 1)
     ]
-    return {"xAxis": {"data": list(bars.days)}, "legend": {"data": list(bars.tenants)}, "series": series}
+    return {"xAxis": _days_axis(bars.days), "legend": _legend(bars.tenants), "series": series}
+
+
+def _days_axis(days: Sequence[str]) -> dict[str, Any]:
+    return {"type": "category", "data": list(days), "axisLabel": {"hideOverlap": True}}
+
+
+def _legend(tenants: Sequence[str]) -> dict[str, Any]:
+    return {"type": "scroll", "top": 0, "data": list(tenants)}

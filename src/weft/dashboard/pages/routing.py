@@ -79,9 +79,10 @@ class _Editor:
             + ("" if self._may else " readonly")
         )
         if self._may:
-            ui.button("Show what would change", icon="difference", on_click=self._preview_text).props(
-                "outline no-caps dense padding='2px 10px'"
-            )
+            with ui.row():
+                ui.button("Show what would change", icon="difference", on_click=self._preview_text).props(
+                    "outline no-caps dense padding='2px 10px'"
+                )
         self._preview = ui.element("div").classes("w-full").props("role=status aria-live=polite")
         self._load(document)
 

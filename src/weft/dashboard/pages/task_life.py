@@ -144,14 +144,15 @@ def _steps(
     task: Mapping[str, Any], events: Sequence[Mapping[str, Any]], attempts: Sequence[_Attempt]
 ) -> list[Step]:
     latest = len(attempts)
-    begun = [_begun(task, each, latest=latest) for each in attempts]
-    told = [_told(each) for each in events]
-    middle = sorted((*begun, *told), key=_when)
-    return [*_before(task), *middle, *_after(task)]
+    begun = [(_place(attempts, each), _begun(task, each, latest=latest)) for each in attempts]
+    told = [(step.at or 0.0, step) for step in map(_told, events)]
+    middle = sorted((*begun, *told), key=lambda each: each[0])
+    return [*_before(task), *(step for _, step in middle), *_after(task)]
 
 
-def _when(step: Step) -> float:
-    return step.at if step.at is not None else 0.0
+def _place(attempts: Sequence[_Attempt], attempt: _Attempt) -> float:
+    """When an attempt began, or at the latest: when one of those after it is known to have."""
+    return next((each.begin for each in attempts[attempt.number - 1 :] if each.begin is not None), 0.0)
 
 
 def _before(task: Mapping[str, Any]) -> list[Step]:
@@ -169,8 +170,8 @@ def _begun(task: Mapping[str, Any], attempt: _Attempt, *, latest: int) -> Step:
     if attempt.number == latest:
         return Step(attempt.begin, title, f"begun by {task['worker']}" if task.get("worker") else "begun")
     if attempt.begin is None:
-        return Step(None, title, "told nothing; when it began is not kept")
-    return Step(attempt.begin, title, "told something first at this time")
+        return Step(None, title, "when it began is not kept, and it told nothing")
+    return Step(attempt.begin, title, "known by what it told, first at this time")
 
 
 def _told(event: Mapping[str, Any]) -> Step:

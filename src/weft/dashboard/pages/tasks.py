@@ -66,7 +66,7 @@ _TOPIC_COLUMNS = (
 )
 _TASK_COLUMNS = (
     Column("id", "Task", least=150, grow=3, link="to"),
-    Column("state", "State", least=110, tone="tone"),
+    Column("state", "State", least=128, tone="tone"),
     Column("submitted", "Submitted", format="ago", least=110),
     Column("age", "Took", format="span", least=75, wide=True),
     Column("attempts", "Attempts", format="count", least=90, wide=True),
@@ -509,7 +509,7 @@ def _facts(document: Mapping[str, Any], left_out: int) -> dict[str, str]:
 def _draw_spans(bar: ui.element, life: Life) -> None:
     bar.clear()
     length = life.end - life.begin
-    told = [f"{each.label} {quantities.lasting(each.width * length)}" for each in life.spans]
+    told = [f"{each.label}: {quantities.lasting(each.width * length)}" for each in life.spans]
     bar._props["aria-label"] = f"Timeline: {', '.join(told)}"
     bar.update()
     with bar:

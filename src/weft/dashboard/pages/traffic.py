@@ -103,8 +103,7 @@ class _Lines:
         self._places = placed(found, self._places)
         for measure, chart in self._charts.items():
             series = drawn(found, self._places, measure, by_version=self._by_version)
-            limits = {"min": found.begin * 1000, "max": found.until * 1000}
-            chart.show({"series": series, "xAxis": limits})
+            chart.show({"series": series, "xAxis": _time_axis(found.begin, found.until)})
         self._name(found)
         self._table.show([_linked(each) for each in rows(found, by_version=self._by_version)])
         hidden = len(found.lines) - MAX_LINES
@@ -128,7 +127,7 @@ def _chart(view: Page, measure: Measure, text: str) -> Chart:
     option: dict[str, Any] = {
         "title": {"text": text, "left": 0, "top": 0, "textStyle": {"fontSize": 13, "fontWeight": 600}},
         "tooltip": {"trigger": "axis", "renderMode": "richText", "confine": True},
-        "xAxis": {"type": "time", "splitLine": {"show": False}, "axisLabel": {"hideOverlap": True}},
+        "xAxis": _time_axis(0, 1),
         "yAxis": {"type": "value", "min": 0, "splitNumber": 3, **_whole(measure)},
         "series": [],
     }
@@ -136,6 +135,16 @@ def _chart(view: Page, measure: Measure, text: str) -> Chart:
         return Chart(
             view, option, label=f"{text}, over time; the table below has the figures", height="190px"
         )
+
+
+def _time_axis(begin: float, end: float) -> dict[str, Any]:
+    return {
+        "type": "time",
+        "min": begin * 1000,
+        "max": end * 1000,
+        "splitLine": {"show": False},
+        "axisLabel": {"hideOverlap": True},
+    }
 
 
 def _whole(measure: Measure) -> dict[str, Any]:
