@@ -19,7 +19,7 @@ from weft.sidecar.admin import AdminUnavailable
 from weft.sidecar.envoy import Envoy
 from weft.sidecar.envoy_stats import EnvoyStats
 from weft.sidecar.traffic import Traffic
-from weft.store.bucket import Store
+from weft.store.nats import NatsStore
 
 logger = logging.getLogger(__name__)
 
@@ -30,6 +30,9 @@ _JITTER: Final = 0.1
 _SETTLE_TIMEOUT: Final = 2.0
 """Seconds that NATS has to take a report."""
 
+_PATIENCE: Final = 5.0
+"""Seconds that the control plane has to connect to NATS again, once the sidecar has."""
+
 
 class TrafficReading:
     """Keeps the totals of one agent's traffic, and reports it. `run` it; at the end `finish`."""
@@ -37,7 +40,7 @@ class TrafficReading:
     def __init__(
         self,
         envoy: Envoy,
-        connect: Callable[[], Awaitable[Store]],
+        connect: Callable[[], Awaitable[NatsStore]],
         identity: Callable[[], SpiffeId],
     ) -> None:
         """`connect` gives the connection to NATS, once there is something to tell.
@@ -51,6 +54,8 @@ class TrafficReading:
         self._stats = EnvoyStats()
         self._pid: int | None = None
         self._unsettled: bytes | None = None
+        self._client: object | None = None
+        self._heard_from = 0.0
         self._one_at_a_time = asyncio.Lock()
         self._reminder = Reminder(time.monotonic())
 
@@ -99,10 +104,23 @@ class TrafficReading:
                 if report is None:
                     return
                 self._unsettled = report.encode()
-            broadcast = (await self._connect()).broadcast(TRAFFIC_SIGNALS, of_members=True)
-            key = identity_subject(self._identity())
-            if await broadcast.send(key, self._unsettled) and await broadcast.settled(_SETTLE_TIMEOUT):
-                self._unsettled = None
+            await self._send(await self._connect(), self._unsettled)
         except MeshError as error:
             if self._reminder.due(time.monotonic()):
                 logger.warning("the traffic cannot be told, trying on: %s", error.detail)
+
+    async def _send(self, store: NatsStore, report: bytes) -> None:
+        if not self._is_heard(store):
+            return
+        broadcast = store.broadcast(TRAFFIC_SIGNALS, of_members=True)
+        key = identity_subject(self._identity())
+        if await broadcast.send(key, report) and await broadcast.settled(_SETTLE_TIMEOUT):
+            self._unsettled = None
+
+    def _is_heard(self, store: NatsStore) -> bool:
+        """Whether the control plane hears what is said now: it may have lost its connection with ours."""
+        now, client = time.monotonic(), store.connection.sender
+        if client is not None and client is not self._client:
+            self._heard_from = now if self._client is None else now + _PATIENCE
+            self._client = client
+        return client is not None and now >= self._heard_from
