@@ -44,6 +44,7 @@ from weft.controlplane.api import (
     tokens,
     tools,
     topics,
+    traffic,
 )
 from weft.controlplane.api.access import MEMBERS, Rule
 from weft.controlplane.settings import ControlPlaneSettings
@@ -444,6 +445,7 @@ _ROUTERS: tuple[APIRouter, ...] = (
     gateways.router,
     tools.router,
     prometheus.router,
+    traffic.router,
 )
 
 _GATEWAY_ROUTERS: tuple[APIRouter, ...] = tuple(
