@@ -54,6 +54,7 @@ COMMANDS = (
     Command("status", "weft.cli.status:status", "Show the mesh on this machine and its processes.", _MESH),
     Command("dashboard", "weft.cli.dashboard:dashboard", "Open the dashboard in a browser.", _MESH),
     Command("down", "weft.cli.down:down", "Stop the mesh on this machine.", _MESH),
+    Command("logs", "weft.cli.logs:logs", "Show what the processes of the mesh here write.", _MESH),
     Command("demo", "weft.cli.demo:demo", "Review source code with a crew of agents.", _MESH),
     Command("agents", "weft.cli.agents:agents", "List the running agents.", _AGENTS),
     Command(

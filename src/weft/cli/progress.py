@@ -93,12 +93,12 @@ class TerminalReporter:
         if self._progress is not None:
             self._progress.update(state)
         elif state.phase in {"restarting", "ready", "stopped"}:
-            self._out.print(_prefixed(state.name, f"[{state.phase}] {state.detail}".rstrip()))
+            self._out.print(prefixed(state.name, f"[{state.phase}] {state.detail}".rstrip()))
 
     def line(self, name: str, line: str) -> None:
         """A process wrote a line; those of the start are in its log only."""
         if self._progress is None:
-            self._out.print(_prefixed(name, line))
+            self._out.print(prefixed(name, line))
 
     def ready(self, state: MeshState, problem: str, /) -> None:
         """The mesh is up."""
@@ -157,7 +157,10 @@ def print_summary(state: MeshState, *, as_json: bool) -> None:
         out.print(f"  {command:40} {purpose}", markup=False)
 
 
-def _prefixed(name: str, line: str) -> Text:
+def prefixed(name: str, line: str | Text, width: int = 16) -> Text:
+    """`line` after the name of who said it, which takes `width` characters at least."""
     # The same colour for the same name in every run.
     colour = _COLOURS[crc32(name.encode()) % len(_COLOURS)]
-    return Text(f"{name:16} ", style=colour).append(line, style="default")
+    return Text(f"{name:{width}} ", style=colour).append(
+        line if isinstance(line, Text) else Text(line, style="default")
+    )

@@ -13,6 +13,9 @@ from weft.errors import Conflict, Unavailable
 from weft.local.security import LocalSecurity, make_security
 from weft.model.local_state import LOCK_FILE, STATE_FILE, MeshState, encode_state
 
+LOGS = "logs"
+"""In the directory of a mesh: what its processes wrote, a file each."""
+
 
 class MeshHome:
     """One mesh's directory; only this user may enter it."""
@@ -21,7 +24,7 @@ class MeshHome:
         """`directory` is made when it is first held."""
         self.directory = directory
         self.nats = directory / "nats"
-        self.logs = directory / "logs"
+        self.logs = directory / LOGS
         self._state = directory / STATE_FILE
 
     @contextmanager

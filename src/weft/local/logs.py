@@ -8,6 +8,7 @@ import os
 import re
 from collections.abc import AsyncIterator, Callable
 from contextlib import closing
+from datetime import UTC, datetime
 from logging.handlers import RotatingFileHandler
 from pathlib import Path
 from typing import BinaryIO
@@ -45,9 +46,23 @@ class ProcessLog:
                 self._listener(self._name, line)
 
     def _open(self) -> RotatingFileHandler:
-        return RotatingFileHandler(
+        handler = RotatingFileHandler(
             self.path, maxBytes=MAX_LOG_BYTES, backupCount=1, encoding="utf-8", errors="replace", delay=True
         )
+        handler.setFormatter(_Stamped())
+        return handler
+
+
+class _Stamped(logging.Formatter):
+    """A line, after the time at which it was read."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return f"{stamp(record.created)} {record.msg}"
+
+
+def stamp(at: float) -> str:
+    """A time (seconds since 1970) as it stands before each line in a log: RFC 3339, in UTC."""
+    return datetime.fromtimestamp(at, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 async def _lines(pipe: BinaryIO) -> AsyncIterator[str]:
