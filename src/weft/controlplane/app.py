@@ -163,7 +163,7 @@ async def run_control_plane(settings: ControlPlaneSettings) -> None:
             "translate": _translate(snapshots, instances, declared, offers, catalogue, security),
             "push": ads.run(),
             "schedule calls to models": models.run(snapshots),
-            "telemetry": telemetry.run(),
+            "telemetry": telemetry.run(lambda: models.leads),
             "record sidecars": sidecars.run(),
             "topics and queues": messaging.brokerage.run(),
             "figures of queues": messaging.figures.run(),

@@ -27,7 +27,6 @@ _OPERATIONS: Final = {"chat": "chat", "responses": "chat", "completions": "text_
 
 _KINDS: Final = {
     "type": "agent",
-    "context": "agent",
     "capability": "capability",
     "llm": "model",
     "provider": "model",
@@ -76,9 +75,10 @@ def described(tags: Tags, service: str) -> Description:
 
 def attempt(tags: Tags) -> Description:
     """An attempt that failed, of which `tags` are."""
-    found = described({**tags, "weft.listener": "outbound"}, "")
-    number = tags.get("weft.attempt", "1")
-    name = f"attempt {number} {tags.get('weft.destination', '')}".rstrip()
+    destination = tags.get("weft.destination") or _destination(tags.get("weft.cluster", ""))
+    told = {**tags, "weft.listener": "outbound", "weft.destination": destination, "error": "true"}
+    found = described(told, "")
+    name = " ".join(each for each in ("attempt", tags.get("weft.attempt", ""), destination) if each)
     attributes = {key: value for key, value in found.attributes.items() if key not in _OF_CALLS}
     reason = tags.get("weft.failure") or tags.get("weft.details") or tags.get("response_flags") or ""
     if reason and reason != _NONE:
@@ -153,7 +153,13 @@ def _kind(cluster: str, destination: str) -> str:
         return _HOSTS.get(destination, "agent")
     if destination == "tools":
         return "tool"
-    return _KINDS.get(cluster.partition("/")[0], "outside")
+    return _KINDS.get(cluster.removeprefix("context/").partition("/")[0], "outside")
+
+
+def _destination(cluster: str) -> str:
+    """Whom a cluster leads to: `type/x`, `type/x/version`, `capability/x`, `provider/pool/x`."""
+    kind, _, rest = cluster.removeprefix("context/").partition("/")
+    return rest.partition("/")[0] if kind in {"type", "capability"} else rest or cluster
 
 
 def _status(tags: Tags) -> int:

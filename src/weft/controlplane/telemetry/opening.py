@@ -12,6 +12,9 @@ from prometheus_client import CollectorRegistry
 
 from weft.controlplane.access_logs import LogReader
 from weft.controlplane.settings import ControlPlaneSettings
+from weft.controlplane.telemetry.forwarding import Collector
+from weft.controlplane.telemetry.metrics import SpanMetrics
+from weft.controlplane.telemetry.metrics_push import MetricsPush
 from weft.controlplane.telemetry.spans import Spans
 from weft.controlplane.telemetry.traffic import TrafficView
 from weft.resources.view import ResourceView
@@ -24,6 +27,8 @@ class Telemetry:
 
     spans: Spans
     traffic: TrafficView
+    push: MetricsPush | None = None
+    """None: metrics are not sent on."""
 
     @property
     def services(self) -> Sequence[grpc.GenericRpcHandler[bytes, bytes]]:
@@ -35,12 +40,17 @@ class Telemetry:
         """The access logs of Envoys that it reads, by name."""
         return self.spans.logs
 
-    async def run(self) -> None:
-        """Do all that is to be done in the background, for ever."""
+    async def run(self, leads: Callable[[], bool] = lambda: True) -> None:
+        """Do all that is to be done in the background, for ever.
+
+        `leads` says whether this replica is the one that does what only one is to do.
+        """
         work: dict[str, Awaitable[None]] = {
             "spans": self.spans.run(),
             "traffic": self.traffic.run(),
         }
+        if self.push is not None:
+            work["metrics"] = self.push.run(leads)
         async with asyncio.TaskGroup() as tasks:
             for name, each in work.items():
                 tasks.create_task(_run(each), name=f"telemetry: {name}")
@@ -59,8 +69,22 @@ async def open_telemetry(
 
     Raises Unavailable, InvalidRequest for bad settings.
     """
-    async with Spans.open(settings, store, declared, metrics, revoked) as spans:
-        yield Telemetry(spans, TrafficView(store, metrics))
+    traffic = TrafficView(store, metrics)
+    figures = SpanMetrics(metrics)
+    async with (
+        Collector.open(settings, figures) as collector,
+        Spans.open(settings, store, declared, figures, revoked=revoked, collector=collector) as spans,
+    ):
+        push = None
+        if collector is not None and settings.otlp_metrics_interval:
+            push = MetricsPush(
+                collector,
+                metrics,
+                traffic,
+                replica=settings.replica,
+                interval=settings.otlp_metrics_interval,
+            )
+        yield Telemetry(spans, traffic, push)
 
 
 async def _run(work: Awaitable[None]) -> None:
