@@ -20,6 +20,7 @@ import aiohttp
 import pytest
 from aiohttp import web
 from cloudevents.core.bindings import http as sdk
+from tests.otlp_receiver import otlp_receiver
 
 from weft.aio.poll import until
 from weft.errors import AgentFailed, Interrupted, InvalidRequest, Refused, TimedOut, TooMany
@@ -34,6 +35,7 @@ from weft.model.queue import QueueSpec
 from weft.model.redelivery import Backoff
 from weft.model.task import Task, TaskState
 from weft.model.topic import TopicSpec
+from weft.sdk.span_export import OtlpEndpoint
 from weft.sidecar.agent_client import AgentClient
 from weft.sidecar.event_delivery import EventDelivery
 from weft.sidecar.lease_server import LeaseServer
@@ -41,6 +43,9 @@ from weft.sidecar.task_delivery import TaskDelivery
 from weft.store.memory import MemoryStore
 from weft.tasks.client import TaskClient
 from weft.tasks.worker import Worker
+from weft.tracing.settings import TracingSettings
+from weft.tracing.tracer import NO_TRACER, Tracer
+from weft.work.spans import told_of
 
 LIMIT = 30.0
 HOST = "127.0.0.1"
@@ -272,7 +277,11 @@ class Desk:
 
 @asynccontextmanager
 async def desk(
-    client: AgentClient, *, lease_seconds: float = LIMIT, leases: LeaseServer | None = None
+    client: AgentClient,
+    *,
+    lease_seconds: float = LIMIT,
+    leases: LeaseServer | None = None,
+    tracer: Tracer = NO_TRACER,
 ) -> AsyncIterator[Desk]:
     broker, store = MemoryBroker(), MemoryStore()
     await broker.declare_queue(QueueSettings("work"))
@@ -282,7 +291,7 @@ async def desk(
         return spec
 
     async with leases or LeaseServer() as server:
-        delivery = TaskDelivery(client, server, lease_seconds=lease_seconds)
+        delivery = TaskDelivery(client, server, lease_seconds=lease_seconds, tracer=tracer)
         worker = await Worker.open(store, broker, "work", spec, delivery, name="summarizer.s-1")
         running = asyncio.create_task(worker.run())
         try:
@@ -317,6 +326,35 @@ async def test_an_agent_is_posted_a_task_and_answers_with_the_result() -> None:
     assert abs(int(headers["x-weft-deadline"]) / 1000 - (task.deadline or 0)) < 0.01
     assert (headers["traceparent"], headers["x-weft-context"]) == (TRACE, "chat-1")
     assert not headers.keys() & {"x-weft-caller", "transfer-encoding"}
+
+
+async def test_what_is_delivered_of_a_sampled_trace_has_spans_and_the_agent_goes_on_below_them() -> None:
+    notebook = Notebook(500, {}, "no luck")
+    async with otlp_receiver() as receiver:
+        endpoint = OtlpEndpoint(receiver.url, {})
+        tracer = Tracer(TracingSettings(resource={"service.name": "worker"}), endpoint.send, told_of)
+        async with agent(notebook) as client, desk(client, tracer=tracer) as work:
+            task = await work.done({}, headers={"traceparent": TRACE})
+            with pytest.raises(AgentFailed):
+                await EventDelivery(client, time_limit=LIMIT, tracer=tracer)(RECEIVED)
+        await tracer.aclose()
+        await endpoint.aclose()
+    assert task.error is not None
+    *attempts, delivery = receiver.spans
+    assert [each.attributes["weft.attempt"] for each in receiver.spans] == [1, 2, 2]
+    assert [each.name for each in receiver.spans] == [
+        "process work",
+        "process work",
+        "process orders.created",
+    ]
+    assert {(each.trace, each.parent) for each in receiver.spans} == {(TRACE[3:35], TRACE[36:52])}
+    assert {each.attributes["weft.task"] for each in attempts} == {task.id}
+    assert {(each.kind, each.failed, each.message) for each in receiver.spans} == {
+        ("consumer", True, f"POST /{path}: the agent answered 500: no luck") for path in ("tasks", "events")
+    }
+    assert delivery.resource == {"service.name": "worker"}
+    told = [headers["traceparent"] for _, headers, _ in notebook.requests]
+    assert told == [f"00-{each.trace}-{each.id}-01" for each in receiver.spans]
 
 
 @pytest.mark.parametrize(

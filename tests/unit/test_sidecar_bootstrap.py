@@ -122,7 +122,7 @@ async def test_envoy_accepts_the_bootstrap(node: Node, tmp_path: Path) -> None:
 
 
 def test_a_program_is_told_its_port_and_its_way_out() -> None:
-    told = environment({"PATH": "/bin"}, AGENT, Path("/run/a"))
+    told = environment({"PATH": "/bin"}, AGENT, Path("/run/a"), "weft.local")
     assert told == {
         "PATH": "/bin",
         "PORT": "8001",
@@ -141,22 +141,53 @@ def test_a_program_is_told_its_port_and_its_way_out() -> None:
         "https_proxy": "http://127.0.0.1:15001",
         "NO_PROXY": "localhost,127.0.0.1,::1",
         "no_proxy": "localhost,127.0.0.1,::1",
+        "WEFT_TRACE_SAMPLING": "1",
+        "OTEL_SERVICE_NAME": "summarizer",
+        "OTEL_RESOURCE_ATTRIBUTES": "service.instance.id=s1,service.namespace=weft.local",
+        "OTEL_PROPAGATORS": "tracecontext,baggage",
+        "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT": "http://127.0.0.1:15001/v1/traces",
+        "OTEL_EXPORTER_OTLP_TRACES_PROTOCOL": "http/protobuf",
+        "OTEL_EXPORTER_OTLP_TRACES_HEADERS": "x-weft-to=control",
     }
+
+
+def test_what_a_program_is_told_of_tracing_is_left_to_who_said_it_before() -> None:
+    own = {
+        "OTEL_EXPORTER_OTLP_ENDPOINT": "https://collector.example:4317",
+        "OTEL_EXPORTER_OTLP_PROTOCOL": "grpc",
+        "OTEL_RESOURCE_ATTRIBUTES": "team=a,service.instance.id=mine",
+        "OTEL_SERVICE_NAME": "other",
+        "WEFT_TRACE_SAMPLING": "50",
+    }
+    told = environment(own, CALLER, Path("/run/a"), "weft.local")
+    assert {name: value for name, value in told.items() if name.startswith(("OTEL_", "WEFT_TRACE"))} == {
+        **own,
+        "OTEL_RESOURCE_ATTRIBUTES": "team=a,service.instance.id=mine,service.namespace=weft.local",
+        "OTEL_PROPAGATORS": "tracecontext,baggage",
+    }
+    version = replace(AGENT, inbound=replace(INBOUND, version="1,=2"), trace_sampling=0.5)
+    told = environment({}, version, Path("/run/a"), "weft.local")
+    assert "service.version=1%2C%3D2" in told["OTEL_RESOURCE_ATTRIBUTES"].split(",")
+    assert told["WEFT_TRACE_SAMPLING"] == "0.5"
 
 
 @pytest.mark.parametrize("own", [{"OPENAI_API_KEY": "sk-own"}, {"OPENAI_BASE_URL": "http://127.0.0.1:1/v1"}])
 def test_a_program_whose_user_chose_a_provider_of_models_keeps_to_it(own: dict[str, str]) -> None:
-    told = environment({**own, "WEFT_LLM_URL": "http://127.0.0.1:2/v1"}, AGENT, Path("/run/a"))
+    told = environment({**own, "WEFT_LLM_URL": "http://127.0.0.1:2/v1"}, AGENT, Path("/run/a"), "weft.local")
     assert {name: each for name, each in told.items() if name.startswith("OPENAI")} == own
     assert told["WEFT_LLM_URL"] == "http://127.0.0.1:2/v1"
 
 
 def test_a_program_that_only_calls_is_told_no_port() -> None:
-    assert not environment({}, CALLER, Path("/run/a")).keys() & {"PORT", "WEFT_PORT", "WEFT_TYPE"}
+    assert not environment({}, CALLER, Path("/run/a"), "weft.local").keys() & {
+        "PORT",
+        "WEFT_PORT",
+        "WEFT_TYPE",
+    }
 
 
 def test_hosts_that_need_no_proxy_are_kept() -> None:
-    told = environment({"NO_PROXY": "intranet.example, localhost"}, CALLER, Path("/run/a"))
+    told = environment({"NO_PROXY": "intranet.example, localhost"}, CALLER, Path("/run/a"), "weft.local")
     assert told["NO_PROXY"] == told["no_proxy"] == "intranet.example,localhost,127.0.0.1,::1"
 
 

@@ -1,11 +1,13 @@
-"""Whether the process lives, and whether it serves."""
+"""Whether the process lives, whether it serves, and what it has counted."""
 
 from __future__ import annotations
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Request, Response
 
-from weft.errors import Unavailable
+from weft.errors import NotFound, Unavailable
+from weft.gateway.authentication import CALLER_HEADER, DOOR_HEADER
 from weft.gateway.parts import CurrentGateway
+from weft.work.metrics import CONTENT_TYPE, METRICS_PATH, metrics_page
 
 router = APIRouter(tags=["health"])
 
@@ -24,3 +26,11 @@ async def ready(gateway: CurrentGateway) -> dict[str, str]:
     if reason := gateway.parts.ready():
         raise Unavailable(reason)
     return {"status": "ok"}
+
+
+@router.get(METRICS_PATH, include_in_schema=False)
+async def metrics(gateway: CurrentGateway, request: Request) -> Response:
+    """Figures of tasks, events and webhooks, for this machine only: what comes by way of an Envoy says so."""
+    if CALLER_HEADER in request.headers or DOOR_HEADER in request.headers:
+        raise NotFound(f"there is no {METRICS_PATH} here")
+    return Response(metrics_page(gateway.parts.metrics), headers={"content-type": CONTENT_TYPE})

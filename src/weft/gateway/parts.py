@@ -22,6 +22,8 @@ from weft.gateway.webhook_signature import WebhookSigner
 from weft.model.api_key import ApiKey
 from weft.model.gateway import GatewaySpec
 from weft.tasks.client import TaskClient
+from weft.tracing.tracer import NO_TRACER, Tracer
+from weft.work.metrics import WorkMetrics
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,8 +41,11 @@ class GatewayParts:
     """Asked about callers from inside the mesh."""
     signer: WebhookSigner
     """Of the mesh: every gateway must have the same, since any of them sends a task's webhook."""
+    tracer: Tracer = NO_TRACER
     events: EventPublisher | None = None
     """None: nothing is published by this gateway."""
+    metrics: WorkMetrics = field(default_factory=WorkMetrics)
+    """What it counts."""
     ready: Callable[[], str] = lambda: ""
     """Why it cannot serve now; empty if it can."""
     look_again: Callable[[], Awaitable[None]] | None = None

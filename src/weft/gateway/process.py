@@ -131,6 +131,7 @@ async def run_gateway(environ: Mapping[str, str]) -> None:
         mesh = await stack.enter_async_context(Mesh())
         membership = await mesh.membership()
         ask = membership.directory.ask
+        mesh.tracer.name(name)
         configuration = Configuration(name, instance, mesh, ask, draining)
         await _load(configuration)
         verifier = TokenVerifier()
@@ -144,10 +145,12 @@ async def run_gateway(environ: Mapping[str, str]) -> None:
             keys=lambda: configuration.keys,
             look_again=configuration.look_again,
             tasks=membership.tasks,
+            tracer=mesh.tracer,
             list_tasks=_Listing(name, ask),
             allowed=_Allowed(name, ask),
             signer=signer,
             events=membership.events,
+            metrics=membership.metrics,
             ready=lambda: "" if membership.store.connected else "NATS cannot be reached",
             share=lambda: configuration.instances,
             draining=draining,
@@ -160,6 +163,8 @@ async def run_gateway(environ: Mapping[str, str]) -> None:
             lambda: configuration.spec.webhooks,
             signer,
             WebhookClient(webhook_trust()),
+            metrics=membership.metrics.registry,
+            tracer=mesh.tracer,
         )
         owner.start(_keep_delivering(delivery), name="webhooks")
         await _serve(parts, port_from(environ))

@@ -13,6 +13,7 @@ from weft.gateway.parts import Gateway
 from weft.gateway.submission import TaskSubmission
 from weft.gateway.webhook_address import parse_receiver, permitted_addresses
 from weft.model.task import Task
+from weft.work.spans import submitting
 
 IDEMPOTENCY_HEADER = "idempotency-key"
 
@@ -43,20 +44,24 @@ class Submitter:
         await self.gateway.rights.check_submit(self.caller, wanted.queue)
         if wanted.webhook is not None:
             await self._check_webhook(wanted.webhook)
-        submitted = await self.gateway.parts.tasks.submit(
-            wanted.queue,
-            wanted.payload,
-            priority=wanted.priority,
-            delay=wanted.delay,
-            not_before=wanted.not_before.timestamp() if wanted.not_before else None,
-            deadline=wanted.deadline.timestamp() if wanted.deadline else None,
-            idempotency_key=self._idempotency_key(wanted, item),
-            result_ttl=wanted.result_ttl,
-            webhook=wanted.webhook or "",
-            headers=passed_on(self.headers, self.caller),
-            labels=wanted.labels,
-            submitter=self.caller.submitter,
-        )
+        parts, passed = self.gateway.parts, passed_on(self.headers, self.caller)
+        with submitting(parts.tracer, wanted.queue, passed) as (span, headers):
+            submitted = await parts.tasks.submit(
+                wanted.queue,
+                wanted.payload,
+                priority=wanted.priority,
+                delay=wanted.delay,
+                not_before=wanted.not_before.timestamp() if wanted.not_before else None,
+                deadline=wanted.deadline.timestamp() if wanted.deadline else None,
+                idempotency_key=self._idempotency_key(wanted, item),
+                result_ttl=wanted.result_ttl,
+                webhook=wanted.webhook or "",
+                headers=headers,
+                labels=wanted.labels,
+                submitter=self.caller.submitter,
+            )
+            if span is not None:
+                span.set("weft.task", submitted.task.id)
         return submitted.task
 
     async def _check_webhook(self, url: str) -> None:

@@ -23,6 +23,7 @@ from weft.gateway.submission import MAX_BATCH, PROBLEMS, Problem
 from weft.gateway.submitting import passed_on
 from weft.model.cloud_event import PARTITION_KEY, CloudEvent
 from weft.model.subtopic import parse_topic
+from weft.work.spans import publishing
 
 BATCH_MEDIA_TYPE = "application/cloudevents-batch+json"
 
@@ -118,7 +119,9 @@ async def publish(
     published = []
     for event in events:
         marked = _marked(event, caller)
-        sequence = await publisher.publish_event(topic, marked, headers=passed_on(request.headers, caller))
+        passed = passed_on(request.headers, caller)
+        with publishing(gateway.parts.tracer, topic, passed) as (_, headers):
+            sequence = await publisher.publish_event(topic, marked, headers=headers)
         published.append({"id": event.id, "sequence": sequence})
     return JsonAnswer({"events": published}, 202)
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import replace
 
 from prometheus_client import CollectorRegistry, Counter
@@ -34,6 +34,8 @@ from weft.model.redelivery import Backoff
 from weft.model.task import Task
 from weft.tasks.client import TaskClient
 from weft.tasks.documents import task_document
+from weft.tracing.span import Kind, Span, Value
+from weft.tracing.tracer import NO_TRACER, Tracer
 
 CONCURRENCY = 64
 """Webhooks that one gateway sends at once."""
@@ -92,6 +94,7 @@ class WebhookDelivery:
         *,
         backoff: Callable[[int], float] = BACKOFF.pause,
         metrics: CollectorRegistry | None = None,
+        tracer: Tracer = NO_TRACER,
         clock: Callable[[], float] = time.time,
     ) -> None:
         """`gateway` is whose this is, and `rules` where that lets webhooks go.
@@ -107,6 +110,7 @@ class WebhookDelivery:
         self._rules = rules
         self._signer = signer
         self._client = client
+        self._tracer = tracer
         self._backoff = backoff
         self._clock = clock
         self._places = Places(per_caller=MOST_FOR_ONE)
@@ -154,7 +158,8 @@ class WebhookDelivery:
             with ExitStack() as places:
                 places.enter_context(self._places.one(f"receiver {receiver.host}"))
                 places.enter_context(self._places.one(f"submitter {task.submitter}"))
-                await self._post(task, rules)
+                with self._span(delivery.message, task, receiver.host, made) as span:
+                    await self._post(task, rules, span)
         except TooMany:
             await self._postpone(delivery.message, ATTEMPTS_HEADER, made - 1, POSTPONED)
         except InvalidRequest:
@@ -187,11 +192,26 @@ class WebhookDelivery:
         # The record says where to, not the message: more may put something into the queue.
         return task if task.webhook and task.state.terminal else None
 
-    async def _post(self, task: Task, rules: WebhookSpec) -> None:
+    def _span(
+        self, message: Message, task: Task, host: str, attempt: int
+    ) -> AbstractContextManager[Span | None]:
+        """Of one attempt. Receivers are outside of the mesh, and are not told of it."""
+        attributes: dict[str, Value] = {
+            "http.request.method": "POST",
+            "server.address": host,
+            "weft.task": task.id,
+            "weft.attempt": attempt,
+        }
+        parent = message.headers.get("traceparent")
+        return self._tracer.span(f"webhook {host}", Kind.CLIENT, parent, attributes)
+
+    async def _post(self, task: Task, rules: WebhookSpec, span: Span | None) -> None:
         body = to_json(task_document(task))
         message_id = f"{task.id}-{task.state}"
         headers = self._signer.headers(task.submitter, message_id, int(self._clock()), body)
         status = await self._client.post(task.webhook, rules, headers, body)
+        if span is not None:
+            span.set("http.response.status_code", status)
         if status == _GONE:
             raise GivenUp("the receiver answered 410: it wants no more webhooks")
         if not 200 <= status < 300:

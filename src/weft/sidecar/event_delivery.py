@@ -24,6 +24,7 @@ from __future__ import annotations
 
 import base64
 import json
+from collections.abc import Mapping
 
 from weft.errors import InvalidRequest
 from weft.events.binding import CONTENT_TYPE, Encoded, to_binary, to_structured
@@ -33,6 +34,8 @@ from weft.model.cloud_event import CloudEvent
 from weft.model.event_format import EventFormat
 from weft.sidecar.agent_answers import failure
 from weft.sidecar.agent_client import AgentClient
+from weft.tracing.tracer import NO_TRACER, Tracer
+from weft.work.spans import below, processing_event
 
 EVENTS_PATH = "/events"
 TOPIC_HEADER = "x-weft-topic"
@@ -49,19 +52,32 @@ class EventDelivery:
     """Posts events to an agent: the handler of a Subscriber."""
 
     def __init__(
-        self, agent: AgentClient, *, time_limit: float, event_format: EventFormat = EventFormat.BINARY
+        self,
+        agent: AgentClient,
+        *,
+        time_limit: float,
+        event_format: EventFormat = EventFormat.BINARY,
+        tracer: Tracer = NO_TRACER,
     ) -> None:
-        """The agent has `time_limit` seconds to answer: the topic's visibility timeout, as a rule."""
+        """The agent has `time_limit` seconds to answer: the topic's visibility timeout, as a rule.
+
+        `tracer` records each delivery.
+        """
         self._agent = agent
         self._time_limit = time_limit
         self._format = event_format
+        self._tracer = tracer
 
     async def __call__(self, received: ReceivedEvent) -> None:
         """Post one event. Returns when the agent has taken it, else raises what stands for its answer."""
+        with processing_event(self._tracer, received) as span:
+            await self._post(received, below(span, received.headers))
+
+    async def _post(self, received: ReceivedEvent, passed_on: Mapping[str, str]) -> None:
         encoded = self._encoded(received)
         headers = {
             **encoded.headers,
-            **received.headers,
+            **passed_on,
             TOPIC_HEADER: received.name,
             DELIVERY_HEADER: str(received.deliveries),
         }

@@ -15,6 +15,8 @@ import h11
 
 _CHUNK = 16 * 1024
 
+JSON = "application/json"
+
 
 class BadAnswer(Exception):
     """What came back is no HTTP answer, or a longer one than allowed."""
@@ -48,17 +50,19 @@ async def exchange(
     method: str = "GET",
     host: str = "localhost",
     json: bytes | None = None,
+    media_type: str = JSON,
     max_body: int,
 ) -> Answer:
     """Send a request over a fresh connection, and close it.
 
-    `target` is the path with its query; `json` its body, if it has one; `max_body` bytes are read at most.
+    `target` is the path with its query; `json` its body, if it has one, or what `media_type` says that it is;
+    `max_body` bytes are read at most.
     There is no time limit: wrap it in `asyncio.timeout`. Raises BadAnswer, or OSError where the connection
     breaks.
     """
     connection = h11.Connection(h11.CLIENT)
     try:
-        for event in _request(method, target, host, json):
+        for event in _request(method, target, host, json, media_type):
             writer.write(connection.send(event) or b"")
         await writer.drain()
         return await _answer(connection, reader, max_body)
@@ -70,10 +74,10 @@ async def exchange(
             await writer.wait_closed()
 
 
-def _request(method: str, target: str, host: str, json: bytes | None) -> list[h11.Event]:
+def _request(method: str, target: str, host: str, json: bytes | None, media_type: str) -> list[h11.Event]:
     headers = [("Host", host), ("Connection", "close"), ("Accept", "*/*")]
     if json is not None:
-        headers += [("Content-Type", "application/json"), ("Content-Length", str(len(json)))]
+        headers += [("Content-Type", media_type), ("Content-Length", str(len(json)))]
     body = [h11.Data(json)] if json else []
     return [h11.Request(method=method, target=target, headers=headers), *body, h11.EndOfMessage()]
 

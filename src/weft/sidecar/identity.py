@@ -28,6 +28,7 @@ from weft.model.node import Address
 from weft.model.spiffe import SpiffeId, parse_spiffe_id
 from weft.sidecar.identity_api import IdentityApi, Issued
 from weft.sidecar.sds import write_identity, write_trust
+from weft.tracing.settings import TRACES_PATH
 
 logger = logging.getLogger(__name__)
 
@@ -115,6 +116,12 @@ class SidecarIdentity:
     async def ask(self, method: str, path: str, body: Mapping[str, Any] | None) -> Any:
         """What the control plane's API answers this sidecar, as JSON types. Raises MeshError."""
         return await self._api.ask(method, path, self._trust, body=body, credentials=self._credentials)
+
+    async def send_spans(self, request: bytes) -> None:
+        """Have the control plane take an OTLP request. Raises MeshError."""
+        await self._api.post(
+            TRACES_PATH, self._trust, request, "application/x-protobuf", credentials=self._credentials
+        )
 
     async def run(self, renewed: Callable[[], None] = lambda: None) -> None:
         """Renew the identity at half its life, and keep up with what is to be trusted.

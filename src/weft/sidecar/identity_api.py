@@ -17,7 +17,7 @@ from weft.identity.svid import Svid, parse_svid
 from weft.identity.tls import check_role, client_context
 from weft.model.node import Address
 from weft.model.spiffe import Role
-from weft.sidecar.http import Answer, BadAnswer, exchange, why
+from weft.sidecar.http import JSON, Answer, BadAnswer, exchange, why
 
 MAX_ANSWER_BYTES = 1024 * 1024
 TIMEOUT = 10.0
@@ -38,6 +38,14 @@ class Issued:
     bundles: TrustBundles
     nats_roots: bytes
     """PEM of the authorities below which NATS's own certificate is verified; empty: NATS is without TLS."""
+
+
+@dataclass(frozen=True, slots=True)
+class Content:
+    """The body of a request."""
+
+    data: bytes
+    media_type: str = JSON
 
 
 class IdentityApi:
@@ -82,6 +90,12 @@ class IdentityApi:
         except ValueError as error:
             raise Unavailable("the control plane's answer is no JSON") from error
 
+    async def post(
+        self, target: str, trust: TrustBundles, content: bytes, media_type: str, *, credentials: Path
+    ) -> None:
+        """POST what is no JSON. Raises what the API says to it."""
+        await self._exchanged("POST", target, trust, Content(content, media_type), credentials)
+
     async def _ask(
         self,
         method: str,
@@ -91,9 +105,19 @@ class IdentityApi:
         body: Mapping[str, Any] | None = None,
         credentials: Path | None = None,
     ) -> bytes:
+        content = Content(json.dumps(body).encode()) if body is not None else None
+        return await self._exchanged(method, target, trust, content, credentials)
+
+    async def _exchanged(
+        self,
+        method: str,
+        target: str,
+        trust: TrustBundles,
+        content: Content | None,
+        credentials: Path | None,
+    ) -> bytes:
         # Replicas have names of their own: it is their role in the mesh that is verified.
         context = client_context(trust.own.pem, credentials, check_hostname=False)
-        content = json.dumps(body).encode() if body is not None else None
         problems = []
         for address in random.sample(self._addresses, len(self._addresses)):
             try:
@@ -121,7 +145,7 @@ async def _exchange(
     trust: TrustBundles,
     method: str,
     target: str,
-    content: bytes | None,
+    content: Content | None,
 ) -> Answer:
     reader, writer = await asyncio.open_connection(address.host, address.port, ssl=context)
     try:
@@ -135,7 +159,8 @@ async def _exchange(
         target,
         method=method,
         host=str(address),
-        json=content,
+        json=content.data if content is not None else None,
+        media_type=content.media_type if content is not None else JSON,
         max_body=MAX_ANSWER_BYTES,
     )
 

@@ -12,6 +12,7 @@ from weft.aio.guard import Guard
 from weft.model.membership import IDENTITY_VARIABLE
 from weft.model.node import Address, AgentProtocol, Node
 from weft.sidecar.exit_codes import CannotRun, ExitCode
+from weft.sidecar.program_tracing import traced
 
 CONTROL_URL = "http://control.mesh"
 LLM_VARIABLE = "WEFT_LLM_URL"
@@ -46,6 +47,7 @@ async def start_program(
     *,
     node: Node,
     identity: Path,
+    trust_domain: str,
     guard: Guard,
 ) -> Child:
     """Start `command` beside `node`'s sidecar, whose certificate is in the directory `identity`.
@@ -53,14 +55,14 @@ async def start_program(
     Raises CannotRun if the system refuses to.
     """
     try:
-        return await spawn(command, guard=guard, environ=environment(environ, node, identity))
+        return await spawn(command, guard=guard, environ=environment(environ, node, identity, trust_domain))
     except OSError as error:
         detail = f"program {command[0]!r} cannot be started: {error.strerror or error}"
         raise CannotRun(detail, ExitCode.CANNOT_EXECUTE) from error
 
 
-def environment(base: Mapping[str, str], node: Node, identity: Path) -> dict[str, str]:
-    """`base` with what a program beside `node`'s sidecar needs to be called and to call.
+def environment(base: Mapping[str, str], node: Node, identity: Path, trust_domain: str) -> dict[str, str]:
+    """`base` with what a program beside `node`'s sidecar needs to be called, to call, and to be seen.
 
     An ordinary HTTP client finds the mesh through HTTP_PROXY, and the world through the same proxy, for https
     too, so that an Egress sees it. The names that NO_PROXY had are kept.
@@ -80,6 +82,7 @@ def environment(base: Mapping[str, str], node: Node, identity: Path) -> dict[str
         IDENTITY_VARIABLE: str(identity),
     }
     variables |= _models(base, f"{proxy}/v1")
+    variables |= traced(base, node, trust_domain)
     if node.inbound is not None:
         variables |= _served(node.inbound.type, node.inbound.agent)
     return {**base, **variables}

@@ -203,7 +203,7 @@ class Sidecar:
         inbound = self._plan.node.inbound
         if inbound is None or not (self._settings.consumes or self._settings.subscribes):
             return None
-        return SidecarWork(self._settings, inbound.agent, self._identity, self._connect)
+        return SidecarWork(self._settings, inbound.agent, self._identity, self._connect, self._metrics)
 
     def _new_envoy(self) -> Envoy:
         settings, plan = self._settings, self._plan
@@ -316,6 +316,7 @@ class Sidecar:
             settings.environ,
             node=self._plan.node,
             identity=self._identity.directory,
+            trust_domain=self._identity.trust_domain,
             guard=self._guard,
         )
 

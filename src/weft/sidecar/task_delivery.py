@@ -25,6 +25,7 @@ connection is closed, and the lease is gone.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping
 from typing import Any
 
 from weft.errors import InvalidRequest, Refused, TooMany
@@ -34,6 +35,9 @@ from weft.sidecar.agent_client import AgentAnswer, AgentClient
 from weft.sidecar.lease import Lease
 from weft.sidecar.lease_server import LeaseServer
 from weft.tasks.attempt import TaskRun
+from weft.tracing.span import Span
+from weft.tracing.tracer import NO_TRACER, Tracer
+from weft.work.spans import below, processing_task
 
 TASKS_PATH = "/tasks"
 TASK_HEADER = "x-weft-task"
@@ -59,27 +63,33 @@ _HTTPS_OWN = frozenset(
 class TaskDelivery:
     """Posts tasks to an agent: the Runner of a Worker."""
 
-    def __init__(self, agent: AgentClient, leases: LeaseServer, *, lease_seconds: float) -> None:
-        """`lease_seconds`: the queue's visibility timeout, as a rule."""
+    def __init__(
+        self,
+        agent: AgentClient,
+        leases: LeaseServer,
+        *,
+        lease_seconds: float,
+        tracer: Tracer = NO_TRACER,
+    ) -> None:
+        """`lease_seconds`: the queue's visibility timeout, as a rule. `tracer` records each attempt."""
         self._agent = agent
         self._leases = leases
         self._lease_seconds = lease_seconds
+        self._tracer = tracer
 
     async def __call__(self, run: TaskRun) -> Any:
         """Have the agent do one task; return its result. Raises what stands for its answer."""
         lease = Lease(run, self._lease_seconds)
-        with self._leases.opened(lease) as url:
-            answer = await self._posted(run, lease, url)
+        with processing_task(self._tracer, run) as span, self._leases.opened(lease) as url:
+            answer = await self._posted(run, lease, self._headers(run, url, span))
             if lease.ended or answer is None or answer.status == _ACCEPTED:
                 return await lease.outcome()
             return _result(answer)
 
-    async def _posted(self, run: TaskRun, lease: Lease, url: str) -> AgentAnswer | None:
+    async def _posted(self, run: TaskRun, lease: Lease, headers: Mapping[str, str]) -> AgentAnswer | None:
         """The answer; None if the agent has ended the lease and is not likely to answer."""
         post = asyncio.ensure_future(
-            self._agent.post(
-                TASKS_PATH, self._headers(run, url), run.payload, max_body=MAX_RESULT_BYTES, timeout=None
-            )
+            self._agent.post(TASKS_PATH, headers, run.payload, max_body=MAX_RESULT_BYTES, timeout=None)
         )
         decision = asyncio.ensure_future(lease.decided())
         try:
@@ -92,8 +102,9 @@ class TaskDelivery:
         finally:
             await _ended(post, decision)
 
-    def _headers(self, run: TaskRun, url: str) -> dict[str, str]:
-        passed = {name: value.strip() for name, value in run.headers.items() if _is_passed_on(name)}
+    def _headers(self, run: TaskRun, url: str, span: Span | None) -> dict[str, str]:
+        submitted = below(span, run.headers)
+        passed = {name: value.strip() for name, value in submitted.items() if _is_passed_on(name)}
         own = {
             "content-type": run.content_type,
             TASK_HEADER: run.task.id,

@@ -6,6 +6,8 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
 
+from prometheus_client import CollectorRegistry
+
 from weft.errors import Unavailable
 from weft.events.subscriber import EventHandler
 from weft.messaging.control import Directory
@@ -18,12 +20,14 @@ from weft.sidecar.event_delivery import EventDelivery
 from weft.sidecar.identity import SidecarIdentity
 from weft.sidecar.lease_server import LeaseServer
 from weft.sidecar.settings import SidecarSettings
+from weft.sidecar.spans import tracer_of
 from weft.sidecar.task_delivery import TaskDelivery
 from weft.store.nats import NatsStore
 from weft.tasks.attempt import Runner
 from weft.work.duties import TaskDuty, Work
 from weft.work.event_duty import EventDuty
 from weft.work.membership import Membership, join
+from weft.work.metrics import WorkMetrics
 
 
 class SidecarWork:
@@ -35,13 +39,19 @@ class SidecarWork:
         agent: Address,
         identity: SidecarIdentity,
         connect: Callable[[], Awaitable[NatsStore]],
+        metrics: CollectorRegistry,
     ) -> None:
-        """`connect` gives the sidecar's connection to NATS, which stays the sidecar's."""
+        """`connect` gives the sidecar's connection to NATS, which stays the sidecar's.
+
+        What is done is counted in `metrics`.
+        """
+        self._metrics = WorkMetrics(metrics)
         self._settings = settings
         self._identity = identity
         self._connect = connect
         self._agent = AgentClient(agent)
         self._leases = LeaseServer()
+        self._tracer = tracer_of(settings, identity)
         self._membership: Membership | None = None
         self._one_joins = asyncio.Lock()
         self._work = Work(
@@ -79,15 +89,21 @@ class SidecarWork:
         await self._work.aclose()
         await self._leases.aclose()
         await self._agent.aclose()
+        await self._tracer.aclose()
         if self._membership is not None:
             await self._membership.aclose()
 
     def _runner(self, spec: QueueSpec) -> Runner:
-        return TaskDelivery(self._agent, self._leases, lease_seconds=spec.visibility_timeout)
+        return TaskDelivery(
+            self._agent, self._leases, lease_seconds=spec.visibility_timeout, tracer=self._tracer
+        )
 
     def _handler(self, spec: TopicSpec) -> EventHandler:
         return EventDelivery(
-            self._agent, time_limit=spec.visibility_timeout, event_format=self._settings.event_format
+            self._agent,
+            time_limit=spec.visibility_timeout,
+            event_format=self._settings.event_format,
+            tracer=self._tracer,
         )
 
     async def _join(self) -> Membership:
@@ -103,7 +119,14 @@ class SidecarWork:
         resources = AsyncExitStack()
         resources.push_async_callback(broker.aclose)
         try:
-            return await join(store, broker, ask, identity=self._identity.id, resources=resources)
+            return await join(
+                store,
+                broker,
+                ask,
+                identity=self._identity.id,
+                resources=resources,
+                metrics=self._metrics,
+            )
         except BaseException:
             await resources.aclose()
             raise

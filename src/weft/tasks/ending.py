@@ -75,7 +75,7 @@ class Endings:
         """
         if task.webhook and not task.announced:
             try:
-                await announce_end(self._broker, task)
+                await announce_end(self._broker, task, delivery.message.headers)
             except QueueFull:
                 logger.warning("the end of task %r waits: the queue of webhooks is full", task.id)
                 await delivery.nack(FULL_PAUSE)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from types import MappingProxyType
 from urllib.parse import urlsplit
 
 from pydantic_core import to_json
@@ -13,6 +15,8 @@ from weft.model.message_subjects import WEBHOOK_QUEUE
 from weft.model.task import Task
 
 MAX_URL_LENGTH = 2048
+
+_NONE: Mapping[str, str] = MappingProxyType({})
 
 
 def check_webhook(url: str) -> str:
@@ -32,11 +36,16 @@ def check_webhook(url: str) -> str:
     return url
 
 
-async def announce_end(broker: Broker, task: Task) -> None:
-    """Have the task's webhook, if it has one, told of its end.
+TRACE_HEADERS = ("traceparent", "tracestate")
+"""Headers of a task's message that go along with what is told of its end."""
+
+
+async def announce_end(broker: Broker, task: Task, headers: Mapping[str, str] = _NONE) -> None:
+    """Have the task's webhook, if it has one, told of its end; `headers` are those of the task's message.
 
     May be done more than once: the message's id is the same each time. Raises what `Broker.enqueue` does.
     """
     if task.webhook:
         body = to_json({"task": task.id, "url": task.webhook})
-        await broker.enqueue(WEBHOOK_QUEUE, Message(f"{task.id}-{task.state}", body))
+        trace = {name: headers[name] for name in TRACE_HEADERS if name in headers}
+        await broker.enqueue(WEBHOOK_QUEUE, Message(f"{task.id}-{task.state}", body, trace))

@@ -15,6 +15,7 @@ from weft.aio.tasks import TaskOwner
 from weft.errors import MeshError
 from weft.events.subscriber import Subscriber
 from weft.messaging.control import Subscription
+from weft.messaging.middleware.metrics import measured
 from weft.model.queue import QueueSpec
 from weft.tasks.attempt import Runner
 from weft.tasks.worker import Worker
@@ -129,6 +130,7 @@ class Work:
                 name=membership.name,
                 concurrency=duty.concurrency,
                 protection=membership.protection,
+                metrics=membership.metrics.workers,
             )
             declared = self._owner.start(
                 self._keep_declared(worker, membership, duty.queue), name=f"declaration of {duty.queue}"
@@ -171,6 +173,7 @@ class Work:
     async def _take(self, membership: Membership, duty: EventDuty, subscription: Subscription) -> None:
         async def take() -> bool:
             spec = await membership.directory.topic(subscription.topic)
+            channel = f"topic/{subscription.topic}/{subscription.group}"
             subscriber = Subscriber(
                 membership.broker,
                 subscription.topic,
@@ -181,6 +184,7 @@ class Work:
                 filter=duty.filter,
                 concurrency=duty.concurrency,
                 protection=membership.protection,
+                middleware=[measured(membership.metrics.messages.of(channel))],
             )
             await self._through(subscriber, subscriber.run())
             return True

@@ -14,6 +14,7 @@ from weft.messaging.protection import Protection
 from weft.model.spiffe import SpiffeId
 from weft.store.bucket import Store
 from weft.tasks.client import TaskClient
+from weft.work.metrics import WorkMetrics
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +32,7 @@ class Membership:
     tasks: TaskClient
     events: EventPublisher
     contexts: Contexts
+    metrics: WorkMetrics = field(default_factory=WorkMetrics)
     resources: AsyncExitStack = field(default_factory=AsyncExitStack)
     """What `aclose` lets go of."""
 
@@ -40,12 +42,19 @@ class Membership:
 
 
 async def join(
-    store: Store, broker: Broker, ask: Ask, *, identity: SpiffeId, resources: AsyncExitStack
+    store: Store,
+    broker: Broker,
+    ask: Ask,
+    *,
+    identity: SpiffeId,
+    resources: AsyncExitStack,
+    metrics: WorkMetrics | None = None,
 ) -> Membership:
     """The membership of `identity` over `store` and `broker`; `ask` asks the control plane.
 
-    Closing it closes `resources`. Raises Unavailable and Denied.
+    Closing it closes `resources`; `metrics` counts what it does. Raises Unavailable and Denied.
     """
+    metrics = metrics or WorkMetrics()
     directory = Directory(ask)
     protection = KeyedProtection(ask)
     who = str(identity)
@@ -56,8 +65,16 @@ async def join(
         broker=broker,
         directory=directory,
         protection=protection,
-        tasks=await TaskClient.open(store, broker, directory.queue, submitter=who, protection=protection),
+        tasks=await TaskClient.open(
+            store,
+            broker,
+            directory.queue,
+            submitter=who,
+            protection=protection,
+            metrics=metrics.submissions,
+        ),
         events=EventPublisher(broker, directory.topic, source=who, protection=protection),
         contexts=await Contexts.open(store, AskedTenant(ask), author=who),
+        metrics=metrics,
         resources=resources,
     )
