@@ -40,9 +40,10 @@ from weft.sdk.request import check_accept, problem_response, read_body, read_kin
 from weft.sdk.settings import AgentSettings
 from weft.sdk.spans import HandlerSpans, Invocation
 from weft.sdk.threads import Threads
-from weft.sdk.wire import HEALTH_PATH, JSON, RPC_PATH
+from weft.sdk.wire import CALLER_HEADER, HEALTH_PATH, JSON, RPC_PATH
 from weft.sdk.work import EventFunction, TaskFunction
 from weft.work.duties import Work
+from weft.work.metrics import CONTENT_TYPE, METRICS_PATH, metrics_page
 
 T = TypeVar("T")
 
@@ -103,6 +104,7 @@ class AgentApp:
             routes=[
                 Route(RPC_PATH, _Endpoint(self._rpc), methods=["POST"]),
                 Route(HEALTH_PATH, self._health, methods=["GET"]),
+                Route(METRICS_PATH, self._metrics, methods=["GET"]),
                 Route(MCP_PATH, _Endpoint(self.mcp)),
                 *(Route(path, _Endpoint(self.a2a)) for path in A2A_PATHS if self.a2a is not None),
             ],
@@ -302,6 +304,12 @@ class AgentApp:
             "in_flight": self.admission.in_flight,
         }
         return Response(to_json(report), 200 if status == "healthy" else 503, media_type=JSON)
+
+    async def _metrics(self, request: Request) -> Response:
+        """For this machine only: what comes through the mesh has a caller."""
+        if CALLER_HEADER in request.headers:
+            return await _no_such_path(request, HTTPException(404))
+        return Response(metrics_page(self._mesh.metrics), headers={"content-type": CONTENT_TYPE})
 
 
 class _Endpoint:

@@ -53,6 +53,7 @@ from weft.tasks.client import TaskClient
 from weft.tracing.settings import TracingSettings
 from weft.tracing.tracer import Tracer
 from weft.work.membership import Membership
+from weft.work.metrics import WorkMetrics
 from weft.work.spans import publishing, submitting
 
 logger = logging.getLogger("weft.mesh")
@@ -381,6 +382,11 @@ class Mesh:
                     join = self._joining or partial(join_as_program, self._way(), os.environ)
                     self._membership = await join()
         return self._membership
+
+    @property
+    def metrics(self) -> WorkMetrics | None:
+        """Figures of the tasks and events of this program; None before it uses any."""
+        return None if self._membership is None else self._membership.metrics
 
     async def _seat(self) -> Seat:
         return await (await self.membership()).contexts.seat()
