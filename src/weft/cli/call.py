@@ -20,8 +20,9 @@ from weft.sdk.connection import check_proxy, find_proxy
 from weft.sdk.destination import host_of
 from weft.sdk.mesh import DEFAULT_TIMEOUT, Mesh
 from weft.sdk.problem import read_error
+from weft.sdk.trace import always_traced, trace_of
 from weft.sdk.transport import Answer, Call, HttpTransport
-from weft.sdk.wire import IDEMPOTENCY_HEADER
+from weft.sdk.wire import IDEMPOTENCY_HEADER, TRACE_HEADER
 
 CAPABILITY_PREFIX = "cap:"
 MAX_ERROR_BYTES = 64 * 1024
@@ -52,6 +53,14 @@ async def call(
     idempotency_key: Annotated[
         str | None, Parameter(help="Makes the call repeatable: an agent processes the same key once.")
     ] = None,
+    trace: Annotated[
+        bool,
+        Parameter(
+            help="Have this call traced, and print the id of its trace on stderr.",
+            negative="",
+            show_default=False,
+        ),
+    ] = False,
     path: Annotated[
         str | None, Parameter(help="For agents that know no kinds: plain HTTP to this path.")
     ] = None,
@@ -77,6 +86,8 @@ async def call(
     door = find_door(proxy, mesh)
     to = _destination(target)
     headers = dict(_header(each) for each in header)
+    if trace:
+        headers = _traced(headers)
     if path is not None:
         if kind is not None:
             raise InvalidRequest("give either KIND or --path, not both")
@@ -120,6 +131,13 @@ def _destination(target: str) -> str:
     if target.startswith(CAPABILITY_PREFIX):
         return f"{target.removeprefix(CAPABILITY_PREFIX)}.cap"
     return target
+
+
+def _traced(headers: Mapping[str, str]) -> dict[str, str]:
+    """`headers` of a call that is traced whatever else is; tells of which trace it is."""
+    found = always_traced({name.lower(): value for name, value in headers.items()})
+    print(f"trace: {trace_of(found[TRACE_HEADER])}", file=sys.stderr)
+    return found
 
 
 def _header(text: str) -> tuple[str, str]:

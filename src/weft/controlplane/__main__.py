@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import logging
+import os
 import sys
 
 import uvloop
@@ -13,6 +13,7 @@ from weft.aio.ports import PortUnavailable
 from weft.controlplane.app import run_control_plane
 from weft.controlplane.settings import ControlPlaneSettings
 from weft.errors import InvalidRequest, MeshError, Unavailable
+from weft.tracing.logs import start_logging
 
 EXIT_FAILED = 1
 EXIT_USAGE = 2
@@ -28,8 +29,11 @@ def main(arguments: list[str]) -> int:
             field = "-".join(str(part) for part in each["loc"]).replace("_", "-")
             print(f"weft control: --{field}: {each['msg']}", file=sys.stderr)
         return EXIT_USAGE
-    logging.basicConfig(
-        level=settings.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s"
+    start_logging(
+        "%(asctime)s %(levelname)s %(name)s: %(message)s",
+        os.environ,
+        level=settings.log_level.upper(),
+        agent=f"control.{settings.replica}",
     )
     try:
         uvloop.run(run_control_plane(settings))

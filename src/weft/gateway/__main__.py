@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import sys
 
@@ -10,13 +9,15 @@ import uvloop
 
 from weft.errors import MeshError
 from weft.gateway.process import run_gateway
+from weft.tracing.logs import start_logging
 
 EXIT_FAILED = 1
 
 
 def main() -> int:
     """Run until a signal stops it; return the exit code."""
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    name = f"{os.environ.get('WEFT_TYPE', 'gateway')}.{os.environ.get('WEFT_INSTANCE', '')}"
+    start_logging("%(asctime)s %(levelname)s %(name)s: %(message)s", os.environ, agent=name)
     try:
         uvloop.run(run_gateway(os.environ))
     except MeshError as error:

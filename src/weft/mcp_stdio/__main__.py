@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from weft.errors import InvalidRequest, MeshError
 from weft.mcp_stdio.wrapper import serve
 from weft.sdk.port import port_from
+from weft.tracing.logs import start_logging
 
 EXIT_FAILED = 1
 EXIT_USAGE = 2
@@ -19,7 +20,12 @@ EXIT_CANNOT_EXECUTE = 126
 
 def main(arguments: Sequence[str], environ: Mapping[str, str]) -> int:
     """Serve until the server ends, or a signal comes; return the exit code."""
-    logging.basicConfig(level=logging.WARNING, format="weft mcp-stdio: %(levelname)s %(message)s")
+    start_logging(
+        "weft mcp-stdio: %(levelname)s %(message)s",
+        environ,
+        level=logging.WARNING,
+        agent=f"{environ.get('WEFT_TYPE', '')}.{environ.get('WEFT_INSTANCE', '')}".strip("."),
+    )
     command = arguments[1:] if arguments[:1] == ["--"] else arguments
     if not command:
         print("usage: python -m weft.mcp_stdio -- COMMAND ARGUMENT...", file=sys.stderr)

@@ -20,6 +20,7 @@ from weft.events.subscriber import ReceivedEvent
 from weft.model.names import check_name
 from weft.model.subtopic import parse_topic_pattern
 from weft.sdk.app import AgentApp
+from weft.sdk.call_fields import call_fields
 from weft.sdk.conversation import Conversation
 from weft.sdk.handler import Handler, handler_of
 from weft.sdk.health import HealthCheck
@@ -30,6 +31,7 @@ from weft.sdk.settings import AgentSettings
 from weft.sdk.wire import MAX_REQUEST_BYTES
 from weft.sdk.work import EventFunction, TaskFunction
 from weft.tasks.attempt import TaskRun
+from weft.tracing.logs import start_logging
 
 DEFAULT_HOST = "127.0.0.1"
 
@@ -216,7 +218,13 @@ class Agent:
 
         `port` is by default that of WEFT_PORT, else PORT, else 8080. Raises Conflict if it is taken.
         """
-        logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+        instance = os.environ.get("WEFT_INSTANCE", "")
+        start_logging(
+            "%(asctime)s %(levelname)s %(name)s: %(message)s",
+            os.environ,
+            agent=f"{self.settings.type}.{instance}".rstrip("."),
+            fields=call_fields,
+        )
         if port is None:
             port = port_from(os.environ)
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:

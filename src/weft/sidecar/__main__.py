@@ -13,6 +13,7 @@ from weft.errors import InvalidRequest
 from weft.sidecar.arguments import parse_arguments
 from weft.sidecar.exit_codes import ExitCode
 from weft.sidecar.supervisor import run_sidecar
+from weft.tracing.logs import start_logging
 
 
 def main(arguments: Sequence[str], environ: Mapping[str, str]) -> int:
@@ -23,9 +24,8 @@ def main(arguments: Sequence[str], environ: Mapping[str, str]) -> int:
         print(f"weft sidecar: {error.detail}", file=sys.stderr)
         return ExitCode.INVALID
     name = f"{settings.type}.{settings.id}" if settings.type else settings.id
-    logging.basicConfig(
-        level=settings.log_level.upper(), format=f"weft {name}: %(levelname)s %(message)s", stream=sys.stderr
-    )
+    text = f"weft {name}: %(levelname)s %(message)s"
+    start_logging(text, environ, level=settings.log_level.upper(), agent=name)
     # asyncio's streams warn at the end of every TLS connection of a client (python/cpython#94274).
     logging.getLogger("asyncio").setLevel(logging.ERROR)
     try:
