@@ -30,6 +30,7 @@ from weft.controlplane.api import (
     agents,
     audit,
     can,
+    destinations,
     drains,
     gateways,
     identity,
@@ -446,6 +447,7 @@ _ROUTERS: tuple[APIRouter, ...] = (
     tools.router,
     prometheus.router,
     traffic.router,
+    destinations.router,
 )
 
 _GATEWAY_ROUTERS: tuple[APIRouter, ...] = tuple(

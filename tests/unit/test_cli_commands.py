@@ -36,7 +36,8 @@ def _no_mesh(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_these_are_the_commands() -> None:
     assert [each.name for each in COMMANDS] == [
         *("up", "status", "down", "demo"),
-        *("agents", "discover", "cards", "card", "tools", "tool", "call", "run"),
+        *("dashboard", "top", "traces", "trace", "logs"),
+        *("agents", "discover", "cards", "card", "tools", "tool", "call", "run", "drain"),
         *("task", "queue", "topic", "context", "gateway"),
         *("llm",),
         *("apply", "get", "describe", "diff", "delete"),

@@ -27,13 +27,14 @@ EPILOGUE = """Exit codes: 0 done, 1 failed, 2 wrong usage or invalid manifest, 3
 With `--debug` an error is shown with its traceback. `--output json` gives errors as JSON too, on stderr."""
 
 _MESH = Group("Mesh on this machine", sort_key=1)
-_AGENTS = Group("Agents", sort_key=2)
-_MESSAGES = Group("Tasks and events", sort_key=3)
-_MODELS = Group("Models", sort_key=4)
-_RESOURCES = Group("Resources", sort_key=5)
-_ACCESS = Group("Access", sort_key=6)
-_PROCESSES = Group("Processes", sort_key=7)
-_MACHINE = Group("This machine", sort_key=8)
+_OBSERVING = Group("What goes on", sort_key=2)
+_AGENTS = Group("Agents", sort_key=3)
+_MESSAGES = Group("Tasks and events", sort_key=4)
+_MODELS = Group("Models", sort_key=5)
+_RESOURCES = Group("Resources", sort_key=6)
+_ACCESS = Group("Access", sort_key=7)
+_PROCESSES = Group("Processes", sort_key=8)
+_MACHINE = Group("This machine", sort_key=9)
 
 
 class Command(NamedTuple):
@@ -52,10 +53,13 @@ _PASSED_ON: dict[str, Any] = {"help_flags": [], "version_flags": [], "end_of_opt
 COMMANDS = (
     Command("up", "weft.cli.up:up", "Start a mesh on this machine.", _MESH),
     Command("status", "weft.cli.status:status", "Show the mesh on this machine and its processes.", _MESH),
-    Command("dashboard", "weft.cli.dashboard:dashboard", "Open the dashboard in a browser.", _MESH),
     Command("down", "weft.cli.down:down", "Stop the mesh on this machine.", _MESH),
-    Command("logs", "weft.cli.logs:logs", "Show what the processes of the mesh here write.", _MESH),
     Command("demo", "weft.cli.demo:demo", "Review source code with a crew of agents.", _MESH),
+    Command("dashboard", "weft.cli.dashboard:dashboard", "Open the dashboard in a browser.", _OBSERVING),
+    Command("top", "weft.cli.top:top", "Show what is called, how often and how well.", _OBSERVING),
+    Command("traces", "weft.cli.traces:traces", "Find traces of calls.", _OBSERVING),
+    Command("trace", "weft.cli.traces:trace", "Show one trace: what happened, in which order.", _OBSERVING),
+    Command("logs", "weft.cli.logs:logs", "Show what the processes of the mesh here write.", _OBSERVING),
     Command("agents", "weft.cli.agents:agents", "List the running agents.", _AGENTS),
     Command(
         "discover", "weft.cli.agents:discover", "Find healthy agents, as agents find each other.", _AGENTS
@@ -66,6 +70,7 @@ COMMANDS = (
     Command("tool", "weft.cli.tool:app", "Show a tool of an MCP server, or call it.", _AGENTS),
     Command("call", "weft.cli.call:call", "Call an agent.", _AGENTS),
     Command("run", "weft.cli.run:run", "Run a program as an agent, with a sidecar beside it.", _AGENTS),
+    Command("drain", "weft.cli.drain:drain", "Have an instance finish what it does and stop.", _AGENTS),
     Command("task", "weft.cli.task:app", "Give work to a queue, and see what becomes of it.", _MESSAGES),
     Command("queue", "weft.cli.queue:app", "See how queues stand, and handle what lies in them.", _MESSAGES),
     Command("topic", "weft.cli.topic:app", "See topics, publish to them, read along, replay.", _MESSAGES),

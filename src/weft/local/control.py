@@ -136,6 +136,10 @@ class ControlApi:
         """One instance, with the state of its sidecar's configuration. Raises NotFound."""
         return document_in(await self.ask("GET", f"/v1/agents/{segment(agent_type)}/{segment(instance)}"))
 
+    async def drain(self, agent_type: str, instance: str) -> None:
+        """Have an instance leave. Raises NotFound, TimedOut if its sidecar does not begin."""
+        await self.ask("POST", f"/v1/agents/{segment(agent_type)}/{segment(instance)}/drain")
+
     async def cards(self, parameters: Parameters) -> tuple[list[dict[str, Any]], dict[str, list[str]]]:
         """Agents whose A2A cards match the API's query `parameters`, and types whose could not be read."""
         found: list[dict[str, Any]] = []

@@ -15,6 +15,7 @@ from weft.controlplane.api import (
     cards,
     contexts,
     dashboard,
+    destinations,
     drains,
     gateways,
     identity,
@@ -67,6 +68,7 @@ def create_api(context: ApiContext, metrics: CollectorRegistry) -> FastAPI:
     admit(app, prometheus.router)
     admit(app, drains.router)
     admit(app, traffic.router)
+    admit(app, destinations.router)
     admit(app, traces.router)
     admit(app, telemetry.router)
     for router in (messaging.router, queues.router, tasks.router, topics.router, gateways.router):
