@@ -23,6 +23,13 @@ _NUMBERS = FORMATS - {"plain", "ago"}
 
 Row = Mapping[str, Any]
 
+MOST_SHOWN = 15
+"""Rows of a table without a height that are in sight; it scrolls beyond that."""
+
+_HEADER_HEIGHT = 36  # pixels, as are the next two
+_ROW_HEIGHT = 34
+_BORDERS = 4
+
 
 @dataclass(frozen=True, slots=True)
 class Column:
@@ -62,7 +69,8 @@ class Table:
         descending: bool = False,
         on_open: Callable[[Row], Any] | None = None,
     ) -> None:
-        """`label` says what this is to whoever cannot see it. `height` is CSS; without one it fits the rows.
+        """`label` says what this is to whoever cannot see it. `height` is CSS; without one it fits the rows, up
+        to MOST_SHOWN.
 
         `sort` is the field by which rows are sorted at first; without one they come as given, new ones last.
         `on_open` is called with a row that is clicked, or on which Enter is pressed.
@@ -79,16 +87,19 @@ class Table:
             ":onCellKeyDown": "(e) => weft.enter(e)",
             "ensureDomOrder": True,
             "enableCellTextSelection": True,
-            "headerHeight": 36,
-            "rowHeight": 34,
+            "headerHeight": _HEADER_HEIGHT,
+            "rowHeight": _ROW_HEIGHT,
             "animateRows": False,
             "overlayNoRowsTemplate": "<span></span>",
-            **({} if height else {"domLayout": "autoHeight"}),
         }
-        self.element = ui.aggrid(options, auto_size_columns=False).classes("weft-grid")
+        # What changes of the grid's own element makes NiceGUI build the grid anew: so these are of one around it.
+        self._around = ui.element("div").classes("w-full")
+        self._fits = not height
+        self._height = height
+        self._around.style(f"height:{height}" if height else "")
+        with self._around:
+            self.element = ui.aggrid(options, auto_size_columns=False).classes("weft-grid")
         self.element.props(f'aria-label="{_attribute(label)}" role=region')
-        if height:
-            self.element.style(f"height:{height}")
         if on_open is not None:
             self._on_open = on_open
             self.element.on("rowClicked", self._opened, ["rowId"])
@@ -105,6 +116,7 @@ class Table:
             self._send(new)
         was_empty = not self._sent
         self._sent = new
+        self._fit()
         if was_empty != (not new):
             self._show_empty()
 
@@ -120,6 +132,13 @@ class Table:
         if any(change.values()):
             self.element.run_grid_method("applyTransactionAsync", change)
 
+    def _fit(self) -> None:
+        """Be as high as the rows: only those in sight are drawn, so all of them must not be."""
+        height = f"{_HEADER_HEIGHT + _ROW_HEIGHT * min(len(self._sent), MOST_SHOWN) + _BORDERS}px"
+        if self._fits and height != self._height:
+            self._height = height
+            self._around.style(f"height:{height}")
+
     def _opened(self, event: GenericEventArguments) -> None:
         row = self._sent.get(str(event.args.get("rowId"))) if isinstance(event.args, dict) else None
         if row is not None:
@@ -128,7 +147,7 @@ class Table:
 
     def _show_empty(self) -> None:
         self._empty.set_visibility(not self._sent)
-        self.element.set_visibility(bool(self._sent))
+        self._around.set_visibility(bool(self._sent))
 
 
 def _sorted_by(field: str, definitions: list[dict[str, Any]], *, descending: bool) -> list[dict[str, Any]]:
@@ -144,7 +163,10 @@ def _definition(column: Column) -> dict[str, Any]:
     if column.format not in FORMATS:
         raise ValueError(f"{column.format!r} is no format of a column")
     numeric = column.format in _NUMBERS
-    classes = [*(["weft-wide-column"] if column.wide else []), *(["weft-time-column"] if column.format == "ago" else [])]
+    classes = [
+        *(["weft-wide-column"] if column.wide else []),
+        *(["weft-time-column"] if column.format == "ago" else []),
+    ]
     definition: dict[str, Any] = {
         "field": column.field,
         "headerName": column.title,
@@ -154,7 +176,11 @@ def _definition(column: Column) -> dict[str, Any]:
         **({"cellClass": "ag-right-aligned-cell"} if numeric else {}),
         **({"filter": "agTextColumnFilter", "floatingFilter": False} if column.filter else {}),
         ":valueFormatter": f"(p) => weft.{column.format}(p.value)",
-        **({":tooltipValueGetter": "(p) => weft.at(p.value)"} if column.format == "ago" else {"tooltipField": column.field}),
+        **(
+            {":tooltipValueGetter": "(p) => weft.at(p.value)"}
+            if column.format == "ago"
+            else {"tooltipField": column.field}
+        ),
     }
     if column.link:
         definition[":cellRenderer"] = f'weft.link("{_identifier(column.link)}")'

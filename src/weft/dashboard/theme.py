@@ -48,7 +48,7 @@ body.body--dark{{{_variables(_DARK)}}}
 body{{background:var(--weft-page)!important;color:var(--weft-fg);font:14px/1.45 system-ui,sans-serif}}
 .nicegui-content{{padding:16px 20px 40px;gap:14px;align-items:stretch;width:100%}}
 .weft-header{{background:var(--weft-surface)!important;color:var(--weft-fg)!important;
-  border-bottom:1px solid var(--weft-line);gap:10px;min-height:46px;padding:0 12px!important;flex-wrap:nowrap}}
+  border-bottom:1px solid var(--weft-line);gap:10px;height:46px;align-items:center!important;padding:0 12px!important;flex-wrap:nowrap}}
 .weft-drawer{{background:var(--weft-surface)!important;border-right:1px solid var(--weft-line);padding:10px 8px!important}}
 .weft-drawer a{{display:flex;align-items:center;gap:10px;padding:7px 10px;border-radius:6px;color:var(--weft-fg);
   text-decoration:none}}
@@ -69,6 +69,7 @@ body{{background:var(--weft-page)!important;color:var(--weft-fg);font:14px/1.45 
 .weft-mono{{font-family:ui-monospace,monospace;font-size:12.5px;white-space:pre-wrap;overflow-wrap:anywhere}}
 .weft-notice{{border:1px solid var(--weft-warn);border-left-width:4px;border-radius:6px;padding:8px 12px;
   background:var(--weft-surface);color:var(--weft-fg);width:100%;overflow-wrap:anywhere}}
+.weft-notices:empty{{position:absolute}}
 .weft-empty{{color:var(--weft-muted);padding:22px;text-align:center;border:1px dashed var(--weft-line);border-radius:8px;
   width:100%}}
 .weft-facts{{display:grid;grid-template-columns:max-content 1fr;gap:4px 18px;margin:0;width:100%}}
@@ -80,8 +81,9 @@ body{{background:var(--weft-page)!important;color:var(--weft-fg);font:14px/1.45 
 .weft-skip{{position:absolute!important;left:-9999px;top:0}}
 .weft-skip:focus{{left:8px;top:8px;z-index:9999;background:var(--weft-surface);color:var(--weft-accent);padding:8px 12px}}
 a.weft-link{{color:var(--weft-accent);text-decoration:none}}a.weft-link:hover{{text-decoration:underline}}
-.weft-grid{{width:100%}}
+.weft-grid{{width:100%;height:100%!important}}
 .ag-root-wrapper{{border-radius:8px!important}}
+.q-btn.text-primary{{color:var(--weft-accent)!important}}.q-btn.text-negative{{color:var(--weft-bad)!important}}
 @media(prefers-reduced-motion:reduce){{*{{animation:none!important;transition:none!important}}}}
 """
 
