@@ -76,7 +76,7 @@ _TENANTS = (
 )
 _USAGE = (
     Column("tenant", "Tenant", least=110, grow=2, filter=True),
-    Column("calls", "Calls", format="count", least=75),
+    Column("calls", "Calls", format="count", least=75, wide=True),
     Column("failed", "Failed", format="count", least=80, wide=True),
     Column("prompt", "Prompt tokens", format="count", least=115, wide=True),
     Column("completion", "Answer tokens", format="count", least=115, wide=True),
@@ -84,11 +84,11 @@ _USAGE = (
     Column("usd", "Cost", format="money", least=80),
 )
 _BUDGETS = (
-    Column("budget", "Budget", least=110),
-    Column("whose", "Of", least=120, grow=2),
+    Column("budget", "Budget", least=85),
+    Column("whose", "Of", least=90, grow=2),
     Column("state", "State", least=135, tone="tone", wide=True),
-    Column("share", "Used", format="percent", least=80),
-    Column("left", "Left", least=120, grow=2),
+    Column("share", "Used", format="percent", least=75),
+    Column("left", "Left", least=95, grow=2),
     Column("limit", "Limit", least=120, grow=2, wide=True),
     Column("spent", "Spent", least=120, grow=2, wide=True),
     Column("setAside", "Set aside", least=110, grow=2, wide=True),

@@ -69,7 +69,7 @@ class _Editor:
         self._may = view.may(Scope.OPERATOR)
         self._facts = Facts()
         self._stale = ui.row().classes("weft-notice items-center").props("role=status")
-        self._weights = ui.element("div").classes("w-full")
+        self._weights = ui.column().classes("w-full")
         heading("Manifest")
         if not self._may:
             ui.label("Your token lets you look at it, not change it.").classes("weft-muted")
@@ -83,7 +83,7 @@ class _Editor:
                 ui.button("Show what would change", icon="difference", on_click=self._preview_text).props(
                     "outline no-caps dense padding='2px 10px'"
                 )
-        self._preview = ui.element("div").classes("w-full").props("role=status aria-live=polite")
+        self._preview = ui.column().classes("w-full items-stretch").props("role=status aria-live=polite")
         self._load(document)
 
     def compare(self, current: dict[str, Any]) -> None:

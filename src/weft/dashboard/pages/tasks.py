@@ -290,7 +290,7 @@ class _DeadTasks:
         self._detail.clear()
         if message is None:
             return
-        with self._detail, ui.element("div").classes("weft-panel"):
+        with self._detail, ui.column().classes("weft-panel items-stretch"):
             heading(f"Dead letter {message['id']}")
             facts = Facts()
             facts.show({"Reason": message["reason"], "Submitted": wording.moment(message["sentAt"])})
@@ -426,7 +426,7 @@ def _show_event(detail: ui.element, item: Mapping[str, Any] | None) -> None:
     detail.clear()
     if item is None:
         return
-    with detail, ui.element("div").classes("weft-panel"):
+    with detail, ui.column().classes("weft-panel items-stretch"):
         heading(f"Event {item['sequence']}")
         Facts().show({"Reason": str(item["event"].get("weftreason") or "unknown")})
         ui.label(shown_json(item["event"])).classes("weft-mono")
