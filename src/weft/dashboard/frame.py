@@ -132,7 +132,7 @@ class Frame:
         ui.on("weft-escape", lambda: self._drawer.hide())
         self._client.content.props("tabindex=-1")
         self._heading = ui.label().classes("weft-h1").props("role=heading aria-level=1")
-        self._notice = ui.element("div").classes("w-full").props("role=status aria-live=polite")
+        self._notice = ui.element("div").classes("weft-notices w-full").props("role=status aria-live=polite")
         self.name(title)
 
     def name(self, title: str) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -102,7 +102,7 @@ class _Type:
 def topology(
     instances: Mapping[str, Any],
     traffic: Mapping[str, Any],
-    resources: Iterable[Mapping[str, Any]],
+    resources: Sequence[Mapping[str, Any]],
     queues: Iterable[Mapping[str, Any]] = (),
     topics: Iterable[Mapping[str, Any]] = (),
 ) -> Topology:
@@ -110,10 +110,13 @@ def topology(
     nodes = {each.key: each for each in _agents(instances)}
     edges = _edges(traffic.get("edges") or ())
     nodes |= {each.key: each for each in _declared(resources, set(nodes))}
-    nodes |= {each.key: each for each in _queues(queues)}
+    declared = {f"{each['kind'].lower()}/{each['metadata']['name']}" for each in resources}
+    nodes |= {each.key: each for each in _queues(queues, declared)}
     for topic in topics:
         key = f"topic/{topic['name']}"
         pending = sum(each["pending"] for each in topic["groups"])
+        if key not in declared and not topic["messages"]:
+            continue
         detail = f"{topic['messages']:,} events" + (f", {pending:,} behind" if pending else "")
         nodes[key] = TopologyNode(key, "topic", topic["name"], "warn" if pending > 1000 else "ok", detail)
         for group in topic["groups"]:
@@ -203,16 +206,18 @@ def _declared(resources: Iterable[Mapping[str, Any]], known: set[str]) -> list[T
     return found
 
 
-def _queues(queues: Iterable[Mapping[str, Any]]) -> list[TopologyNode]:
+def _queues(queues: Iterable[Mapping[str, Any]], declared: Container[str]) -> list[TopologyNode]:
+    """Those that are declared, and of the mesh's own those in which there is something."""
     return [
         TopologyNode(
             f"queue/{each['name']}",
             "queue",
             each["name"],
-            "bad" if each["dead"] else "ok",
+            "warn" if each["dead"] else "ok",
             f"{each['ready']:,} wait" + (f", {each['dead']:,} dead" if each["dead"] else ""),
         )
         for each in queues
+        if f"queue/{each['name']}" in declared or each["ready"] or each["dead"] or each["inFlight"]
     ]
 
 
@@ -277,6 +282,7 @@ ACROSS, DOWN = 110, 18
 MAX_COLUMN = 14
 """Nodes below each other; then there is a further column."""
 
+_LEAST_WIDTH = 4 * (WIDTH + DOWN) - DOWN
 _MAX_LAYERS = 6
 _SWEEPS = 4
 
@@ -292,16 +298,28 @@ class Layout:
 
 
 def layout(shown: Topology) -> Layout:
-    """In layers from the left, callers before whom they call; the same for the same nodes and edges."""
-    columns = _columns(shown)
+    """In layers from the left, callers before whom they call, and below them who has to do with nobody.
+
+    It is the same for the same nodes and edges.
+    """
+    tied = {end for edge in shown.edges for end in (edge.source, edge.target)}
+    alone = [each.key for each in shown.nodes if each.key not in tied]
+    columns = _columns(Topology(tuple(each for each in shown.nodes if each.key in tied), shown.edges))
     tallest = max((len(each) for each in columns), default=0)
-    height = max(1, tallest) * (HEIGHT + DOWN) - DOWN
+    height = tallest * (HEIGHT + DOWN)
     places = {}
     for number, column in enumerate(columns):
-        top = (height - (len(column) * (HEIGHT + DOWN) - DOWN)) / 2
+        top = (height - len(column) * (HEIGHT + DOWN)) / 2
         for index, key in enumerate(column):
             places[key] = (number * (WIDTH + ACROSS), top + index * (HEIGHT + DOWN))
-    return Layout(places, max(1, len(columns)) * (WIDTH + ACROSS) - ACROSS, height)
+    width = max(_LEAST_WIDTH, len(columns) * (WIDTH + ACROSS) - ACROSS)
+    abreast = max(1, int((width + DOWN) // (WIDTH + DOWN)))
+    below = height + DOWN if height else 0.0
+    for index, key in enumerate(alone):
+        row, column_ = divmod(index, abreast)
+        places[key] = (column_ * (WIDTH + DOWN), below + row * (HEIGHT + DOWN))
+    rows = math.ceil(len(alone) / abreast)
+    return Layout(places, width, below + rows * (HEIGHT + DOWN) if rows else height)
 
 
 def _columns(shown: Topology) -> list[list[str]]:
