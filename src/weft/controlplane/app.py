@@ -32,6 +32,7 @@ from weft.controlplane.llm.scheduling import LlmScheduling, Replica
 from weft.controlplane.mcp.listing import Listing
 from weft.controlplane.mcp.view import CatalogueView
 from weft.controlplane.mcp.virtual_server import VirtualServer
+from weft.controlplane.mesh_metrics import show_mesh
 from weft.controlplane.message_custody import MessageCustody
 from weft.controlplane.message_keys import MessageKeys
 from weft.controlplane.messaging import open_messaging
@@ -105,6 +106,7 @@ async def run_control_plane(settings: ControlPlaneSettings) -> None:
             inboxes=inboxes,
             metrics=metrics,
         )
+        show_mesh(metrics, instances, sidecars, security)
         await instances.ready()
 
         snapshots = Snapshots(

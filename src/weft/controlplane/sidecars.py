@@ -113,6 +113,11 @@ class Sidecars:
         """All connected sidecars, by key."""
         return [entry.value for entry in await self._bucket.entries()]
 
+    @property
+    def connected_here(self) -> tuple[int, int]:
+        """How many are connected to this replica, and how many of them refuse something."""
+        return len(self._connected), sum(not each.in_sync for each in self._connected.values())
+
     def connected(self, node: Node, peer: str = "") -> None:
         """A stream of `node` began, from the IP address `peer`."""
         self._streams[node.key] += 1

@@ -42,22 +42,24 @@ class Metering:
             usd = highest_price(provider.prices, charged.estimated_tokens)
         self._book.add(end, usd)
         self._recent.add(end, end.ended)
-        self._metrics.ended(end)
+        self._metrics.ended(end, usd)
 
     def count_all(self, term: Term, ends: LeasedEnds) -> None:
         """Count calls on leases that are over."""
         pool = term.specs.get(ends.pool)
         provider = pool.provider(ends.provider) if pool is not None else None
         usage = Usage(ends.prompt_tokens, ends.completion_tokens, ends.cached_tokens)
-        self._book.add_all(ends, price(provider.prices, usage) if provider is not None else 0.0)
+        usd = price(provider.prices, usage) if provider is not None else 0.0
+        self._book.add_all(ends, usd)
         self._recent.add_all(ends, ends.ended)
-        self._metrics.ended_on_leases(ends)
+        self._metrics.ended_on_leases(ends, usd)
 
     async def tell(self, term: Term) -> None:
         """Write down how everything stands, and what was used. Raises Unavailable."""
         now = term.now
         figures = [each.figures(now) for each in term.pools.values()]
-        self._metrics.show(figures)
+        budgets = tuple(term.ledger.figures(now))
+        self._metrics.show(figures, budgets)
         waiting: dict[str, list[Call]] = {}
         for call in term.waiting:
             waiting.setdefault(call.pool, []).append(call)
@@ -67,7 +69,7 @@ class Metering:
                 replica=self._replica,
                 pools=tuple(figures),
                 waiting=tuple(each for calls in waiting.values() for each in waiting_calls(calls)),
-                budgets=tuple(term.ledger.figures(now)),
+                budgets=budgets,
                 top=tuple(self._recent.rates(now)),
             )
         )

@@ -10,19 +10,27 @@
 | `weft_llm_leases{pool}` | gauge | sidecars that hold a lease |
 | `weft_llm_ended_total{pool,leased}` | counter | calls that ended; on a lease: `true` |
 | `weft_llm_tokens_total{pool,tenant,kind}` | counter | tokens used: `prompt`, `completion`, or `estimated` |
+| `weft_llm_cost_usd_total{pool,tenant}` | counter | what they cost by the prices that are declared |
+| `weft_llm_budget_share{budget,scope}` | gauge | how much of its limit its fullest account has used |
+| `weft_llm_budget_spent_usd{budget,scope}` | gauge | spent in the present period, all accounts together |
+| `weft_llm_budget_spent_tokens{budget,scope}` | gauge | likewise |
 | `weft_llm_attempts_failed_total{pool,provider,status}` | counter | failed attempts; `0`: no answer |
 | `weft_llm_leading` | gauge | 1 on the replica that schedules |
 
 All but the last are those of the replica that schedules. Pools and providers are bounded by what is declared;
-`tenant` has MAX_TENANTS values in each pool, those that came first, and `(other)`.
+`tenant` has MAX_TENANTS values in each pool, those that came first, and `(other)`. A share of 1
+is a limit that is reached; of budgets the 500 accounts nearest to their limits are looked at.
 """
 
 from __future__ import annotations
 
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
 from typing import Final
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
+from weft.controlplane.llm.budget_figures import BudgetFigures
 from weft.controlplane.llm.call import Attempt, Ended, LeasedEnds, Reason
 from weft.controlplane.llm.figures import PoolFigures
 from weft.controlplane.llm.usage import charge
@@ -76,6 +84,13 @@ class LlmMetrics:
         self._tokens = Counter(
             "weft_llm_tokens_total", "Tokens used.", ["pool", "tenant", "kind"], registry=registry
         )
+        self._cost = Counter(
+            "weft_llm_cost_usd_total",
+            "What calls to models cost, by the prices that are declared.",
+            ["pool", "tenant"],
+            registry=registry,
+        )
+        self._budgets = BudgetGauges(registry)
         self._failed = Counter(
             "weft_llm_attempts_failed_total",
             "Attempts at providers that failed; status 0: no answer.",
@@ -99,10 +114,11 @@ class LlmMetrics:
         self._calls.labels(pool, reason.value).inc()
         self._waited(pool, waited)
 
-    def ended(self, end: Ended) -> None:
-        """A call is over."""
+    def ended(self, end: Ended, usd: float) -> None:
+        """A call is over that cost `usd`."""
         self._count("ended", self._ended, end.pool, "true" if end.call_id is None else "false")
         tenant = self._tenant(end.pool, end.tenant)
+        self._spend(end.pool, tenant, usd)
         charged = charge(end)
         if charged.usage is not None:
             self._count("tokens", self._tokens, end.pool, tenant, "prompt", by=charged.usage.prompt_tokens)
@@ -112,9 +128,10 @@ class LlmMetrics:
         elif charged.estimated_tokens:
             self._count("tokens", self._tokens, end.pool, tenant, "estimated", by=charged.estimated_tokens)
 
-    def ended_on_leases(self, ends: LeasedEnds) -> None:
-        """Calls on leases are over, which ended well."""
+    def ended_on_leases(self, ends: LeasedEnds, usd: float) -> None:
+        """Calls on leases are over, which ended well and cost `usd` together."""
         tenant = self._tenant(ends.pool, ends.tenant)
+        self._spend(ends.pool, tenant, usd)
         self._count("ended", self._ended, ends.pool, "true", by=ends.calls)
         self._count("tokens", self._tokens, ends.pool, tenant, "prompt", by=ends.prompt_tokens)
         self._count("tokens", self._tokens, ends.pool, tenant, "completion", by=ends.completion_tokens)
@@ -129,9 +146,11 @@ class LlmMetrics:
         if not leading:
             for name in list(self._shown):
                 self._forget(name)
+            self._budgets.show(())
 
-    def show(self, pools: list[PoolFigures]) -> None:
-        """How all pools stand now."""
+    def show(self, pools: list[PoolFigures], budgets: Sequence[BudgetFigures]) -> None:
+        """How all pools and budgets stand now."""
+        self._budgets.show(budgets)
         for gone in self._shown.keys() - {each.pool for each in pools}:
             self._forget(gone)
         for each in pools:
@@ -156,6 +175,10 @@ class LlmMetrics:
         for metric in (self._waiting, self._contended, self._leases):
             metric.remove(pool)
 
+    def _spend(self, pool: str, tenant: str, usd: float) -> None:
+        if usd > 0:
+            self._cost.labels(pool, tenant).inc(usd)
+
     def _waited(self, pool: str, seconds: float) -> None:
         histogram = self._waits.get(pool)
         if histogram is None:
@@ -176,3 +199,43 @@ class LlmMetrics:
                 return OTHERS
             known.add(tenant)
         return tenant
+
+
+class BudgetGauges:
+    """How budgets stand, the accounts of each together."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        """Raises ValueError if `registry` has them already."""
+        labels = ["budget", "scope"]
+        self._share = Gauge(
+            "weft_llm_budget_share",
+            "How much of its limit the fullest account of a budget has used.",
+            labels,
+            registry=registry,
+        )
+        self._usd = Gauge(
+            "weft_llm_budget_spent_usd", "Spent in the present period.", labels, registry=registry
+        )
+        self._tokens = Gauge(
+            "weft_llm_budget_spent_tokens", "Used in the present period.", labels, registry=registry
+        )
+        self._shown: set[tuple[str, str]] = set()
+
+    def show(self, budgets: Iterable[BudgetFigures]) -> None:
+        """All budgets, as they stand now."""
+        share: dict[tuple[str, str], float] = {}
+        usd: defaultdict[tuple[str, str], float] = defaultdict(float)
+        tokens: defaultdict[tuple[str, str], int] = defaultdict(int)
+        for each in budgets:
+            of = (each.budget, each.scope.value)
+            share[of] = max(share.get(of, 0.0), each.share)
+            usd[of] += each.spent_usd
+            tokens[of] += each.spent_tokens
+        for gone in self._shown - share.keys():
+            for gauge in (self._share, self._usd, self._tokens):
+                gauge.remove(*gone)
+        self._shown = set(share)
+        for of, most in share.items():
+            self._share.labels(*of).set(most)
+            self._usd.labels(*of).set(usd[of])
+            self._tokens.labels(*of).set(tokens[of])

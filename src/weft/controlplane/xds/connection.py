@@ -14,6 +14,7 @@ from weft.controlplane.xds.snapshot import SnapshotSource
 from weft.controlplane.xds.status import SyncStatus
 from weft.controlplane.xds.wire import parse_request, request_of
 from weft.errors import MeshError
+from weft.model.node import Node
 
 Context = aio.ServicerContext[bytes, bytes]
 
@@ -39,6 +40,11 @@ class Connection:
         self._due = asyncio.Event()
         self._changed_at: float | None = None
         self._ending: MeshError | None = None
+
+    @property
+    def node(self) -> Node:
+        """Who is there."""
+        return self._session.node
 
     def status(self) -> SyncStatus:
         """Where the sidecar stands."""

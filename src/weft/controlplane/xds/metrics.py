@@ -6,6 +6,7 @@
 | `weft_xds_pushes_total{type}` | counter | responses sent |
 | `weft_xds_nacks_total{type}` | counter | responses rejected, the search for the culprit included |
 | `weft_xds_push_seconds` | histogram | from a change, debouncing included, to a sidecar's last ACK of it |
+| `weft_xds_convergence_seconds` | histogram | from a change to the ACK of all connected sidecars |
 
 `type` is `cds`, `eds`, `sds`, `lds`, `rds` or `ecds`.
 """
@@ -38,6 +39,12 @@ class XdsMetrics:
         self.push_seconds = Histogram(
             "weft_xds_push_seconds",
             "Seconds from a change to a sidecar's last ACK of it.",
+            buckets=_PUSH_BUCKETS,
+            registry=registry,
+        )
+        self.convergence_seconds = Histogram(
+            "weft_xds_convergence_seconds",
+            "Seconds from a change to the last connected sidecar's ACK of all of it.",
             buckets=_PUSH_BUCKETS,
             registry=registry,
         )

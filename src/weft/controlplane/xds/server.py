@@ -15,6 +15,7 @@ from prometheus_client import CollectorRegistry
 
 from weft.aio.ports import PortUnavailable
 from weft.controlplane.xds.connection import Connection, Context
+from weft.controlplane.xds.convergence import Convergence
 from weft.controlplane.xds.metrics import XdsMetrics
 from weft.controlplane.xds.peer import OnDenied, check_node, peer_address, peer_svid
 from weft.controlplane.xds.session import Session
@@ -104,8 +105,8 @@ class AdsServer:
         Raises ValueError if another server's metrics are in `registry` already.
         """
         self._source = source
-        self._observer = observer
         self._metrics = XdsMetrics(registry)
+        self._observer = Convergence(observer, self._metrics.convergence_seconds.observe, time.monotonic)
         self._host = host
         self._port = port
         self._quiet = quiet
@@ -135,6 +136,7 @@ class AdsServer:
             generation = await self._source.changed_since(generation)
             changed_at = time.monotonic()
             generation = await self._until_quiet(generation)
+            self._observer.changed(generation, changed_at, [each.node for each in self._connections])
             for connection in self._connections:
                 connection.push(changed_at)
 
