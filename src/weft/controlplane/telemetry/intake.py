@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any, Final
+from typing import Final
 
 from opentelemetry.proto.common.v1.common_pb2 import AnyValue, KeyValue
 from opentelemetry.proto.resource.v1.resource_pb2 import Resource
 from opentelemetry.proto.trace.v1.trace_pb2 import ResourceSpans, ScopeSpans, Span, TracesData
 
+from weft.controlplane.telemetry.allowance import Allowances
 from weft.controlplane.telemetry.envoy_spans import key_value, normalise
 from weft.controlplane.telemetry.limits import (
     CUT,
@@ -23,11 +24,12 @@ from weft.controlplane.telemetry.limits import (
     MAX_UNDER_WAY_BYTES,
     MAX_VALUE_BYTES,
     PIECE_BYTES,
-    SLICE,
+    PIECE_SPANS,
 )
 from weft.controlplane.telemetry.metrics import SpanMetrics
 from weft.controlplane.telemetry.redaction import Redaction
 from weft.controlplane.telemetry.reporter import Reporter
+from weft.controlplane.telemetry.turns import Turn
 from weft.errors import TooMany
 
 REPORTER: Final = "weft.reporter"
@@ -39,7 +41,9 @@ _OF_ENVOY: Final = frozenset({"weft.caller", REPORTER})
 _SERVICE, _INSTANCE = "service.name", "service.instance.id"
 _MAX_RESOURCE_BYTES: Final = 16 * 1024
 _MAX_SCOPE_BYTES: Final = 4 * 1024
-_LARGE: Final = 8 * 1024  # bytes; a smaller span has nothing that would have to be cut for its size
+_LARGE: Final = (
+    8 * 1024
+)  # bytes; a smaller span has nothing to be cut for its size, and is soon looked through
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,21 +80,20 @@ class Intake:
         self._hand_on = hand_on
         self._metrics = metrics
         self._under_way = 0
-
-    @property
-    def room(self) -> bool:
-        """Whether another request could be taken."""
-        return self._under_way < MAX_UNDER_WAY_BYTES
+        self._allowances = Allowances()
 
     async def take(self, groups: Iterable[ResourceSpans], size: int, reporter: Reporter) -> Taken:
-        """Take the spans of a request of `size` bytes, which `groups` become part of: they are changed.
+        """Take the spans of a request of `size` bytes; `groups` are changed.
 
-        Raises TooMany where too much is under way.
+        Raises TooMany where too much is under way, of all or of this reporter.
         """
         if self._under_way + size > MAX_UNDER_WAY_BYTES:
-            raise TooMany(
-                "too many spans are being taken in: send them again in a few seconds", retry_after=2.0
-            )
+            detail = "too many spans are being taken in: send them again in a few seconds"
+            raise TooMany(detail, retry_after=2.0)
+        wait = self._allowances.take(reporter.who, size)
+        if wait:
+            detail = f"{reporter.who} sends more spans than one may: send fewer, or sample less"
+            raise TooMany(detail, retry_after=wait)
         self._under_way += size
         try:
             return await self._take(groups, reporter)
@@ -116,6 +119,7 @@ class _Work:
     def __init__(self, redaction: Redaction, reporter: Reporter) -> None:
         self._redaction = redaction
         self._reporter = reporter
+        self._turn = Turn()
         self.rejected = 0
         self.reason = ""
 
@@ -124,20 +128,19 @@ class _Work:
             given = Resource(attributes=[_short(each) for each in given.attributes if each.key == _SERVICE])
         return _bound(given.SerializeToString(), self._reporter, self._redaction)
 
-    async def pieces(self, resource: Resource, scope: ScopeSpans) -> Any:
+    async def pieces(self, resource: Resource, scope: ScopeSpans) -> AsyncIterator[Piece]:
         """The spans of `scope` that are good, in pieces; lets others have their turn in between."""
         if scope.scope.ByteSize() > _MAX_SCOPE_BYTES:
             scope.ClearField("scope")
         self._redaction.clean_attributes(scope.scope.attributes)
         good: list[Span] = []
         size = 0
-        for number, span in enumerate(scope.spans, 1):
-            if number % SLICE == 0:
-                await asyncio.sleep(0)
-            length = self._checked(span)
+        for span in scope.spans:
+            await self._turn.pause()
+            length = await self._checked(span)
             if not length:
                 continue
-            if size + length > PIECE_BYTES and good:
+            if good and (size + length > PIECE_BYTES or len(good) == PIECE_SPANS):
                 yield _piece(resource, scope, good)
                 good, size = [], 0
             good.append(span)
@@ -145,20 +148,29 @@ class _Work:
         if good:
             yield _piece(resource, scope, good)
 
-    def _checked(self, span: Span) -> int:
+    async def _checked(self, span: Span) -> int:
         """Have `span` be as it is to be kept; return its size, 0 if it cannot be."""
         wrong = _wrong(span)
-        if not wrong:
-            self._normalise(span)
-            data = span.SerializeToString()
-            if self._redaction.clean(span, data):
-                data = span.SerializeToString()
-            if len(data) <= MAX_SPAN_BYTES:
-                return len(data)
-            wrong = f"a span of {len(data)} bytes: at most {MAX_SPAN_BYTES} are taken"
-        self.rejected += 1
-        self.reason = self.reason or wrong
-        return 0
+        size = 0 if wrong else await self._cleaned(span)
+        if size > MAX_SPAN_BYTES:
+            wrong = f"a span of more than {MAX_SPAN_BYTES} bytes"
+        if wrong:
+            self.rejected += 1
+            self.reason = self.reason or wrong
+            return 0
+        return size
+
+    async def _cleaned(self, span: Span) -> int:
+        self._normalise(span)
+        data = span.SerializeToString()
+        if len(data) > MAX_SPAN_BYTES:
+            return len(data)
+        if len(data) <= _LARGE:
+            changed = self._redaction.clean(span, data)
+        else:
+            # It may take a tenth of a second, in many small steps.
+            changed = await asyncio.to_thread(self._redaction.clean, span, data)
+        return span.ByteSize() if changed else len(data)
 
     def _normalise(self, span: Span) -> None:
         _cut(span)

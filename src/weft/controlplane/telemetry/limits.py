@@ -31,8 +31,8 @@ MAX_MESSAGE: Final = 1024
 PIECE_BYTES: Final = 400 * 1024
 """Of spans that are passed on together, but for one that is larger alone."""
 
-SLICE: Final = 100
-"""Spans that are worked on before others get their turn: about ten milliseconds."""
+PIECE_SPANS: Final = 500
+"""Likewise: to keep so many takes about ten milliseconds."""
 
 CUT: Final = " [cut]"
 """What a value that was cut ends with."""

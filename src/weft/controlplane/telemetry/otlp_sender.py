@@ -111,7 +111,7 @@ def parse_endpoint(text: str) -> Endpoint:
         port = -1
     if parts.scheme not in _SCHEMES or not parts.hostname or port == -1 or "@" in parts.netloc:
         raise InvalidRequest(
-            "the OTLP endpoint must be http://, https://, grpc:// or grpcs:// and a host, without credentials "
+            "the OTLP endpoint must be http://, https://, grpc:// or grpcs:// and a host, no credentials "
             f"(the headers file has those): {text.rpartition('@')[2][:200]!r} is none"
         )
     if parts.query or parts.fragment or (parts.scheme.startswith("grpc") and parts.path.strip("/")):

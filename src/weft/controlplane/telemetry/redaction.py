@@ -42,6 +42,11 @@ def _names() -> str:
 # The value of an attribute stands after its name and this byte.
 _AFTER_NAME: Final = r"(?:[\\\"'\s]*[:=]|\x12)"
 
+_ESCAPED: Final = (
+    rf"(?i)((?:{_names()})\\+[\"']\s*[:=]\s*)(?:\\+[\"'](?:[^\"'\\]|\\+[^\"'\\])*\\*[\"']?|[^\s,}}\]]+)"
+)
+"""A field in JSON within JSON that was cut, and so cannot be read."""
+
 _SUSPICIOUS: Final = "|".join(
     [
         *(_anywhere(each) for each in SECRET_PATTERNS),
@@ -61,6 +66,7 @@ class Redaction:
     def __init__(self, rules: Sequence[str] = (), fields: Iterable[str] = ()) -> None:
         """`rules` are regular expressions (RE2); `fields` names of members of objects, and of attributes."""
         self._suspicious = re2.compile(_SUSPICIOUS.encode(), _options(latin=True))
+        self._escaped = re2.compile(_ESCAPED, _options())
         self._rules = [re2.compile(each, _options()) for each in rules]
         self._any_rule = re2.compile("|".join(f"(?:{each})" for each in rules), _options()) if rules else None
         self._fields = frozenset(each.casefold() for each in fields)
@@ -133,7 +139,7 @@ class Redaction:
         return self._plain(text)
 
     def _plain(self, text: str) -> str:
-        text = redacted(text)
+        text = self._escaped.sub(rf"\1{REDACTED}", redacted(text))
         if self._any_rule is not None and self._any_rule.search(text) is not None:
             for rule in self._rules:
                 text = rule.sub(REDACTED, text)

@@ -7,7 +7,6 @@ goes trace by trace, the oldest first; those with errors last, as long as they t
 
 from __future__ import annotations
 
-import asyncio
 import time
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
@@ -25,6 +24,7 @@ from weft.controlplane.telemetry.trace_summary import (
     Origin,
     glance,
 )
+from weft.controlplane.telemetry.turns import Turn
 
 MAX_SPANS: Final = 5000
 """Of one trace; what comes beyond is not kept, and that is told of it."""
@@ -35,7 +35,6 @@ MAX_ORIGINS: Final = 20_000
 _PLACE: Final = 4  # bytes that stand for an origin
 _SPAN_OVERHEAD: Final = 180  # bytes, measured: of Python's, for one span
 _TRACE_OVERHEAD: Final = 900  # likewise, for one trace
-_ROUND: Final = 256  # traces that a search looks at before others get their turn
 
 _REPORTER = "weft.reporter"
 _RESOURCE = {"service.name": 0, "service.instance.id": 1, "service.version": 2, _REPORTER: 3}
@@ -172,14 +171,12 @@ class TraceStore:
 
         Lets others have their turn now and then; a trace that changes meanwhile may be left out.
         """
-        looked_at = 0
+        turn = Turn()
         for second in sorted((each for each in self._by_second if since <= each < until), reverse=True):
             found = [trace for each in self._by_second.get(second, ()) if (trace := self.get(each))]
             found.sort(key=lambda trace: (trace.start, trace.id), reverse=True)
             for trace in found:
-                looked_at += 1
-                if looked_at % _ROUND == 0:
-                    await asyncio.sleep(0)
+                await turn.pause()
                 yield trace
 
     def span(self, data: bytes) -> tuple[Origin, Span]:

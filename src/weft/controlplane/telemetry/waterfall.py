@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import asyncio
 import math
+from collections.abc import Iterable
 from typing import Any, Final
 
 from opentelemetry.proto.common.v1.common_pb2 import AnyValue, KeyValue
 from opentelemetry.proto.trace.v1.trace_pb2 import Span, Status
 
-from weft.controlplane.telemetry.limits import SLICE
 from weft.controlplane.telemetry.trace_store import Trace, TraceStore
 from weft.controlplane.telemetry.trace_summary import Origin
+from weft.controlplane.telemetry.turns import Turn
 
 MAX_BYTES: Final = 16 * 1024 * 1024
 """Of spans that are shown at once; what is beyond is left out."""
@@ -32,6 +32,7 @@ async def waterfall(store: TraceStore, trace: Trace) -> dict[str, Any]:
     shown: list[dict[str, Any]] = []
     size = 0
     cut = trace.cut
+    turn = Turn()
     # Spans may come meanwhile: those that there are now are shown.
     for data in list(trace.spans.values()):
         size += len(data)
@@ -39,8 +40,7 @@ async def waterfall(store: TraceStore, trace: Trace) -> dict[str, Any]:
             cut = True
             break
         shown.append(_shown(*store.span(data)))
-        if len(shown) % SLICE == 0:
-            await asyncio.sleep(0)
+        await turn.pause()
     shown.sort(key=lambda each: (each["start"], -each["duration"]))
     return {
         "id": trace.id.hex(),
@@ -66,15 +66,20 @@ def _shown(origin: Origin, span: Span) -> dict[str, Any]:
         "duration": (span.end_time_unix_nano - start) / _NS,
         "status": _STATUSES.get(span.status.code, "unset"),
         "message": span.status.message,
-        "attributes": {**_attributes(span.attributes), "weft.reporter": origin.reporter},
+        "attributes": {**shown_attributes(span.attributes), "weft.reporter": origin.reporter},
         "events": [
-            {"name": each.name, "at": each.time_unix_nano / _NS, "attributes": _attributes(each.attributes)}
+            {
+                "name": each.name,
+                "at": each.time_unix_nano / _NS,
+                "attributes": shown_attributes(each.attributes),
+            }
             for each in span.events
         ],
     }
 
 
-def _attributes(given: Any) -> dict[str, Any]:
+def shown_attributes(given: Iterable[KeyValue]) -> dict[str, Any]:
+    """Attributes as JSON has them."""
     return {each.key: _value(each) for each in given}
 
 
@@ -84,7 +89,7 @@ def _value(attribute: KeyValue | AnyValue) -> Any:
         case None:
             return None
         case "kvlist_value":
-            return _attributes(value.kvlist_value.values)
+            return shown_attributes(value.kvlist_value.values)
         case "array_value":
             return [_value(each) for each in value.array_value.values]
         case "bytes_value":
