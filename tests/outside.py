@@ -23,10 +23,12 @@ from weft.aio.ports import reserve_port
 from weft.controlplane.secrets import Secrets
 from weft.controlplane.snapshots import Snapshots
 from weft.controlplane.xds.server import AdsServer
+from weft.model.agent import Instance
 from weft.model.audit import AuditRecord
 from weft.model.manifest import parse_documents
 from weft.model.node import Address, Inbound, Node
 from weft.model.resource import AnyResource
+from weft.model.telemetry_wire import CLUSTER
 from weft.native import SEARCH_PATH, stream_guard
 from weft.sidecar.bootstrap import bootstrap
 from weft.sidecar.denials import parse_denial
@@ -95,6 +97,8 @@ class Caller:
         self.admin = httpx.AsyncClient(transport=httpx.AsyncHTTPTransport(uds=str(directory / "admin")))
         self._secrets = secrets
         self._resources: dict[str, AnyResource] = {}
+        self.instances: list[Instance] = []
+        """Who is running, from the next `declare` on."""
 
     async def declare(self, manifest: str, *, without: Iterable[str] = ()) -> None:
         """Apply a manifest as the control plane would, and wait until Envoy has taken over what it means."""
@@ -103,7 +107,7 @@ class Caller:
         for document in parse_documents(manifest) if manifest else ():
             stored = self._resources.get(document.resource.key)
             self._resources[document.resource.key] = self._secrets(document, stored)
-        self.snapshots.update([], self._resources.values())
+        self.snapshots.update(self.instances, self._resources.values())
         await self.synced()
 
     @property
@@ -145,11 +149,18 @@ class Caller:
 
 @asynccontextmanager
 async def caller(
-    agent_type: str | None, secrets: Secrets, pki: Pki | None = None, *, guarded: bool = False
+    agent_type: str | None,
+    secrets: Secrets,
+    pki: Pki | None = None,
+    *,
+    guarded: bool = False,
+    agent: int = 9,
+    telemetry: int | None = None,
 ) -> AsyncIterator[Caller]:
     """The sidecar of an agent of this type, or of none; its Envoy is gone when the context is left.
 
     `pki` gives it its identity; by default one that nobody else has. `guarded`: it has the stream guard.
+    `agent`: the port of the agent itself; `telemetry`: that at which spans are taken, without TLS.
     """
     with (
         TemporaryDirectory(prefix="wt-") as name,
@@ -157,10 +168,10 @@ async def caller(
         reserve_port(HOST) as inbound,
     ):
         addresses = [Address(HOST, each.port) for each in (outbound, inbound)]
-        listening = Inbound(agent_type, addresses[1], Address(HOST, 9)) if agent_type else None
+        listening = Inbound(agent_type, addresses[1], Address(HOST, agent)) if agent_type else None
         result = Caller(Node("c-1", addresses[0], listening, stream_guard=guarded), secrets, Path(name))
         ads = AdsServer(result.snapshots, observer=result.log, registry=CollectorRegistry())
-        async with result.http, result.admin, ads, _envoy(result, ads.port, pki or Pki()):
+        async with result.http, result.admin, ads, _envoy(result, ads.port, pki or Pki(), telemetry):
             pushing = asyncio.create_task(ads.run())
             await _listening(result)
             yield result
@@ -168,7 +179,7 @@ async def caller(
 
 
 @asynccontextmanager
-async def _envoy(caller: Caller, xds_port: int, pki: Pki) -> AsyncIterator[None]:
+async def _envoy(caller: Caller, xds_port: int, pki: Pki, telemetry: int | None) -> AsyncIterator[None]:
     """The caller's Envoy with the sidecars' own bootstrap, but for the TLS towards the control plane."""
     config = bootstrap(
         caller.node,
@@ -179,6 +190,9 @@ async def _envoy(caller: Caller, xds_port: int, pki: Pki) -> AsyncIterator[None]
     )
     for cluster in config["static_resources"]["clusters"]:
         cluster.pop("transport_socket", None)
+        if cluster["name"] == CLUSTER and telemetry is not None:
+            [endpoint] = cluster["load_assignment"]["endpoints"][0]["lb_endpoints"]
+            endpoint["endpoint"]["address"]["socket_address"]["port_value"] = telemetry
     write_secrets(caller.directory, pki, f"spiffe://weft.local/agent/{caller.node.key.replace('.', '/')}")
     file = caller.directory / "envoy.json"
     file.write_text(json.dumps(config))

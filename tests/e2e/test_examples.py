@@ -279,6 +279,16 @@ def test_the_denial_is_of_counting_by_hand_and_nothing_else(weft: Weft) -> None:
     _await_exit_code(weft, 0, "call", "counter", "count", "text=a b")
 
 
+def test_calls_are_traced_and_written_down_as_the_example_says(weft: Weft) -> None:
+    weft.ok("apply", "-f", "examples/telemetry.yaml")
+    told = weft.ok("get", "telemetry")
+    assert "type 'summarizer', 100 % traced, access log of errors, messages recorded" in told
+    assert "the whole mesh, 1 % traced" in told
+    assert "redactFields" in weft.ok("describe", "telemetry/summarizer")
+    assert weft.ok("call", "summarizer", "summarize", "text=a b c", "length:=2") == "a b ...\n"
+    weft.ok("delete", "-f", "examples/telemetry.yaml")
+
+
 def test_editors_may_do_what_the_policies_of_the_example_say_and_others_nothing(weft: Weft) -> None:
     weft.environ["PROVIDER_API_KEY"] = "sk-of-the-example"
     said = weft.ok("apply", "-f", "examples/access.yaml")

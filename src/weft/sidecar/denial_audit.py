@@ -11,6 +11,7 @@ from weft.audit.trail import Audit
 from weft.model.audit import AuditRecord
 from weft.model.spiffe import SpiffeId
 from weft.model.subjects import identity_subject
+from weft.sidecar.access_lines import AccessLines
 from weft.sidecar.denials import relay_denials
 from weft.sidecar.store_connection import persistently
 from weft.store.bucket import Store
@@ -32,16 +33,18 @@ class DenialAudit:
         self._callee = callee
         self._observer = observer
         self._identity = identity
+        self._access = AccessLines()
         self._waiting: asyncio.Queue[AuditRecord] = asyncio.Queue(_BACKLOG)
 
     async def relay(self, output: asyncio.StreamReader) -> None:
-        """Take in what Envoy writes to its standard output until that ends."""
+        """Take in what Envoy writes to its standard output until that ends; lines of calls are passed on."""
         await relay_denials(
             output,
             self._report,
             callee=self._callee,
             observer=self._observer,
             own=str(self._identity()),
+            access=self._access.write,
         )
 
     async def run(self, connect: Callable[[], Awaitable[Store]]) -> None:

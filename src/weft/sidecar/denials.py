@@ -12,6 +12,7 @@ import re
 from collections.abc import AsyncIterator, Callable
 
 from weft.model.audit import AuditRecord, Outcome
+from weft.sidecar.access_lines import is_access_line
 
 MAX_LINE = 8192
 """Characters of a line; a longer one is no denial."""
@@ -25,6 +26,10 @@ _WINDOW_SECONDS = 10.0
 _DENIALS_PER_WINDOW = 100
 
 
+def _unread(_line: str) -> None:
+    """For those whom only denials concern."""
+
+
 async def relay_denials(
     stream: asyncio.StreamReader,
     report: Callable[[AuditRecord], None],
@@ -32,15 +37,17 @@ async def relay_denials(
     callee: str,
     observer: str,
     own: str = "",
+    access: Callable[[str], None] = _unread,
 ) -> None:
     """Pass the denials that `stream` tells of on to `report` until it ends: 100 in 10 seconds at most.
 
-    The others are as for `parse_denial`. Those who are refused set their number: how many were
-    left out is told by a record of its own, before the next one.
+    `access` gets the lines that only tell of calls, where a Telemetry wants them. The others are as for
+    `parse_denial`. Those who are refused set the number of denials: how many were left out is told by a
+    record of its own, before the next one.
     """
     now = asyncio.get_running_loop().time
     window_ends, passed_on, left_out = 0.0, 0, 0
-    async for record in _records(stream, callee, observer, own):
+    async for record in _records(stream, callee, observer, own, access):
         if now() >= window_ends:
             if left_out:
                 report(_left_out(record, left_out))
@@ -53,7 +60,7 @@ async def relay_denials(
 
 
 async def _records(
-    stream: asyncio.StreamReader, callee: str, observer: str, own: str
+    stream: asyncio.StreamReader, callee: str, observer: str, own: str, access: Callable[[str], None]
 ) -> AsyncIterator[AuditRecord]:
     while True:
         try:
@@ -63,6 +70,9 @@ async def _records(
         if not line:
             return
         text = line.decode(errors="replace").rstrip()
+        if is_access_line(text):
+            access(text)
+            continue
         record = parse_denial(text, callee=callee, observer=observer, own=own)
         if record is not None:
             yield record

@@ -19,7 +19,6 @@ from weft.controlplane.translate.clusters import CONTROL_CLUSTER
 from weft.controlplane.translate.durations import duration
 from weft.controlplane.translate.tracing import (
     CALLED_CLUSTER,
-    DESTINATION,
     INSTANCE,
     OUTBOUND_TAGS,
     VERSION,
@@ -51,8 +50,7 @@ _ERROR_TAGS = {
 _ATTEMPT_TAGS = {
     **_ENDED,
     "traceparent": "%REQ(TRACEPARENT):64%",
-    "weft.attempt": "%UPSTREAM_REQUEST_ATTEMPT_COUNT%",
-    "weft.destination": DESTINATION,
+    "weft.attempt": "%REQ(X-ENVOY-ATTEMPT-COUNT)%",
     "weft.cluster": CALLED_CLUSTER,
     "weft.version": VERSION,
     "weft.instance": INSTANCE,

@@ -107,9 +107,6 @@ INBOUND_TAGS: Mapping[str, str] = {
 }
 """Of what comes to an agent."""
 
-_MILLION = 10_000
-"""Millionths in a percent."""
-
 
 @dataclass(frozen=True, slots=True)
 class Reporter:
@@ -219,4 +216,5 @@ def _extension(name: str, config: Message) -> TypedExtensionConfig:
 
 
 def _fraction(percent: float) -> FractionalPercent:
-    return FractionalPercent(numerator=round(percent * _MILLION), denominator=FractionalPercent.MILLION)
+    """Envoy draws a number below 10,000, whatever the denominator: any finer one would keep too many."""
+    return FractionalPercent(numerator=round(percent * 100), denominator=FractionalPercent.TEN_THOUSAND)
