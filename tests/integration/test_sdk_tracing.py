@@ -10,7 +10,7 @@ from collections.abc import AsyncGenerator, AsyncIterator
 from typing import Any
 
 import pytest
-from tests.otlp_receiver import OtlpReceiver, otlp_receiver, tree
+from tests.span_collector import SpanCollector, span_collector, tree
 
 import weft
 from weft import Agent, AgentError, AgentFailed, Mesh, NoSuchAgent, ReceivedEvent, TaskRun
@@ -44,8 +44,8 @@ by_both = pytest.mark.parametrize("recorder", ["own", "sdk"], indirect=True)
 
 
 @pytest.fixture
-async def receiver(recorder: None, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[OtlpReceiver]:
-    async with otlp_receiver() as receiver:
+async def receiver(recorder: None, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[SpanCollector]:
+    async with span_collector() as receiver:
         monkeypatch.setenv("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", receiver.url)
         monkeypatch.setenv("OTEL_EXPORTER_OTLP_TRACES_HEADERS", "x-tenant=one%20two")
         monkeypatch.setenv("OTEL_RESOURCE_ATTRIBUTES", "service.instance.id=w-1")
@@ -53,7 +53,7 @@ async def receiver(recorder: None, monkeypatch: pytest.MonkeyPatch) -> AsyncIter
 
 
 @pytest.fixture
-async def mesh(receiver: OtlpReceiver) -> AsyncIterator[InMemoryMesh]:
+async def mesh(receiver: SpanCollector) -> AsyncIterator[InMemoryMesh]:
     async with InMemoryMesh() as mesh:
         mesh.add(writer())
         mesh.add(editor())
@@ -134,7 +134,7 @@ async def collect(mesh: InMemoryMesh, items: list[int]) -> None:
 
 
 async def test_a_sampled_calls_handlers_are_spans_below_each_other(
-    mesh: InMemoryMesh, receiver: OtlpReceiver
+    mesh: InMemoryMesh, receiver: SpanCollector
 ) -> None:
     headers = {**SAMPLED, "x-weft-context": "chat-1"}
     await mesh.client.request("editor", "edit", text="hello", headers=headers)
@@ -157,7 +157,7 @@ async def test_a_sampled_calls_handlers_are_spans_below_each_other(
 
 
 async def test_what_is_not_sampled_has_no_spans_and_passes_on_what_came(
-    mesh: InMemoryMesh, receiver: OtlpReceiver
+    mesh: InMemoryMesh, receiver: SpanCollector
 ) -> None:
     assert await mesh.client.request("witness", "block", headers=UNSAMPLED) == UNSAMPLED["traceparent"]
     await mesh.client.request("editor", "edit", headers=UNSAMPLED)
@@ -168,7 +168,7 @@ async def test_what_is_not_sampled_has_no_spans_and_passes_on_what_came(
 
 
 async def test_a_call_that_is_to_be_traced_is_whatever_its_trace_was_so_far(
-    mesh: InMemoryMesh, receiver: OtlpReceiver
+    mesh: InMemoryMesh, receiver: SpanCollector
 ) -> None:
     await mesh.client.request("writer", "write", trace=True)
     begun = await receiver.one("invoke_agent writer")
@@ -181,7 +181,7 @@ async def test_a_call_that_is_to_be_traced_is_whatever_its_trace_was_so_far(
 
 @by_both
 async def test_failures_are_told_by_their_kinds_and_texts_of_the_meshs_own_errors_alone(
-    mesh: InMemoryMesh, receiver: OtlpReceiver
+    mesh: InMemoryMesh, receiver: SpanCollector
 ) -> None:
     for how in ("purpose", "mesh", "bug"):
         with pytest.raises(AgentFailed):
@@ -196,7 +196,7 @@ async def test_failures_are_told_by_their_kinds_and_texts_of_the_meshs_own_error
 
 
 async def test_a_cancelled_call_is_no_failure_and_a_streams_failure_is_one(
-    mesh: InMemoryMesh, receiver: OtlpReceiver
+    mesh: InMemoryMesh, receiver: SpanCollector
 ) -> None:
     call = asyncio.create_task(mesh.client.request("witness", "wait", headers=SAMPLED))
     with pytest.raises(TimeoutError):
@@ -214,7 +214,7 @@ async def test_a_cancelled_call_is_no_failure_and_a_streams_failure_is_one(
 
 
 async def test_messages_are_recorded_where_that_is_asked_for_without_secrets_and_cut(
-    mesh: InMemoryMesh, receiver: OtlpReceiver
+    mesh: InMemoryMesh, receiver: SpanCollector
 ) -> None:
     text = "ü" * 20_000 + SECRET
     await mesh.client.request("writer", "write", text=f"see {SECRET}", password="hunter2", headers=RECORDED)
@@ -235,7 +235,7 @@ async def test_messages_are_recorded_where_that_is_asked_for_without_secrets_and
 
 @by_both
 async def test_tasks_and_events_are_one_tree_with_who_sent_them(
-    mesh: InMemoryMesh, receiver: OtlpReceiver
+    mesh: InMemoryMesh, receiver: SpanCollector
 ) -> None:
     await mesh.client.request("editor", "post", headers=SAMPLED)
     await receiver.has(lambda here: len(here.spans) >= 9)
@@ -264,7 +264,7 @@ async def test_tasks_and_events_are_one_tree_with_who_sent_them(
 
 
 async def test_what_is_sent_outside_of_handlers_begins_a_trace_as_often_as_the_process_was_told(
-    receiver: OtlpReceiver, monkeypatch: pytest.MonkeyPatch
+    receiver: SpanCollector, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("WEFT_TRACE_SAMPLING", "100")
     async with InMemoryMesh() as sampling:
@@ -280,7 +280,7 @@ async def test_what_is_sent_outside_of_handlers_begins_a_trace_as_often_as_the_p
 
 
 async def test_an_orchestration_is_a_span_with_one_for_each_branch(
-    mesh: InMemoryMesh, receiver: OtlpReceiver
+    mesh: InMemoryMesh, receiver: SpanCollector
 ) -> None:
     await mesh.client.request("editor", "ask", headers=SAMPLED)
     await receiver.has(lambda here: len(here.spans) == 5)
@@ -301,7 +301,7 @@ async def test_an_orchestration_is_a_span_with_one_for_each_branch(
 
 
 async def test_spans_that_nobody_takes_delay_no_call_and_come_once_somebody_does(
-    mesh: InMemoryMesh, receiver: OtlpReceiver
+    mesh: InMemoryMesh, receiver: SpanCollector
 ) -> None:
     receiver.answer = 503
     await mesh.client.request("writer", "write", headers=SAMPLED)
@@ -312,7 +312,7 @@ async def test_spans_that_nobody_takes_delay_no_call_and_come_once_somebody_does
 
 
 async def test_what_was_recorded_last_goes_out_before_the_end(
-    receiver: OtlpReceiver, caplog: pytest.LogCaptureFixture
+    receiver: SpanCollector, caplog: pytest.LogCaptureFixture
 ) -> None:
     async with InMemoryMesh() as mesh:
         mesh.add(writer())
@@ -380,7 +380,7 @@ trace.set_tracer_provider(provider)
 
 
 async def test_where_the_program_has_a_provider_its_exporter_gets_the_spans_and_weft_sends_none(
-    receiver: OtlpReceiver,
+    receiver: SpanCollector,
 ) -> None:
     told = """
     spans = exporter.get_finished_spans()
@@ -394,7 +394,7 @@ async def test_where_the_program_has_a_provider_its_exporter_gets_the_spans_and_
     assert receiver.spans == []
 
 
-async def test_where_it_has_none_its_own_spans_go_out_with_wefts(receiver: OtlpReceiver) -> None:
+async def test_where_it_has_none_its_own_spans_go_out_with_wefts(receiver: SpanCollector) -> None:
     script = OWN.format(provider="", trace=TRACE, parent="b" * 16, at_the_end="print(json.dumps(kinds))")
     kinds = await asyncio.to_thread(run, script, OTEL_EXPORTER_OTLP_TRACES_ENDPOINT=receiver.url)
     assert kinds[-1] == "_Span"
@@ -427,7 +427,7 @@ asyncio.run(main())
 
 
 async def test_nothing_of_opentelemetry_is_loaded_until_a_span_goes_out_and_its_sdk_never(
-    receiver: OtlpReceiver,
+    receiver: SpanCollector,
 ) -> None:
     found = await asyncio.to_thread(run, IMPORTED, OTEL_EXPORTER_OTLP_TRACES_ENDPOINT=receiver.url)
     assert found == [[], [], []]

@@ -20,7 +20,7 @@ import aiohttp
 import pytest
 from aiohttp import web
 from cloudevents.core.bindings import http as sdk
-from tests.otlp_receiver import otlp_receiver
+from tests.span_collector import span_collector
 
 from weft.aio.poll import until
 from weft.errors import AgentFailed, Interrupted, InvalidRequest, Refused, TimedOut, TooMany
@@ -330,7 +330,7 @@ async def test_an_agent_is_posted_a_task_and_answers_with_the_result() -> None:
 
 async def test_what_is_delivered_of_a_sampled_trace_has_spans_and_the_agent_goes_on_below_them() -> None:
     notebook = Notebook(500, {}, "no luck")
-    async with otlp_receiver() as receiver:
+    async with span_collector() as receiver:
         endpoint = OtlpEndpoint(receiver.url, {})
         tracer = Tracer(TracingSettings(resource={"service.name": "worker"}), endpoint.send, told_of)
         async with agent(notebook) as client, desk(client, tracer=tracer) as work:
