@@ -99,6 +99,8 @@ async def test_the_time_from_change_to_ack_is_measured(mesh: AdsMesh) -> None:
         await mesh.log.seen("synced", 2)
         assert mesh.metric("weft_xds_push_seconds_count") == 1
         assert 0.01 < mesh.metric("weft_xds_push_seconds_sum") < 5
+        assert mesh.metric("weft_xds_convergence_seconds_count") == 1
+        assert 0.01 < mesh.metric("weft_xds_convergence_seconds_sum") < 5
         mesh.source.change(endpoints=bare(a="9"))
         await mesh.log.seen("synced", 3)
         assert mesh.metric("weft_xds_push_seconds_count") == 1
