@@ -22,7 +22,7 @@ from weft.dashboard.pages.conversation_view import (
     usage_of,
 )
 from weft.dashboard.pages.copying import copy_button
-from weft.dashboard.pages.markup import tag
+from weft.dashboard.pages.markup import LISTS, tag
 from weft.dashboard.pages.trace_search import TraceFilters, TraceRow, rows_of
 from weft.dashboard.parts import When, heading, link
 from weft.dashboard.quantities import compact, lasting, size, usd
@@ -55,9 +55,7 @@ _CSS = """
   overflow:auto}
 .weft-message>.more{color:var(--weft-muted);font-size:12px;white-space:pre-wrap;overflow-wrap:anywhere;
   margin-top:4px}
-.weft-list{margin:0;padding:0;list-style:none}
-.weft-list>li{padding:5px 0;border-top:1px solid var(--weft-line);overflow-wrap:anywhere}
-.weft-list>li:first-child{border-top:none}
+.weft-messages{display:flex;flex-direction:column;gap:10px;margin:0;padding:0;list-style:none}
 .weft-pre{white-space:pre-wrap;overflow-wrap:anywhere;max-height:320px;overflow:auto;margin:0}
 """
 
@@ -67,16 +65,16 @@ _COLUMNS = (
     Column("traces", "Traces", format="count", least=80, wide=True),
     Column("errors", "Failed", tone="tone", least=80),
     Column("services", "Agents", grow=2, wide=True),
-    Column("calls", "Calls to models", format="count", wide=True),
+    Column("calls", "Model calls", format="count", wide=True),
     Column("tokens", "Tokens", format="count", wide=True),
     Column("usd", "Cost", format="money", least=80),
 )
 
 
-@page("/conversations", title="Conversations", icon="forum", menu=50)
+@page("/conversations", title="Conversations", icon="forum", menu=80)
 async def conversations(view: Page) -> None:
     """Those that were seen of late; with `?id=`, one of them."""
-    ui.add_css(_CSS)
+    ui.add_css(LISTS + _CSS)
     if view.query.get("id"):
         await _One(view).begin()
     else:
@@ -193,7 +191,7 @@ class _One:
             self._draw_pager(found)
             if not found.messages:
                 ui.label("There are no messages.").classes("weft-empty")
-            with tag("ol", "weft-list", aria_label="Messages").style("display:contents"):
+            with tag("ol", "weft-messages", aria_label="Messages"):
                 for each in found.messages:
                     _draw_message(each)
 
@@ -311,7 +309,7 @@ def _known_row(known: Known) -> dict[str, Any]:
         "errors": count(known.errors) if known.errors else "no",
         "tone": "bad" if known.errors else "ok",
         "services": ", ".join(known.services),
-        "calls": known.calls,
-        "tokens": known.tokens,
-        "usd": known.usd,
+        "calls": known.calls or None,
+        "tokens": known.tokens or None,
+        "usd": known.usd if known.calls else None,
     }

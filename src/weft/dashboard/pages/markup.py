@@ -4,6 +4,15 @@ from __future__ import annotations
 
 from nicegui.elements.mixins.text_element import TextElement
 
+LISTS = """
+.weft-list{margin:0;padding:0;list-style:none}
+.weft-list>li{padding:5px 0;border-top:1px solid var(--weft-line);overflow-wrap:anywhere}
+.weft-list>li:first-child{border-top:none}
+.weft-line{display:flex;flex-wrap:wrap;gap:4px 18px;align-items:center;width:100%}
+.weft-line>*{display:inline-flex;align-items:center;gap:4px;overflow-wrap:anywhere}
+"""
+"""Styles of plain lists, and of things beside each other on a line."""
+
 
 def tag(
     name: str, css: str = "", text: str = "", *, style: dict[str, str] | None = None, **attributes: str | int

@@ -21,7 +21,7 @@ from weft.dashboard.pages.audit_records import (
     short_identity,
 )
 from weft.dashboard.pages.explanation import CanForm
-from weft.dashboard.pages.markup import tag
+from weft.dashboard.pages.markup import LISTS, tag
 from weft.dashboard.pages.matrix_drawing import MatrixDrawing
 from weft.dashboard.pages.policy_words import PolicyRow, policies_of
 from weft.dashboard.pages.reach_matrix import Cell, reach_of
@@ -57,9 +57,9 @@ _CSS = """
 
 _RECORDS = (
     Column("time", "When", format="ago", least=95),
-    Column("outcome", "Outcome", tone="tone", least=110),
+    Column("outcome", "Outcome", tone="tone", least=145),
     Column("who", "Who", grow=2, least=120),
-    Column("action", "What", least=90, wide=True),
+    Column("action", "What", least=110, wide=True),
     Column("target", "To", grow=2, least=120),
     Column("policy", "Policy", wide=True, link="to"),
     Column("reason", "Why", grow=3, wide=True),
@@ -76,10 +76,10 @@ def _tabs(here: str) -> None:
                 element.props["aria-current"] = "page"
 
 
-@page("/policy", title="Policy", icon="policy", menu=60)
+@page("/policy", title="Policy", icon="policy", menu=90)
 async def policy(view: Page) -> None:
     """Who can reach whom."""
-    ui.add_css(matrix_drawing.CSS + explanation.CSS)
+    ui.add_css(LISTS + matrix_drawing.CSS + explanation.CSS)
     _tabs("")
     with tag("div", "weft-policy"):
         with tag("div"):

@@ -45,7 +45,10 @@ CSS = """
   .weft-said.tool{border-color:#d18700}
 .weft-said>.role{font-size:12px;color:var(--weft-muted)}
 .weft-said>.text{white-space:pre-wrap;overflow-wrap:anywhere}
-@media(max-width:1000px){.weft-span{position:fixed;inset:auto 0 0 0;z-index:1500;max-height:62vh;
+.weft-span .weft-facts{grid-template-columns:max-content minmax(0,1fr)}
+@media(max-width:1000px){.weft-trace.beside{padding-bottom:62vh}
+  .weft-trace.beside .weft-wf-row{scroll-margin:80px 0 64vh}
+  .weft-span{position:fixed;inset:auto 0 0 0;z-index:1500;max-height:62vh;
   border-radius:12px 12px 0 0;box-shadow:0 -6px 24px rgba(0,0,0,.35)}}
 """
 
@@ -76,7 +79,7 @@ class SpanDetails:
     def _draw(self, row: Row) -> None:
         span, sort = row.span, sort_of(row.span)
         with tag("div", f"weft-span-head weft-sort-{sort.word}"):
-            ui.icon(sort.sign).style("padding-top:7px;font-size:18px")
+            ui.icon(sort.sign).props("aria-hidden=true").style("padding-top:7px;font-size:18px")
             tag("div", "name", span.name or "(no name)", role="heading", aria_level=2)
             close = ui.button(icon="close", on_click=self.close).props("flat dense round color=none")
             close.props('aria-label="Close the span"')

@@ -13,7 +13,7 @@ from nicegui import ui
 from weft.dashboard.page import Page, link_to, page
 from weft.dashboard.pages import span_details, waterfall_drawing
 from weft.dashboard.pages.copying import copy_button
-from weft.dashboard.pages.markup import tag
+from weft.dashboard.pages.markup import LISTS, tag
 from weft.dashboard.pages.span_details import SpanDetails
 from weft.dashboard.pages.trace_search import (
     STATUSES,
@@ -46,8 +46,6 @@ _CSS = """
 .weft-trace>div{display:flex;flex-direction:column;gap:8px;min-width:0}
 @media(min-width:1001px){.weft-trace.beside{grid-template-columns:minmax(0,1fr) 380px}
   .weft-trace.beside .weft-wf{--weft-wf-name:minmax(200px,48%)}}
-.weft-line{display:flex;flex-wrap:wrap;gap:4px 18px;align-items:center;width:100%}
-.weft-line>*{display:inline-flex;align-items:center;gap:4px;overflow-wrap:anywhere}
 """
 
 _COLUMNS = (
@@ -67,7 +65,7 @@ _EMPTY = (
 )
 
 
-@page("/traces", title="Traces", icon="account_tree", menu=40)
+@page("/traces", title="Traces", icon="account_tree", menu=70)
 def traces(view: Page) -> None:
     """Search traces."""
     ui.add_css(_CSS)
@@ -113,7 +111,7 @@ class _Search:
             for each in (self._status, self._last):
                 each.props("dense outlined options-dense")
             ui.button("Search", icon="search", on_click=self._search).props("unelevated no-caps dense")
-            self._clear = ui.button("Clear", on_click=lambda: _go(link_to("traces"))).props(
+            self._clear = ui.button("Show all", on_click=lambda: _go(link_to("traces"))).props(
                 "flat no-caps dense"
             )
             self._clear.set_visibility(not told.are_none)
@@ -216,7 +214,7 @@ def _number(value: Any) -> float:
 @page("/traces/{trace_id}", title="Trace")
 def trace(view: Page) -> None:
     """One trace."""
-    ui.add_css(_CSS + waterfall_drawing.CSS + span_details.CSS)
+    ui.add_css(LISTS + _CSS + waterfall_drawing.CSS + span_details.CSS)
     _TracePage(view).begin()
 
 

@@ -105,6 +105,7 @@ _CLICK = """
   const row = event.target.closest('[role=treeitem]');
   if (!row) return;
   for (const each of row.parentElement.children) each.tabIndex = each === row ? 0 : -1;
+  setTimeout(() => row.scrollIntoView({block: "nearest"}), 300);
   const fold = event.target.closest('.weft-wf-fold') && row.hasAttribute('aria-expanded');
   emit([fold ? 'fold' : 'select', Number(row.dataset.row)]);
 }
@@ -248,7 +249,7 @@ class WaterfallDrawing:
             with tag("div", "weft-wf-name", style={"padding-left": f"{8 + indent}px"}):
                 fold = "" if not row.children else "▸" if row.key in self._closed else "▾"
                 tag("span", "weft-wf-fold", fold)
-                ui.icon(sort.sign)
+                ui.icon(sort.sign).props("aria-hidden=true")
                 tag("span", "weft-wf-text", row.span.name or "(no name)", title=row.span.name)
                 tag("span", "weft-wf-service", row.span.service)
                 for text, tone in _notes(row, is_closed=row.key in self._closed):
@@ -275,7 +276,7 @@ class WaterfallDrawing:
             for sort in Sort:
                 if sort in present:
                     with tag("span", f"weft-sort-{sort.word}"):
-                        ui.icon(sort.sign)
+                        ui.icon(sort.sign).props("aria-hidden=true")
                         tag("span", text=sort.word)
 
     def _draw_pager(self, first: int, shown: int, everything: int) -> None:
