@@ -17,10 +17,11 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any, Final
+from functools import lru_cache
+from typing import Any, Final, NamedTuple
 
 from weft.errors import InvalidRequest
 from weft.model.spiffe import Role
@@ -50,6 +51,8 @@ OTHER: Final = "(other)"
 """Stands for everything beyond a limit."""
 
 _MAX_ID = 64
+_INTEGERS = frozenset({int})
+"""A bool is an int to Python, and no count."""
 _NO_ANSWER = 0
 _REFUSALS = frozenset({403, 429})
 _SERVER_ERROR = 500
@@ -113,8 +116,7 @@ def caller_of(sender: str) -> str:
     raise InvalidRequest(f"{sender:.200} is no subject of an agent or an operator")
 
 
-@dataclass(frozen=True, slots=True)
-class Edge:
+class Edge(NamedTuple):
     """What was called, and how it was routed there. Texts have MAX_NAME characters at most, all printable."""
 
     destination: str
@@ -269,17 +271,20 @@ def _report(document: dict[str, Any]) -> TrafficReport:
 
 
 def _edge(entry: dict[str, Any]) -> Edge:
-    return Edge(
-        _text(entry["d"]), TrafficKind(entry["k"]), _text(entry["v"]), _text(entry["r"]), _text(entry["t"])
-    )
+    return _checked_edge(entry["d"], entry["k"], entry["v"], entry["r"], entry["t"])
+
+
+@lru_cache(maxsize=8192)
+def _checked_edge(destination: Any, kind: Any, version: Any, route: Any, tool: Any) -> Edge:
+    """The same again and again, from thousands of sidecars: it is looked at once."""
+    return Edge(_text(destination), TrafficKind(kind), _text(version), _text(route), _text(tool))
 
 
 def _calls(entry: dict[str, Any]) -> Calls:
     buckets = entry["buckets"]
     if not isinstance(buckets, list) or len(buckets) != BUCKETS:
         raise ValueError(f"there are {BUCKETS} buckets")
-    for each in buckets:
-        _count(each)
+    _check_counts(buckets)
     calls = Calls(
         _counts(entry["codes"]),
         _counts(entry["flags"]),
@@ -297,10 +302,18 @@ def _calls(entry: dict[str, Any]) -> Calls:
 def _counts(counts: Any) -> dict[str, int]:
     if not isinstance(counts, dict) or len(counts) > MAX_CODES:
         raise ValueError(f"counts are an object of at most {MAX_CODES}")
-    for name, each in counts.items():
-        _text(name)
-        _count(each)
+    if not counts:
+        return {}
+    if any(len(name) > MAX_NAME or not name.isprintable() for name in counts):
+        raise ValueError("a name in counts is none")
+    _check_counts(counts.values())
     return counts
+
+
+def _check_counts(values: Collection[Any]) -> None:
+    """All at once: there are thousands of them in a second."""
+    if values and (not _INTEGERS.issuperset(map(type, values)) or min(values) < 0 or max(values) > MAX_COUNT):
+        raise ValueError("not all of these are counts")
 
 
 def _count(value: Any, most: int = MAX_COUNT) -> int:

@@ -14,6 +14,7 @@ _CALLS, _ERRORS, _REFUSED, _ABANDONED, _FIRST_BUCKET = range(5)
 _WIDTH: Final = _FIRST_BUCKET + BUCKETS
 _FULL: Final = 2**32 - 1
 _NOTHING: Final = array("I", bytes(4 * _WIDTH))
+_NO_ROW: Final = (0,) * _WIDTH
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +50,30 @@ class Window:
         self.buckets = list(map(add, self.buckets, other.buckets))
 
 
+class Row(list[int]):
+    """The counts of one step. False while nothing was counted."""
+
+    def __init__(self) -> None:
+        super().__init__(_NO_ROW)
+        self._counted = False
+
+    def __bool__(self) -> bool:
+        return self._counted
+
+    def add(self, calls: Calls) -> int:
+        """Count `calls`; return how many these are."""
+        self._counted = True
+        total = calls.calls
+        self[_CALLS] += total
+        self[_ERRORS] += calls.errors
+        self[_REFUSED] += calls.refused
+        self[_ABANDONED] += calls.abandoned
+        for at, number in enumerate(calls.buckets, _FIRST_BUCKET):
+            if number:
+                self[at] += number
+        return total
+
+
 class Ring:
     """Counts by steps of one resolution. Times are seconds since 1970, or of any clock."""
 
@@ -59,22 +84,11 @@ class Ring:
         self._counts = array("I", bytes(4 * _WIDTH * resolution.steps))
         self._newest = self._oldest = int(now // resolution.step)
 
-    def add(self, now: float, calls: Calls, total: int) -> None:
-        """Count `calls`, which are `total`, in the present step."""
-        base = self._advance(now)
-        counts = self._counts
-        _increase(counts, base + _CALLS, total)
-        if calls.errors:
-            _increase(counts, base + _ERRORS, calls.errors)
-        if calls.refused:
-            _increase(counts, base + _REFUSED, calls.refused)
-        if calls.abandoned:
-            _increase(counts, base + _ABANDONED, calls.abandoned)
-        at = base + _FIRST_BUCKET
-        for number in calls.buckets:
-            if number:
-                _increase(counts, at, number)
-            at += 1
+    def add(self, at: float, row: Row) -> None:
+        """Count what came at that time; nothing may have come after it."""
+        base = self._advance(at)
+        former = self._counts[base : base + _WIDTH]
+        self._counts[base : base + _WIDTH] = array("I", [min(each, _FULL) for each in map(add, former, row)])
 
     def sum(self, since: float) -> Window | None:
         """What was counted in the steps that had not ended by `since`; None if nothing was."""
@@ -109,10 +123,6 @@ class Ring:
         self._newest = newest
         self._oldest = max(self._oldest, newest - steps + 1)
         return newest % steps * _WIDTH
-
-
-def _increase(counts: array[int], at: int, by: int) -> None:
-    counts[at] = min(counts[at] + by, _FULL)
 
 
 def _window(row: Sequence[int]) -> Window:

@@ -18,7 +18,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge
 
 from weft.aio.backoff import backoff
 from weft.aio.reminder import Reminder
-from weft.controlplane.telemetry.rings import Resolution, Ring, Window
+from weft.controlplane.telemetry.rings import Resolution, Ring, Row, Window
 from weft.errors import InvalidRequest, MeshError, Unavailable
 from weft.model.traffic_report import (
     TRAFFIC_SIGNALS,
@@ -35,6 +35,8 @@ logger = logging.getLogger(__name__)
 
 RESOLUTIONS: Final = (Resolution(5, 181), Resolution(60, 121), Resolution(600, 145))
 """A quarter of an hour, two hours, a day; each with the step that is under way."""
+
+FINEST: Final = RESOLUTIONS[0].step
 
 MAX_EDGES: Final = 2000
 """Callers' destinations by version, route and tool. Each takes 36 kB; the least recently used leave first."""
@@ -76,18 +78,33 @@ class EdgeTraffic:
 class _Kept:
     """One edge's counts."""
 
-    __slots__ = ("rings", "total")
+    __slots__ = ("_present", "_rings", "_step", "total")
 
     def __init__(self, now: float) -> None:
-        self.rings = tuple(Ring(each, now) for each in RESOLUTIONS)
+        self._rings = tuple(Ring(each, now) for each in RESOLUTIONS)
+        self._step = int(now // FINEST)
+        self._present = Row()
         self.total = Total()
 
     def add(self, now: float, calls: Calls) -> None:
-        total = calls.calls
-        for ring in self.rings:
-            ring.add(now, calls, total)
-        self.total.calls += total
+        step = int(now // FINEST)
+        if step > self._step:  # a clock that goes back counts where it was
+            self._pour()
+            self._step = step
+        self.total.calls += self._present.add(calls)
         self.total.errors += calls.errors
+
+    def ring(self, number: int) -> Ring:
+        """The counts at one of RESOLUTIONS, up to now."""
+        self._pour()
+        return self._rings[number]
+
+    def _pour(self) -> None:
+        """Put what came in the present step where it belongs: once a step rather than with each report."""
+        if self._present:
+            for each in self._rings:
+                each.add(self._step * FINEST, self._present)
+            self._present = Row()
 
 
 @dataclass(slots=True)
@@ -184,7 +201,7 @@ class TrafficView:
         number = _resolution(window)
         since = self._clock() - window
         return [
-            EdgeTraffic(TrafficEdge(caller, edge), kept.rings[number].sum(since) or Window(), kept.total)
+            EdgeTraffic(TrafficEdge(caller, edge), kept.ring(number).sum(since) or Window(), kept.total)
             for caller, edge, kept in self._all()
         ]
 
@@ -205,7 +222,7 @@ class TrafficView:
         found = [
             (
                 TrafficEdge(each, edge),
-                [(at * step, window) for at, window in kept.rings[number].steps(since)],
+                [(at * step, window) for at, window in kept.ring(number).steps(since)],
             )
             for each, edge, kept in self._all()
             if caller in {None, each} and destination in {None, edge.destination}
