@@ -51,7 +51,7 @@ async def observed(
     settings: ControlPlaneSettings | None = None, store: Store | None = None
 ) -> AsyncIterator[Observed]:
     """Serve until the context is left."""
-    kept = store or MemoryStore()
+    kept, tokens = store or MemoryStore(), MemoryStore()
     metrics = CollectorRegistry()
     registry, resources, sidecars = (
         await Registry.open(kept),
@@ -61,7 +61,7 @@ async def observed(
     async with (
         View(registry) as view,
         ResourceView.follow(resources) as declared,
-        admin_access(kept) as admin,
+        admin_access(tokens) as admin,
         open_telemetry(
             settings or ControlPlaneSettings(), kept, declared, metrics, revoked=lambda _: False
         ) as telemetry,

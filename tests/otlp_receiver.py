@@ -1,145 +1,168 @@
-"""A collector of others: takes spans as OTLP over HTTP, and has them looked at."""
+"""A collector for tests: takes OTLP by gRPC and by HTTP, and answers as it is told to."""
 
 from __future__ import annotations
 
 import asyncio
 import gzip
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
 from typing import Any
 
-from aiohttp import web
+import grpc
+from grpc import aio
+from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import (
+    ExportMetricsServiceRequest,
+    ExportMetricsServiceResponse,
+)
+from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2_grpc import (
+    MetricsServiceServicer,
+    add_MetricsServiceServicer_to_server,
+)
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
     ExportTraceServiceRequest,
     ExportTraceServiceResponse,
 )
-from opentelemetry.proto.trace.v1.trace_pb2 import Span, Status
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2_grpc import (
+    TraceServiceServicer,
+    add_TraceServiceServicer_to_server,
+)
+from opentelemetry.proto.metrics.v1.metrics_pb2 import Metric
+from opentelemetry.proto.trace.v1.trace_pb2 import Span
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
 
-from tests.integration.sidecar_process import LIMIT
+from weft.sdk.server import bind, serving_http
 
-
-@dataclass(frozen=True)
-class Received:
-    """One span, as it came."""
-
-    trace: str
-    id: str
-    parent: str
-    name: str
-    kind: str
-    failed: bool
-    message: str
-    attributes: Mapping[str, Any]
-    resource: Mapping[str, Any]
-    scope: str
-    seconds: float
+LIMIT = 60.0
+"""Seconds in which what is waited for comes."""
 
 
-@dataclass
 class OtlpReceiver:
-    """What has come so far."""
+    """What came, and what is to be answered to what comes next."""
 
-    port: int = 0
-    spans: list[Received] = field(default_factory=list)
-    headers: list[Mapping[str, str]] = field(default_factory=list)
-    answer: int = 200
-    """The status of its answers."""
-    hold: asyncio.Event | None = None
-    """Answers nothing until this is set."""
-    asked: int = 0
-    came: asyncio.Event = field(default_factory=asyncio.Event)
+    def __init__(self) -> None:
+        self.spans: list[Span] = []
+        self.services: set[str] = set()
+        self.metrics: dict[str, Metric] = {}
+        """The last of each name."""
+        self.headers: list[dict[str, str]] = []
+        """Of each request."""
+        self.refusals: list[tuple[int, dict[str, str]]] = []
+        """Statuses of HTTP, and headers, for the next requests; then all are taken."""
+        self.codes: list[grpc.StatusCode] = []
+        """The same for gRPC."""
+        self.rejects = 0
+        """Spans that it says it left out of each request."""
+        self._news = asyncio.Condition()
 
-    @property
-    def url(self) -> str:
-        """Where it takes spans."""
-        return f"http://127.0.0.1:{self.port}/v1/traces"
+    async def until(self, count: int) -> None:
+        """Wait until so many spans have come."""
+        async with asyncio.timeout(LIMIT), self._news:
+            await self._news.wait_for(lambda: len(self.spans) >= count)
 
-    def named(self, name: str) -> list[Received]:
-        """The spans of a name."""
-        return [each for each in self.spans if each.name == name]
+    async def until_metric(self, name: str) -> Metric:
+        """Wait for a metric."""
+        async with asyncio.timeout(LIMIT), self._news:
+            await self._news.wait_for(lambda: name in self.metrics)
+        return self.metrics[name]
 
-    async def has(self, condition: Callable[[OtlpReceiver], Any]) -> None:
-        """Wait until what has come fulfils `condition`."""
-        async with asyncio.timeout(LIMIT):
-            while not condition(self):
-                self.came.clear()
-                await self.came.wait()
+    async def take_spans(self, data: bytes) -> bytes:
+        request = ExportTraceServiceRequest.FromString(data)
+        for group in request.resource_spans:
+            self.services |= {
+                each.value.string_value for each in group.resource.attributes if each.key == "service.name"
+            }
+            for scope in group.scope_spans:
+                self.spans += scope.spans
+        await self._told()
+        answer = ExportTraceServiceResponse()
+        if self.rejects:
+            answer.partial_success.rejected_spans = self.rejects
+        return answer.SerializeToString()
 
-    async def one(self, name: str) -> Received:
-        """The one span of a name, once it is there."""
-        await self.has(lambda here: here.named(name))
-        [found] = self.named(name)
-        return found
+    async def take_metrics(self, data: bytes) -> bytes:
+        for group in ExportMetricsServiceRequest.FromString(data).resource_metrics:
+            for scope in group.scope_metrics:
+                self.metrics |= {each.name: each for each in scope.metrics}
+        await self._told()
+        return ExportMetricsServiceResponse().SerializeToString()
 
-    async def take(self, request: web.Request) -> web.Response:
-        """Answer one request."""
-        self.asked += 1
-        self.came.set()
-        if self.hold is not None:
-            await self.hold.wait()
-        if self.answer != 200:
-            return web.Response(status=self.answer)
-        body = await request.read()
-        self.headers.append(dict(request.headers))
-        if request.headers.get("content-encoding") == "gzip" and body[:2] == b"\x1f\x8b":
-            body = gzip.decompress(body)
-        self.spans += received_in(body)
-        self.came.set()
-        answer = ExportTraceServiceResponse().SerializeToString()
-        return web.Response(body=answer, content_type="application/x-protobuf")
+    async def _told(self) -> None:
+        async with self._news:
+            self._news.notify_all()
 
+    @asynccontextmanager
+    async def http(self) -> AsyncIterator[str]:
+        """Serve OTLP/HTTP; gives the endpoint."""
+        app = Starlette(
+            routes=[
+                Route(f"/base/v1/{kind}", self._taking(take), methods=["POST"])
+                for kind, take in (("traces", self.take_spans), ("metrics", self.take_metrics))
+            ]
+        )
+        listener = bind("127.0.0.1", 0)
+        port = listener.getsockname()[1]
+        async with serving_http(app, listener):
+            yield f"http://127.0.0.1:{port}/base"
 
-def received_in(body: bytes) -> list[Received]:
-    """The spans of an OTLP request."""
-    found = []
-    for group in ExportTraceServiceRequest.FromString(body).resource_spans:
-        resource = _values(group.resource.attributes)
-        for scoped in group.scope_spans:
-            found += [_received(each, resource, scoped.scope.name) for each in scoped.spans]
-    return found
+    @asynccontextmanager
+    async def grpc(self, credentials: grpc.ServerCredentials | None = None) -> AsyncIterator[int]:
+        """Serve OTLP/gRPC; gives the port."""
+        server = aio.server()
+        add_TraceServiceServicer_to_server(_Traces(self), server)  # type: ignore[no-untyped-call]
+        add_MetricsServiceServicer_to_server(_Metrics(self), server)  # type: ignore[no-untyped-call]
+        address = "127.0.0.1:0"
+        port = (
+            server.add_insecure_port(address)
+            if credentials is None
+            else server.add_secure_port(address, credentials)
+        )
+        await server.start()
+        try:
+            yield port
+        finally:
+            await server.stop(grace=0)
 
+    def _taking(self, take: Any) -> Any:
+        async def endpoint(request: Request) -> Response:
+            self.headers.append(dict(request.headers))
+            body = await request.body()
+            if self.refusals:
+                status, headers = self.refusals.pop(0)
+                return Response(b"", status, headers)
+            assert request.headers["content-encoding"] == "gzip"
+            return Response(await take(gzip.decompress(body)), media_type="application/x-protobuf")
 
-def tree(spans: list[Received], parent: str) -> list[Any]:
-    """Names below `parent`, in the order of their names, with what is below them."""
-    found = sorted([each.name, *tree(spans, each.id)] for each in spans if each.parent == parent)
-    return list(found)
+        return endpoint
 
-
-@asynccontextmanager
-async def otlp_receiver() -> AsyncIterator[OtlpReceiver]:
-    """One that listens on loopback, for a block."""
-    receiver = OtlpReceiver()
-    app = web.Application(client_max_size=64 * 1024 * 1024)
-    app.router.add_post("/v1/traces", receiver.take)
-    runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1)
-    await runner.setup()
-    try:
-        site = web.TCPSite(runner, "127.0.0.1", 0)
-        await site.start()
-        receiver.port = runner.addresses[0][1]
-        yield receiver
-    finally:
-        if receiver.hold is not None:
-            receiver.hold.set()
-        await runner.cleanup()
-
-
-def _received(span: Span, resource: Mapping[str, Any], scope: str) -> Received:
-    return Received(
-        trace=span.trace_id.hex(),
-        id=span.span_id.hex(),
-        parent=span.parent_span_id.hex(),
-        name=span.name,
-        kind=Span.SpanKind.Name(span.kind).removeprefix("SPAN_KIND_").lower(),
-        failed=span.status.code == Status.STATUS_CODE_ERROR,
-        message=span.status.message,
-        attributes=_values(span.attributes),
-        resource=resource,
-        scope=scope,
-        seconds=(span.end_time_unix_nano - span.start_time_unix_nano) / 1e9,
-    )
+    async def check(self, context: Any) -> None:
+        """Answer a call by gRPC as it is told to."""
+        self.headers.append({each.key: each.value for each in context.invocation_metadata()})
+        if self.codes:
+            await context.abort(self.codes.pop(0), "not now")
 
 
-def _values(pairs: Any) -> dict[str, Any]:
-    return {each.key: getattr(each.value, each.value.WhichOneof("value")) for each in pairs}
+class _Traces(TraceServiceServicer):
+    def __init__(self, receiver: OtlpReceiver) -> None:
+        self._receiver = receiver
+
+    async def Export(  # noqa: N802
+        self, request: ExportTraceServiceRequest, context: Any
+    ) -> ExportTraceServiceResponse:
+        await self._receiver.check(context)
+        answer = await self._receiver.take_spans(request.SerializeToString())
+        return ExportTraceServiceResponse.FromString(answer)
+
+
+class _Metrics(MetricsServiceServicer):
+    def __init__(self, receiver: OtlpReceiver) -> None:
+        self._receiver = receiver
+
+    async def Export(  # noqa: N802
+        self, request: ExportMetricsServiceRequest, context: Any
+    ) -> ExportMetricsServiceResponse:
+        await self._receiver.check(context)
+        answer = await self._receiver.take_metrics(request.SerializeToString())
+        return ExportMetricsServiceResponse.FromString(answer)

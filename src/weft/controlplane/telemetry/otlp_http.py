@@ -133,8 +133,12 @@ def unpacked(body: bytes, encoding: str) -> bytes:
         case "" | "identity":
             return body
         case "gzip" | "x-gzip":
-            return _gunzipped(body)
-    raise _unknown(f"spans come packed by gzip, or not at all: {encoding[:40]!r} is not understood")
+            return _inflated(body, zlib.MAX_WBITS | 16)
+        case "deflate":
+            return _inflated(body, zlib.MAX_WBITS)
+    raise _unknown(
+        f"spans come packed by gzip or deflate, or not at all: {encoding[:40]!r} is not understood"
+    )
 
 
 def _from_protobuf(body: bytes) -> ExportTraceServiceRequest:
@@ -163,16 +167,16 @@ def _invalid(detail: str) -> NotTaken:
     return NotTaken(400, _INVALID_ARGUMENT, detail)
 
 
-def _gunzipped(body: bytes) -> bytes:
-    unpacker = zlib.decompressobj(wbits=31)
+def _inflated(body: bytes, form: int) -> bytes:
+    unpacker = zlib.decompressobj(form)
     try:
         data = unpacker.decompress(body, MAX_REQUEST_BYTES + 1)
     except zlib.error as error:
-        raise _invalid("the body is not packed by gzip, though it says so") from error
+        raise _invalid("the body is not packed as it says") from error
     if len(data) > MAX_REQUEST_BYTES:
         raise _too_large()
     if not unpacker.eof or unpacker.unused_data:
-        raise _invalid("the body is not one whole file of gzip's")
+        raise _invalid("the body is not one whole file that was packed")
     return data
 
 

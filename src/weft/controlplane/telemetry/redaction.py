@@ -87,7 +87,8 @@ class Redaction:
         if not self._rules and not self._fields and self._suspicious.search(serialised) is None:
             return False
         span.name = self._text(span.name)
-        span.status.message = self._text(span.status.message)
+        if span.status.message:
+            span.status.message = self._text(span.status.message)
         self.clean_attributes(span.attributes)
         for event in span.events:
             event.name = self._text(event.name)
