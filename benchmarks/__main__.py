@@ -32,6 +32,7 @@ from benchmarks import (
     seed_case,
     signing,
     task_rate,
+    telemetry,
     throughput,
     tool_calls,
 )
@@ -54,6 +55,7 @@ BENCHMARKS: dict[str, Callable[..., Awaitable[Result]]] = {
     "push": push.measure,
     "signing": signing.measure,
     "policies": policy_cost.measure,
+    "telemetry": telemetry.measure,
     "tasks": task_rate.measure,
     "events": event_rate.measure,
     "queue-latency": queue_latency.measure,

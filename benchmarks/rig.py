@@ -34,6 +34,8 @@ MESH = "mesh"
 START_TIMEOUT = 60.0
 """Seconds that anything may take to start."""
 
+_CONTROL = "weft.controlplane"
+
 _TOLD_OF_LOG = 2000
 """Characters of the processes' log that go with an error."""
 
@@ -105,13 +107,19 @@ class Rig:
         token = await self.mesh.api.join_token(agent_type, instance, {})
         return await self.start(command, stderr=stderr, environ={"WEFT_JOIN_TOKEN": token})
 
-    async def another_control(self, name: str) -> int:
-        """Start one more replica of the control plane; the port at which sidecars reach it, soon."""
+    async def another_control(self, name: str, *, module: str = _CONTROL) -> int:
+        """Start one more replica of the control plane; the port at which sidecars reach it, soon.
+
+        `module` is what is run for it.
+        """
         free = free_ports()
-        ports = self.mesh.ports.model_copy(update={"api": free.api, "xds": free.xds, "metrics": free.metrics})
+        ports = self.mesh.ports.model_copy(
+            update={"api": free.api, "xds": free.xds, "metrics": free.metrics, "dashboard": free.dashboard}
+        )
         # Only names of files are asked of it; what else it has stands in NATS's configuration.
         security = LocalSecurity(self.directory / MESH, "", NatsSecurity(self.nats_keys, "", ""))
-        command = [*control_command(ports), "--replica", name]
+        command = [module if each == _CONTROL else each for each in control_command(ports)]
+        command += ["--replica", name]
         await self.start(command, environ=security.control_environment())
         return ports.xds
 
