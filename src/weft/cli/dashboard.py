@@ -40,7 +40,9 @@ async def dashboard(
     elif webbrowser.open(url):
         print(f"opened {base}/dashboard/ in your browser")
     else:
-        raise Unavailable("there is no browser here: open what `weft dashboard --no-open` prints, within 60 s")
+        raise Unavailable(
+            "there is no browser here: open what `weft dashboard --no-open` prints, within 60 s"
+        )
 
 
 def _base(where: ControlPlane, api_url: str) -> str:

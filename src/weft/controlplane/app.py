@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import socket
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import AsyncExitStack, contextmanager
 from importlib.metadata import version
 
@@ -176,15 +176,8 @@ async def run_control_plane(settings: ControlPlaneSettings) -> None:
             "tell of this replica": replicas.run(),
         }
         api = create_api(context, metrics)
-        dashboard = Dashboard(api, seal=sealer, codes=codes)
-        stack.push_async_callback(dashboard.close)
-        if looked_at is not None:
-            local = local_only(dashboard, _browsers_hosts(settings))
-            work["serve the dashboard"] = serve_beside(
-                server_config(local, None, stop_timeout=STOP_TIMEOUT, websockets=True), looked_at
-            )
-        if scraped is not None:
-            work["serve metrics"] = serve_beside(server_config(metrics_app(metrics), None), scraped)
+        dashboard = await stack.enter_async_context(Dashboard(api, seal=sealer, codes=codes))
+        work |= _beside(settings, dashboard, metrics, looked_at, scraped)
         if callout is not None:
             admission = admission_to_nats(security, declared)
             work["answer NATS"] = callout.serve(admission.decide)
@@ -197,6 +190,24 @@ async def run_control_plane(settings: ControlPlaneSettings) -> None:
             background = [tasks.create_task(_run(each), name=name) for name, each in work.items()]
             await _serve(front(api, dashboard), tls, listening, tools.end_streams)
             await end(background)
+
+
+def _beside(
+    settings: ControlPlaneSettings,
+    dashboard: Dashboard,
+    metrics: CollectorRegistry,
+    looked_at: socket.socket | None,
+    scraped: socket.socket | None,
+) -> dict[str, Awaitable[None]]:
+    """What serves the dashboard and the metrics at ports of their own, where they are wanted."""
+    work: dict[str, Awaitable[None]] = {}
+    if looked_at is not None:
+        hosts = ["localhost"] if is_loopback(settings.dashboard_host) else []
+        config = server_config(local_only(dashboard, hosts), None, stop_timeout=STOP_TIMEOUT, websockets=True)
+        work["serve the dashboard"] = serve_beside(config, looked_at)
+    if scraped is not None:
+        work["serve metrics"] = serve_beside(server_config(metrics_app(metrics), None), scraped)
+    return work
 
 
 async def _run(work: Awaitable[None]) -> None:
@@ -326,12 +337,6 @@ def _listen_for_browsers(settings: ControlPlaneSettings) -> Iterator[socket.sock
     host, port = settings.dashboard_host, settings.dashboard_port
     with _listen(host, port, "the dashboard", "--dashboard-port") as listening:
         yield listening
-
-
-def _browsers_hosts(settings: ControlPlaneSettings) -> Sequence[str]:
-    """By which names browsers may call the dashboard beside those of this machine; none: by any."""
-    host = settings.dashboard_host
-    return ["localhost"] if is_loopback(host) else []
 
 
 @contextmanager

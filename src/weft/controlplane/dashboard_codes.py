@@ -38,9 +38,7 @@ class _UsedCodec:
 class DashboardCodes:
     """Makes codes, and takes each once, whichever replica made it. Open it with `open`."""
 
-    def __init__(
-        self, used: Bucket[float], sealer: Sealer, clock: Callable[[], float] = time.time
-    ) -> None:
+    def __init__(self, used: Bucket[float], sealer: Sealer, clock: Callable[[], float] = time.time) -> None:
         """`used` keeps which codes were; `clock` tells the seconds since 1970."""
         self._used = used
         self._sealer = sealer

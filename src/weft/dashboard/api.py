@@ -65,9 +65,7 @@ class Api:
         answer = await self._ask(_request("GET", SESSION_PATH, token, address))
         return Viewer(token, str(answer["name"]), Scope(answer["scope"]), str(answer["mesh"]), address)
 
-    async def ask(
-        self, viewer: Viewer, method: str, path: str, body: Mapping[str, Any] | None = None
-    ) -> Any:
+    async def ask(self, viewer: Viewer, method: str, path: str, body: Mapping[str, Any] | None = None) -> Any:
         """What the API answers, as JSON types; None if nothing. Raises the MeshError that it answers with."""
         return await self._ask(_request(method, path, viewer.token, viewer.address, body))
 

@@ -7,7 +7,7 @@ import importlib
 import secrets
 from collections.abc import Callable, Collection
 from ipaddress import ip_address
-from typing import Any, Protocol
+from typing import Any, Protocol, Self
 from urllib.parse import parse_qs, urlsplit
 
 from starlette.types import ASGIApp, Message, Receive, Send
@@ -60,22 +60,27 @@ class Codes(Protocol):
 
 
 class Dashboard:
-    """The ASGI application. `close` it when the process ends."""
+    """The ASGI application. Use it as an async context manager: in the end nothing of it goes on."""
 
-    def __init__(self, api: ASGIApp, *, seal: Seal, codes: Codes) -> None:
+    def __init__(
+        self, api: ASGIApp, *, seal: Seal, codes: Codes, failure_delay: float = FAILURE_DELAY
+    ) -> None:
         """`api` is the control plane's API, `seal` the mesh's, so that any replica knows its cookies."""
         self.api = Api(api)
         self.feeds = Feeds(self.api)
         self._sessions = Sessions(seal)
         self._codes = codes
+        self._failure_delay = failure_delay
         self._failures: dict[str, int] = {}
         self._attempts = 0
         self._loading = asyncio.Lock()
         self._pages: ASGIApp | None = None
         self._close_pages: Callable[[], Any] | None = None
 
-    async def close(self) -> None:
-        """End what it began."""
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
         await self.feeds.close()
         if self._close_pages is not None:
             await self._close_pages()
@@ -182,7 +187,7 @@ class Dashboard:
             self._failures[address] = failed + 1
             if len(self._failures) > _REMEMBERED:
                 self._failures.pop(next(iter(self._failures)))
-            await asyncio.sleep(min(FAILURE_DELAY * 2.0 ** min(failed, 10), MAX_FAILURE_DELAY))
+            await asyncio.sleep(min(self._failure_delay * 2.0 ** min(failed, 10), MAX_FAILURE_DELAY))
             raise
         self._failures.pop(address, None)
         return viewer
@@ -198,7 +203,7 @@ class Dashboard:
             if self._pages is None:
                 # Half a second of imports, during which sidecars are to be served.
                 surface = await asyncio.to_thread(importlib.import_module, "weft.dashboard.surface")
-                self._pages, self._close_pages = await surface.start(self)
+                self._pages, self._close_pages = await surface.start()
         return self._pages
 
 
@@ -291,7 +296,7 @@ def _same_origin(scope: AsgiScope) -> bool:
 
 
 def _ended(scope: AsgiScope) -> bool:
-    return scope["query_string"] == b"ended"
+    return bytes(scope["query_string"]) == b"ended"
 
 
 def _header(scope: AsgiScope, name: bytes) -> str:
@@ -309,7 +314,7 @@ async def _body(receive: Receive, limit: int) -> bytes:
     body = b""
     while True:
         message = await receive()
-        body += message.get("body", b"")
+        body += bytes(message.get("body", b""))
         if message["type"] != "http.request" or len(body) > limit:
             return b""
         if not message.get("more_body"):

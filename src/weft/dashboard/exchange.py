@@ -1,4 +1,4 @@
-"""HTTP with an ASGI application of this process: no sockets, and bodies that come in pieces as they are sent."""
+"""HTTP with an ASGI application of this process: no sockets, and bodies in pieces as they are sent."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ class Answer:
 
 @asynccontextmanager
 async def exchange(app: ASGIApp, request: Request) -> AsyncIterator[Answer]:
-    """`app`'s answer to `request`, which ends with the context. Raises UnicodeError where it is no request."""
+    """`app`'s answer to `request`, which ends with the context. Raises UnicodeError if it is no request."""
     messages: asyncio.Queue[Message | None] = asyncio.Queue(_PIECES)
     asked = False
     never: asyncio.Event = asyncio.Event()
@@ -108,5 +108,6 @@ async def _pieces(messages: asyncio.Queue[Message | None]) -> AsyncGenerator[byt
 
 
 async def _nothing() -> AsyncGenerator[bytes, None]:
-    for each in ():
+    nothing: tuple[bytes, ...] = ()
+    for each in nothing:
         yield each

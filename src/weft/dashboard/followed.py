@@ -21,7 +21,10 @@ class Followed:
         self._changed = False
 
     def take(self, name: str, item: Any, now: float) -> None:
-        """One event: `added`, `changed`, `removed` of an instance, or `synced`; `now` in seconds since 1970."""
+        """One event: `added`, `changed`, `removed` of an instance, or `synced`.
+
+        `now` is in seconds since 1970.
+        """
         if name == "synced":
             self._synced = self._changed = True
             return

@@ -4,26 +4,13 @@ from __future__ import annotations
 
 from html import escape
 
+from weft.dashboard.assets import text_of
+
 _PAGE = """<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><title>Sign in - Weft</title>
-<meta name="viewport" content="width=device-width, initial-scale=1"><meta name="color-scheme" content="light dark">
-<style nonce="{nonce}">
-:root{{--fg:#17212b;--muted:#55616e;--line:#b6c0ca;--page:#f4f6f8;--surface:#fff;--accent:#1f5fbf;--bad:#c0271d}}
-@media(prefers-color-scheme:dark){{:root{{--fg:#e4e9ee;--muted:#9ba8b5;--line:#4a5663;--page:#0f1419;--surface:#171d24;
---accent:#79aefc;--bad:#ff7d72}}}}
-body{{margin:0;min-height:100vh;display:grid;place-items:center;background:var(--page);color:var(--fg);
-font:15px/1.5 system-ui,sans-serif}}
-main{{width:min(380px,100vw - 32px);box-sizing:border-box;background:var(--surface);border:1px solid var(--line);
-border-radius:10px;padding:24px}}
-h1{{font-size:20px;margin:0 0 4px}}p{{color:var(--muted);margin:0 0 16px;overflow-wrap:anywhere}}
-label{{display:block;font-weight:600;margin-bottom:4px}}
-input{{width:100%;box-sizing:border-box;padding:9px 10px;font:inherit;color:inherit;background:var(--page);
-border:1px solid var(--line);border-radius:6px}}
-button{{margin-top:14px;width:100%;padding:10px;font:inherit;font-weight:600;border:0;border-radius:6px;
-background:var(--accent);color:var(--surface);cursor:pointer}}
-:focus-visible{{outline:3px solid #f5a623;outline-offset:2px}}
-[role=alert]{{color:var(--bad);margin:0 0 14px}}code{{font-family:ui-monospace,monospace}}
-</style></head>
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<meta name="color-scheme" content="light dark">
+<style nonce="{nonce}">{style}</style></head>
 <body><main><h1>Weft</h1>{body}</main>{script}</body></html>
 """
 
@@ -44,8 +31,8 @@ _SUBMIT = '<script nonce="{nonce}">document.getElementById("form").submit()</scr
 def login_page(*, action: str, nonce: str, problem: str = "") -> str:
     """The form that asks for a token; `problem` says why the last one was not taken."""
     told = f'<p role="alert">{escape(problem)}</p>' if problem else ""
-    body = _FORM.format(problem=told, action=escape(action)).replace('', "")
-    return _PAGE.format(nonce=nonce, body=body, script="")
+    body = _FORM.format(problem=told, action=escape(action)).replace("", "")
+    return _page(nonce, body)
 
 
 def code_page(*, action: str, nonce: str, code: str, at_once: bool) -> str:
@@ -54,4 +41,8 @@ def code_page(*, action: str, nonce: str, code: str, at_once: bool) -> str:
     A code is in a URL, which programs may fetch to look ahead: only a form's POST uses it up.
     """
     body = _CODE.format(action=escape(action), code=escape(code))
-    return _PAGE.format(nonce=nonce, body=body, script=_SUBMIT.format(nonce=nonce) if at_once else "")
+    return _page(nonce, body, _SUBMIT.format(nonce=nonce) if at_once else "")
+
+
+def _page(nonce: str, body: str, script: str = "") -> str:
+    return _PAGE.format(nonce=nonce, style=text_of("login.css"), body=body, script=script)

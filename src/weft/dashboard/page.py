@@ -51,7 +51,7 @@ _places: list[Place] = []
 def page(path: str, *, title: str, icon: str = "", menu: int | None = None) -> Callable[[Build], Build]:
     """Declare a page at `path` (as in FastAPI) under the dashboard.
 
-    `menu` is its place in the menu, from the top; without one it is not there. `icon` is one of Material Icons.
+    `menu` is its place in the menu, from the top; without one it is not there. `icon` is a Material Icon.
     """
 
     def declare(build: Build) -> Build:
@@ -95,7 +95,9 @@ class Page:
 
     @staticmethod
     def _menu() -> list[tuple[str, str, str]]:
-        shown = sorted((each.menu, each.title, each.path, each.icon) for each in _places if each.menu is not None)
+        shown = sorted(
+            (each.menu, each.title, each.path, each.icon) for each in _places if each.menu is not None
+        )
         return [(title, path, icon) for _, title, path, icon in shown]
 
     def title(self, text: str) -> None:
@@ -107,8 +109,8 @@ class Page:
     ) -> Callable[[], None]:
         """Call `show` with what the API answers at `path`, now and about `every` so many seconds.
 
-        `shape`, a function of a module that changes nothing, makes of the answer what is to be shown: once for
-        all tabs. What this returns ends the watch, as the end of the page does.
+        `shape`, a function of a module that changes nothing, makes of the answer what is to be shown: once
+        for all tabs. What this returns ends the watch, as the end of the page does.
         """
 
         def deliver(news: News) -> None:
@@ -247,5 +249,5 @@ def _opening(place: Place) -> Callable[..., Awaitable[None]]:
     return open_page
 
 
-def _nothing(view: Page) -> None:
+def _nothing(_view: Page) -> None:
     ui.label("There is no such page.").classes("weft-empty")

@@ -8,7 +8,7 @@ from typing import Any
 
 from nicegui import ui
 
-from weft.dashboard.wording import ago, moment
+from weft.dashboard.wording import NOTHING, ago, moment
 
 TONES = ("ok", "warn", "bad", "muted")
 """How things stand: well, not quite, badly, or not known."""
@@ -72,7 +72,7 @@ class Figures:
             for name in names:
                 with ui.element("div").classes("weft-figure").props("role=group"):
                     ui.label(name).classes("name")
-                    self._values[name] = ui.label("–").classes("value")
+                    self._values[name] = ui.label(NOTHING).classes("value")
 
     def show(self, values: Mapping[str, str], tones: Mapping[str, str] | None = None) -> None:
         """Some or all of the figures, as text; `tones` colours them ("ok", "warn", "bad")."""

@@ -17,7 +17,8 @@ MAX_TEXT = 2000
 def plain(data: Any) -> Any:
     """`data` as JSON types, without anything that a browser would run.
 
-    Keys that begin with ":" lose that; what is no JSON type becomes text, a number that JSON has not becomes None.
+    Keys that begin with ":" lose that; what is no JSON type becomes text, and numbers that JSON does not have
+    become None.
     """
     match data:
         case None | bool() | int():

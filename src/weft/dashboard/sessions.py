@@ -1,4 +1,4 @@
-"""Sessions: a cookie that holds the viewer's token, sealed. Nothing is kept of them, so any replica takes them."""
+"""Sessions: cookies that hold the viewer's token, sealed. Nothing is kept, so any replica takes them."""
 
 from __future__ import annotations
 

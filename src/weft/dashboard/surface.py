@@ -16,7 +16,7 @@ from fastapi import FastAPI
 from nicegui import Client, core, ui
 from nicegui.persistence.persistent_dict import PersistentDict
 from nicegui.storage import Storage
-from socketio.exceptions import ConnectionRefusedError as Refused
+from socketio.exceptions import ConnectionRefusedError as Refused  # type: ignore[import-untyped]
 from starlette.types import ASGIApp
 
 from weft.dashboard import pages
@@ -34,7 +34,7 @@ _QUIET = ("nicegui", "engineio", "socketio", "engineio.server", "socketio.server
 logger = logging.getLogger(__name__)
 
 
-async def start(dashboard: object) -> tuple[ASGIApp, Callable[[], Awaitable[None]]]:
+async def start() -> tuple[ASGIApp, Callable[[], Awaitable[None]]]:
     """The application that serves the pages, and what ends it.
 
     Raises RuntimeError if there is one in this process already.
@@ -86,7 +86,7 @@ class _Memory(PersistentDict):
 
 
 def _keep_in_memory() -> None:
-    Storage._create_persistent_dict = staticmethod(lambda _id: _Memory())
+    Storage._create_persistent_dict = staticmethod(lambda _id: _Memory())  # type: ignore[method-assign,assignment]
     core.app.storage._general = _Memory()
 
 
@@ -101,34 +101,45 @@ def _guard_sockets() -> None:
     NiceGUI takes whoever knows a page's id for that page.
     """
     handlers: dict[str, Callable[..., Any]] = dict(core.sio.handlers["/"])
+    core.sio.on("connect", _connecting(handlers["connect"]))
+    core.sio.on("handshake", _shaking_hands(handlers["handshake"]))
+    for name in ("event", "javascript_response", "ack"):
+        core.sio.on(name, _of_its_own(handlers[name]))
+    core.sio.on("log", _note)
 
-    async def connect(sid: str, environ: dict[str, Any], auth: Any = None) -> Any:
+
+def _connecting(connect: Callable[..., Any]) -> Callable[..., Any]:
+    async def guarded(sid: str, environ: dict[str, Any], auth: Any = None) -> Any:
         query = parse_qs(str(environ.get("QUERY_STRING", "")))
         if not _is_viewer_of(environ, query.get("client_id", [""])[0]):
             raise Refused("Implicit handshake failed")  # upon which the browser loads the page anew
-        return await handlers["connect"](sid, environ, auth)
+        return await connect(sid, environ, auth)
 
-    async def handshake(sid: str, data: Any) -> Any:
+    return guarded
+
+
+def _shaking_hands(handshake: Callable[..., Any]) -> Callable[..., Any]:
+    async def guarded(sid: str, data: Any) -> Any:
         known = isinstance(data, dict) and _is_viewer_of(core.sio.get_environ(sid), data.get("client_id"))
-        return await handlers["handshake"](sid, data) if known else False
+        return await handshake(sid, data) if known else False
 
-    def own(name: str) -> Callable[[str, Any], Any]:
-        def handle(sid: str, message: Any) -> Any:
-            client = Client.instances.get(str(message.get("client_id"))) if isinstance(message, dict) else None
-            if client is None or sid not in client._socket_to_document_id:
-                return None
-            return handlers[name](sid, message)
+    return guarded
 
-        return handle
 
-    def note(_sid: str, message: Any) -> None:
-        logger.debug("a browser says: %.*s", MAX_LOGGED, message)
+def _of_its_own(handle: Callable[..., Any]) -> Callable[..., Any]:
+    def guarded(sid: str, message: Any) -> Any:
+        if not isinstance(message, dict):
+            return None
+        client = Client.instances.get(str(message.get("client_id")))
+        if client is None or sid not in client._socket_to_document_id:
+            return None
+        return handle(sid, message)
 
-    core.sio.on("connect", connect)
-    core.sio.on("handshake", handshake)
-    for name in ("event", "javascript_response", "ack"):
-        core.sio.on(name, own(name))
-    core.sio.on("log", note)
+    return guarded
+
+
+def _note(_sid: str, message: Any) -> None:
+    logger.debug("a browser says: %.*r", MAX_LOGGED, message)
 
 
 def _is_viewer_of(environ: dict[str, Any], client_id: object) -> bool:

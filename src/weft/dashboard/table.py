@@ -16,8 +16,8 @@ MAX_ROWS = 5000
 """Rows that a table takes; beyond that it shows the first ones."""
 
 FORMATS = frozenset({"plain", "rate", "ms", "span", "percent", "count", "money", "ago"})
-"""How a column's values are written: as they are; per second; a duration of a call in seconds; a longer one; a
-share of 1; a whole number; in dollars; a moment in seconds since 1970, as distance from now."""
+"""How a column's values are written: as they are; per second; a call's duration in seconds; a longer one; a
+share of 1; a whole number; in dollars; a moment (seconds since 1970) as distance from now."""
 
 _NUMBERS = FORMATS - {"plain", "ago"}
 
@@ -69,8 +69,8 @@ class Table:
         descending: bool = False,
         on_open: Callable[[Row], Any] | None = None,
     ) -> None:
-        """`label` says what this is to whoever cannot see it. `height` is CSS; without one it fits the rows, up
-        to MOST_SHOWN.
+        """`label` says what this is to whoever cannot see it. `height` is CSS; without one it fits the rows,
+        up to MOST_SHOWN.
 
         `sort` is the field by which rows are sorted at first; without one they come as given, new ones last.
         `on_open` is called with a row that is clicked, or on which Enter is pressed.
@@ -92,7 +92,7 @@ class Table:
             "animateRows": False,
             "overlayNoRowsTemplate": "<span></span>",
         }
-        # What changes of the grid's own element makes NiceGUI build the grid anew: so these are of one around it.
+        # What changes of the grid itself makes NiceGUI build it anew: these are of an element around it.
         self._around = ui.element("div").classes("w-full")
         self._fits = not height
         self._height = height
@@ -139,7 +139,7 @@ class Table:
             self._height = height
             self._around.style(f"height:{height}")
 
-    def _opened(self, event: GenericEventArguments) -> None:
+    def _opened(self, event: GenericEventArguments) -> Any:
         row = self._sent.get(str(event.args.get("rowId"))) if isinstance(event.args, dict) else None
         if row is not None:
             return self._on_open(row)

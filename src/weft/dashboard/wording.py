@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 
+NOTHING = "–"  # noqa: RUF001 -- as it is written where there is no figure
+"""Stands where there is nothing to tell."""
+
 
 def rate(per_second: float | None) -> str:
     """Something per second: `0`, `0.25`, `12.3`, `1,234`."""
     if per_second is None:
-        return "–"
+        return NOTHING
     if per_second == 0:
         return "0"
     digits = 0 if per_second >= 100 else 1 if per_second >= 10 else 2
@@ -18,7 +21,7 @@ def rate(per_second: float | None) -> str:
 def milliseconds(seconds: float | None) -> str:
     """A duration of a call: `0.8 ms`, `120 ms`, `2.4 s`."""
     if seconds is None:
-        return "–"
+        return NOTHING
     if seconds >= 1:
         return f"{seconds:.1f} s" if seconds < 100 else f"{seconds:,.0f} s"
     value = seconds * 1000
@@ -28,7 +31,7 @@ def milliseconds(seconds: float | None) -> str:
 def share(part: float, whole: float) -> str:
     """`part` of `whole` in percent; a dash where there is nothing. Less than all never reads 100 %."""
     if whole <= 0:
-        return "–"
+        return NOTHING
     percent = 100 * part / whole
     if percent >= 99.95 and part < whole:
         return "99.9 %"

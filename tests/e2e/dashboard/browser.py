@@ -39,10 +39,12 @@ class Tab:
 
     async def cell(self, key: str, field_: str) -> str:
         """What stands in a row's column."""
-        return await self.page.locator(f'.ag-row[row-id="{key}"] [col-id="{field_}"]').inner_text(timeout=LIMIT)
+        return await self.page.locator(f'.ag-row[row-id="{key}"] [col-id="{field_}"]').inner_text(
+            timeout=LIMIT
+        )
 
     async def safe(self) -> None:
-        """Fail if anything happened that must not: a dialog, an error, a script of somebody's, a request elsewhere."""
+        """Fail if anything happened that must not: a dialog, an error, a script, a request elsewhere."""
         assert not self.trouble, self.trouble
         assert await self.page.evaluate("window.PWNED === undefined")
         assert not await self.page.locator('img[src="x"]').count()

@@ -1,8 +1,8 @@
 """The agents of the dashboard's tests: `python cast.py`, which is whoever WEFT_TYPE says.
 
 `planner` calls `summarizer`, a tool and a model, and keeps the conversation. `summarizer` fails at texts with
-"break" in them. `clerk` works on the queue `orders`, failing at those that say so, and takes the topic `news`.
-`vault` may not be called by `planner`.
+"break" in them. `clerk` works on the queue `orders`, failing at those that say so, and takes the topic
+`news`. `vault` may not be called by `planner`.
 """
 
 from __future__ import annotations

@@ -126,7 +126,13 @@ class Stage:
         sent.messages[context] += 1 if fails else 2
         try:
             await self.client.request(
-                "planner", "plan", text=text, ask=ask, tool=tool, headers={"x-weft-context": context}, timeout=60
+                "planner",
+                "plan",
+                text=text,
+                ask=ask,
+                tool=tool,
+                headers={"x-weft-context": context},
+                timeout=60,
             )
         except MeshError:
             assert fails

@@ -14,9 +14,7 @@ from weft.controlplane.dashboard_codes import DashboardCodes
 from weft.errors import Denied, Unavailable
 from weft.model.operator import Scope
 
-router = APIRouter(
-    prefix="/v1/dashboard", tags=["dashboard"], dependencies=[Depends(requires(Scope.VIEWER))]
-)
+router = APIRouter(prefix="/v1/dashboard", tags=["dashboard"], dependencies=[Depends(requires(Scope.VIEWER))])
 
 
 class SessionOut(Body):

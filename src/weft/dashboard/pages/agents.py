@@ -20,7 +20,7 @@ from weft.dashboard.pages.instances import (
 from weft.dashboard.pages.mesh import INSTANCES
 from weft.dashboard.parts import Facts, Figures, State, When, heading, link
 from weft.dashboard.table import Column, Table
-from weft.dashboard.wording import count
+from weft.dashboard.wording import NOTHING, count
 
 SIDECARS_INTERVAL = 10.0
 """Seconds; the control plane reads them from its store each time."""
@@ -54,7 +54,9 @@ class _Instances:
             key="key",
             label="Instances",
             height="calc(100vh - 250px)",
-            empty=f"No instance of {only} is there." if only else "No agent is there: `weft apply` declares some.",
+            empty=f"No instance of {only} is there."
+            if only
+            else "No agent is there: `weft apply` declares some.",
         )
         view.watch(INSTANCES, self._instances, every=0.5, shape=base_rows)
         view.watch("/v1/sidecars", self._synced, every=SIDECARS_INTERVAL, shape=sidecars_by_key)
@@ -162,13 +164,13 @@ class _Instance:
         self._facts.show(
             {
                 "Agent": detail["type"],
-                "Version": detail["version"] or "–",
-                "Capabilities": ", ".join(detail["capabilities"]) or "–",
+                "Version": detail["version"] or NOTHING,
+                "Capabilities": ", ".join(detail["capabilities"]) or NOTHING,
                 "In flight": count(detail["inFlight"]),
                 "Endpoint": detail["endpoint"],
-                "Locality": "/".join(filter(None, detail["locality"].values())) or "–",
+                "Locality": "/".join(filter(None, detail["locality"].values())) or NOTHING,
                 "Weight": count(detail["weight"]),
-                "Labels": labels or "–",
+                "Labels": labels or NOTHING,
                 "Logs": f"weft logs {detail['type']}/{detail['id']} -f",
             }
         )
@@ -180,7 +182,9 @@ class _Instance:
         elif sync["inSync"]:
             self._sync.show("in sync: its Envoy has taken everything", "ok")
         else:
-            self._sync.show("its Envoy refused some of it" if refused else "being sent", "bad" if refused else "warn")
+            self._sync.show(
+                "its Envoy refused some of it" if refused else "being sent", "bad" if refused else "warn"
+            )
         self._refused.set_text(refused)
 
     def _show_expiry(self, ends: Mapping[str, float]) -> None:

@@ -16,14 +16,19 @@ MAX_REASON = 300
 def base_rows(news: Mapping[str, Any]) -> list[dict[str, Any]]:
     """A row for each instance that is there, and for each that left a while ago."""
     gone = [_left(each) for each in news["left"]]
-    return [*gone, *(_row(each, each["status"], _TONES.get(each["status"], "muted")) for each in news["items"])]
+    return [
+        *gone,
+        *(_row(each, each["status"], _TONES.get(each["status"], "muted")) for each in news["items"]),
+    ]
 
 
 def with_sync(
     rows: Iterable[Mapping[str, Any]], sidecars: Mapping[str, Any], expiries: Mapping[str, float]
 ) -> list[dict[str, Any]]:
     """`rows` with the state of their sidecars' configuration, and the ends of their certificates."""
-    return [{**each, **_sync(sidecars.get(each["key"])), "expires": expiries.get(each["key"])} for each in rows]
+    return [
+        {**each, **_sync(sidecars.get(each["key"])), "expires": expiries.get(each["key"])} for each in rows
+    ]
 
 
 def sidecars_by_key(answer: Mapping[str, Any]) -> dict[str, Any]:
@@ -90,4 +95,7 @@ def _sync(sidecar: Mapping[str, Any] | None) -> dict[str, str]:
     if sidecar["inSync"]:
         return {"sync": "in sync", "syncTone": "ok"}
     refused = rejection(sidecar)
-    return {"sync": f"refused: {refused}" if refused else "being sent", "syncTone": "bad" if refused else "warn"}
+    return {
+        "sync": f"refused: {refused}" if refused else "being sent",
+        "syncTone": "bad" if refused else "warn",
+    }

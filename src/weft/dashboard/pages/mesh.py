@@ -50,7 +50,9 @@ def mesh(view: Page) -> None:
         told[source] = answer
         if not told["instances"]:
             return
-        whole = topology(told["instances"], told["traffic"], told["resources"], told["queues"], told["topics"])
+        whole = topology(
+            told["instances"], told["traffic"], told["resources"], told["queues"], told["topics"]
+        )
         drawing.show(grouped(whole))
         table.show(_rows(whole))
         values, tones = _figures(told["instances"], whole)
@@ -98,6 +100,12 @@ def _figures(instances: Mapping[str, Any], whole: Topology) -> tuple[dict[str, s
     tones = {
         "Instances healthy": "ok" if healthy == len(items) else "bad",
         "Agents": "bad" if any(each.tone == "bad" for each in agents) else "",
-        "Success": "" if calls <= 0 else "ok" if bad / calls < 0.01 else "warn" if bad / calls < 0.1 else "bad",
+        "Success": ""
+        if calls <= 0
+        else "ok"
+        if bad / calls < 0.01
+        else "warn"
+        if bad / calls < 0.1
+        else "bad",
     }
     return values, tones

@@ -11,6 +11,9 @@ from typing import Any
 MAX_NODES = 60
 """More are grouped: the least busy ones, by kind."""
 
+FAR_BEHIND = 1000
+"""Events that a topic's subscribers have not been given yet, beyond which something is not well."""
+
 KINDS = {
     "caller": "caller",
     "gateway": "gateway",
@@ -112,17 +115,9 @@ def topology(
     nodes |= {each.key: each for each in _declared(resources, set(nodes))}
     declared = {f"{each['kind'].lower()}/{each['metadata']['name']}" for each in resources}
     nodes |= {each.key: each for each in _queues(queues, declared)}
-    for topic in topics:
-        key = f"topic/{topic['name']}"
-        pending = sum(each["pending"] for each in topic["groups"])
-        if key not in declared and not topic["messages"]:
-            continue
-        detail = f"{topic['messages']:,} events" + (f", {pending:,} behind" if pending else "")
-        nodes[key] = TopologyNode(key, "topic", topic["name"], "warn" if pending > 1000 else "ok", detail)
-        for group in topic["groups"]:
-            subscriber = f"agent/{group['name'].split('_')[0]}"
-            if subscriber in nodes:
-                edges.append(TopologyEdge(key, subscriber, events=True))
+    shown = [each for each in topics if f"topic/{each['name']}" in declared or each["messages"]]
+    nodes |= {each.key: each for each in map(_topic, shown)}
+    edges += [each for topic in shown for each in _subscriptions(topic) if each.target in nodes]
     for edge in edges:
         for end in (edge.source, edge.target):
             if end not in nodes:
@@ -139,7 +134,7 @@ def topology(
 
 
 def grouped(whole: Topology, most: int = MAX_NODES) -> Topology:
-    """`whole`, with the least busy nodes of each kind as one where there are too many; unhealthy ones stay."""
+    """`whole`, with the least busy nodes of each kind as one if there are too many; unhealthy ones stay."""
     if len(whole.nodes) <= most:
         return whole
     order = sorted(whole.nodes, key=lambda each: (each.tone != "bad", -each.calls, each.key))
@@ -150,7 +145,9 @@ def grouped(whole: Topology, most: int = MAX_NODES) -> Topology:
     place = {key: key for key in kept}
     for kind, members in groups.items():
         key = f"{kind}/(others)"
-        worst = next((tone for tone in ("bad", "warn", "ok") if any(m.tone == tone for m in members)), "muted")
+        worst = next(
+            (tone for tone in ("bad", "warn", "ok") if any(m.tone == tone for m in members)), "muted"
+        )
         kept[key] = TopologyNode(
             key, kind, f"{len(members)} more", worst, "the least busy", sum(each.calls for each in members)
         )
@@ -219,6 +216,18 @@ def _queues(queues: Iterable[Mapping[str, Any]], declared: Container[str]) -> li
         for each in queues
         if f"queue/{each['name']}" in declared or each["ready"] or each["dead"] or each["inFlight"]
     ]
+
+
+def _topic(topic: Mapping[str, Any]) -> TopologyNode:
+    pending = sum(each["pending"] for each in topic["groups"])
+    detail = f"{topic['messages']:,} events" + (f", {pending:,} behind" if pending else "")
+    tone = "warn" if pending > FAR_BEHIND else "ok"
+    return TopologyNode(f"topic/{topic['name']}", "topic", topic["name"], tone, detail)
+
+
+def _subscriptions(topic: Mapping[str, Any]) -> list[TopologyEdge]:
+    subscribers = (group["name"].split("_")[0] for group in topic["groups"])
+    return [TopologyEdge(f"topic/{topic['name']}", f"agent/{each}", events=True) for each in subscribers]
 
 
 def _edges(told: Iterable[Mapping[str, Any]]) -> list[TopologyEdge]:

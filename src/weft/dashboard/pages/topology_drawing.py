@@ -27,24 +27,6 @@ MAX_LABELLED = 30
 
 _MARGIN = 12
 
-CSS = """
-.weft-map{overflow:auto;padding:0;background:var(--weft-surface)}
-.weft-map svg{display:block;margin:0 auto;max-width:none;font:12px system-ui,sans-serif}
-.weft-node{cursor:pointer;outline:none}
-.weft-node rect{fill:var(--weft-surface);stroke:currentColor;stroke-width:1.5}
-.weft-node .bar{fill:currentColor;stroke:none}
-.weft-node .name{fill:var(--weft-fg);font-weight:600;font-size:13px}
-.weft-node .detail{fill:var(--weft-muted);font-size:11.5px}
-.weft-node:hover rect.box{fill:var(--weft-raised)}
-.weft-node:focus-visible rect.box{stroke:#f5a623;stroke-width:3.5}
-.weft-node.weft-muted{color:var(--weft-muted)}
-.weft-node.weft-bad rect.box{stroke-width:2.5}
-.weft-edge{fill:none;stroke:currentColor;opacity:.75}
-.weft-edge.weft-muted{opacity:.35}
-.weft-edge-label{fill:var(--weft-fg);font-size:11.5px;paint-order:stroke;stroke:var(--weft-surface);stroke-width:4px;
-  stroke-linejoin:round}
-"""
-
 
 class _Shape:
     """An SVG element whose attributes are sent when they change."""
@@ -117,7 +99,6 @@ class TopologyDrawing:
     """The drawing. It is laid out anew only when there are other nodes or edges."""
 
     def __init__(self) -> None:
-        ui.add_head_html(f"<style>{CSS}</style>")
         self._box = ui.element("div").classes("weft-panel weft-map")
         self._box.props('role=group aria-label="Topology; the table below tells the same"')
         self._shape: tuple[tuple[str, ...], tuple[str, ...]] | None = None
@@ -145,10 +126,20 @@ class TopologyDrawing:
             box = f"{-_MARGIN} {-_MARGIN} {width} {height}"
             picture = _Shape("svg", viewBox=box, width=width, height=height)
         with picture.element:
-            with _Shape("defs").element, _Shape(
-                "marker", id="weft-arrow", viewBox="0 0 8 8", refX=7, refY=4, markerWidth=7, markerHeight=7,
-                orient="auto-start-reverse", markerUnits="userSpaceOnUse",
-            ).element:
+            with (
+                _Shape("defs").element,
+                _Shape(
+                    "marker",
+                    id="weft-arrow",
+                    viewBox="0 0 8 8",
+                    refX=7,
+                    refY=4,
+                    markerWidth=7,
+                    markerHeight=7,
+                    orient="auto-start-reverse",
+                    markerUnits="userSpaceOnUse",
+                ).element,
+            ):
                 _Shape("path", d="M0 0 8 4 0 8z", fill="context-stroke")
             self._edges = {each.key: _DrawnEdge(each, places, labelled=labelled) for each in shown.edges}
             self._nodes = {each.key: _DrawnNode(each, places.places[each.key]) for each in shown.nodes}
@@ -167,12 +158,21 @@ def _path(source: tuple[float, float], target: tuple[float, float]) -> tuple[str
     if x2 > x1:
         begin, end = x1 + WIDTH, x2 - 2
         bend = max(40.0, (end - begin) / 2)
-        return f"M{begin} {y1}C{begin + bend} {y1} {end - bend} {y2} {end} {y2}", ((begin + end) / 2, (y1 + y2) / 2 - 5)
+        return f"M{begin} {y1}C{begin + bend} {y1} {end - bend} {y2} {end} {y2}", (
+            (begin + end) / 2,
+            (y1 + y2) / 2 - 5,
+        )
     if x1 == x2:  # in one column: along its right side
         begin = x1 + WIDTH
-        return f"M{begin} {y1}C{begin + 50} {y1} {begin + 50} {y2} {begin + 2} {y2}", (begin + 40, (y1 + y2) / 2)
+        return f"M{begin} {y1}C{begin + 50} {y1} {begin + 50} {y2} {begin + 2} {y2}", (
+            begin + 40,
+            (y1 + y2) / 2,
+        )
     begin, end = x1, x2 + WIDTH + 2
-    return f"M{begin} {y1}C{begin - 60} {y1 + 34} {end + 60} {y2 + 34} {end} {y2}", ((begin + end) / 2, (y1 + y2) / 2 + 30)
+    return f"M{begin} {y1}C{begin - 60} {y1 + 34} {end + 60} {y2 + 34} {end} {y2}", (
+        (begin + end) / 2,
+        (y1 + y2) / 2 + 30,
+    )
 
 
 def _page_of(node: TopologyNode) -> str:
