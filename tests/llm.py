@@ -204,15 +204,17 @@ class Models:
 
 @asynccontextmanager
 async def models(
-    secrets: Secrets, *, agent_type: str = "worker", guarded: bool = False
+    secrets: Secrets, *, agent_type: str = "worker", guarded: bool = False, telemetry: int | None = None
 ) -> AsyncIterator[Models]:
     """The Envoy of an agent of this type, with a scheduler; all gone when the context is left.
 
-    `guarded`: it has the stream guard.
+    `guarded`: it has the stream guard. `telemetry`: the port at which its spans are taken.
     """
     pki = Pki()
     async with AsyncExitStack() as stack:
-        agent = await stack.enter_async_context(caller(agent_type, secrets, pki, guarded=guarded))
+        agent = await stack.enter_async_context(
+            caller(agent_type, secrets, pki, guarded=guarded, telemetry=telemetry)
+        )
         scheduler = Scheduler()
         server = aio.server()
         add_ExternalProcessorServicer_to_server(scheduler, server)
