@@ -189,7 +189,8 @@ def _callers(view: Page, destination: str) -> None:
     )
 
     def show(answer: dict[str, Any]) -> None:
-        table.show([_edge_row(each) for each in answer["edges"] if each["destination"] == destination])
+        edges = (each for each in answer["edges"] if each["destination"] == destination and each["calls"])
+        table.show([_edge_row(each) for each in edges])
 
     view.watch("/v1/traffic?window=30", show, every=_EVERY)
 
