@@ -12,8 +12,9 @@ import re
 import textwrap
 import types
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import MISSING, fields, is_dataclass
+from dataclasses import MISSING, dataclass, fields, is_dataclass
 from enum import StrEnum
+from functools import cache
 from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any, Union, get_args, get_origin
@@ -42,9 +43,11 @@ from weft.controlplane.api import (
     resources,
     sidecars,
     tasks,
+    telemetry,
     tokens,
     tools,
     topics,
+    traces,
     traffic,
 )
 from weft.controlplane.api.access import MEMBERS, Rule
@@ -64,6 +67,7 @@ from weft.sidecar.arguments import argument_parser
 from weft.sidecar.settings import HealthSettings, SidecarSettings
 
 DOCS = Path(__file__).parent
+SOURCES = DOCS.parent / "src" / "weft"
 
 _BLOCK = re.compile(r"(<!-- generated: (?P<name>[a-z-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
@@ -448,6 +452,8 @@ _ROUTERS: tuple[APIRouter, ...] = (
     prometheus.router,
     traffic.router,
     destinations.router,
+    traces.router,
+    telemetry.router,
 )
 
 _GATEWAY_ROUTERS: tuple[APIRouter, ...] = tuple(
@@ -503,6 +509,94 @@ def _first_paragraph(documented: Any) -> str:
     return (inspect.getdoc(documented) or "").partition("\n\n")[0]
 
 
+_METRIC_TYPES = {
+    "Counter": "counter",
+    "CounterMetricFamily": "counter",
+    "Gauge": "gauge",
+    "GaugeMetricFamily": "gauge",
+    "Histogram": "histogram",
+    "HistogramMetricFamily": "histogram",
+}
+_METRIC_PACKAGES = {"control": ("controlplane",), "sidecar": ("sidecar",)}
+
+
+@dataclass(frozen=True)
+class Metric:
+    """One metric that the code makes."""
+
+    name: str
+    """As Prometheus has it."""
+    kind: str
+    labels: tuple[str, ...]
+    help: str
+    package: str
+    """The part of Weft that has it."""
+
+
+@cache
+def metrics() -> tuple[Metric, ...]:
+    """Every metric that is made in the code, by package and name."""
+    found: list[Metric] = []
+    for path in sorted(SOURCES.rglob("*.py")):
+        tree, package = ast.parse(path.read_text()), path.relative_to(SOURCES).parts[0]
+        calls = [each for each in ast.walk(tree) if isinstance(each, ast.Call) and _is_metric(each)]
+        found += [_metric(each, tree, package) for each in calls]
+    return tuple(sorted(found, key=lambda each: (each.package, each.name)))
+
+
+def _is_metric(call: ast.Call) -> bool:
+    made = isinstance(call.func, ast.Name) and call.func.id in _METRIC_TYPES and call.args
+    return bool(made) and str(getattr(call.args[0], "value", "")).startswith("weft_")
+
+
+def _metric(call: ast.Call, tree: ast.Module, package: str) -> Metric:
+    assert isinstance(call.func, ast.Name)  # noqa: S101 - _is_metric saw to it
+    name, text = (ast.literal_eval(each) for each in call.args[:2])
+    kind = _METRIC_TYPES[call.func.id]
+    total = "_total" if kind == "counter" and not name.endswith("_total") else ""
+    given = {each.arg: each.value for each in call.keywords}
+    labels = given.get("labels") or given.get("labelnames") or (call.args[2] if len(call.args) > 2 else None)
+    return Metric(name + total, kind, _label_names(labels, tree), text.rstrip("."), package)
+
+
+def _label_names(node: ast.expr | None, tree: ast.Module) -> tuple[str, ...]:
+    """The names in a list of labels, which may be that of a constant of the module, or begin with one."""
+    match node:
+        case ast.Constant(value=str(name)):
+            return (name,)
+        case ast.List() | ast.Tuple():
+            return tuple(name for each in node.elts for name in _label_names(each, tree))
+        case ast.Starred():
+            return _label_names(node.value, tree)
+        case ast.Name():
+            values = [
+                each.value
+                for each in ast.walk(tree)
+                if isinstance(each, ast.Assign | ast.AnnAssign) and each.value and _assigned(each) == node.id
+            ]
+            return _label_names(values[0], tree) if values else ()
+    return ()
+
+
+def metric_table(*packages: str) -> Callable[[], str]:
+    """The metrics of some packages; without any, of all that no other table has."""
+
+    def write() -> str:
+        elsewhere = {each for names in _METRIC_PACKAGES.values() for each in names}
+        shown = [
+            each
+            for each in metrics()
+            if (each.package in packages if packages else each.package not in elsewhere)
+        ]
+        rows = [
+            (f"`{each.name}`", each.kind, ", ".join(f"`{label}`" for label in each.labels), each.help)
+            for each in shown
+        ]
+        return _table(("metric", "type", "labels", "what"), rows)
+
+    return write
+
+
 BLOCKS: dict[str, Callable[[], str]] = {
     "metadata": lambda: _model_table(Metadata),
     "target": lambda: _model_table(Target),
@@ -528,6 +622,9 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "commands": commands,
     "error-codes": error_codes,
     "endpoints": endpoints,
+    "control-metrics": metric_table(*_METRIC_PACKAGES["control"]),
+    "sidecar-metrics": metric_table(*_METRIC_PACKAGES["sidecar"]),
+    "program-metrics": metric_table(),
 }
 
 
