@@ -8,6 +8,7 @@ import ssl
 import sys
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -156,20 +157,26 @@ async def caller(
     guarded: bool = False,
     agent: int = 9,
     telemetry: int | None = None,
+    gateway: bool = False,
 ) -> AsyncIterator[Caller]:
     """The sidecar of an agent of this type, or of none; its Envoy is gone when the context is left.
 
     `pki` gives it its identity; by default one that nobody else has. `guarded`: it has the stream guard.
     `agent`: the port of the agent itself; `telemetry`: that at which spans are taken, without TLS.
+    `gateway`: whether it can take callers from outside the mesh.
     """
     with (
         TemporaryDirectory(prefix="wt-") as name,
         reserve_port(HOST) as outbound,
         reserve_port(HOST) as inbound,
+        reserve_port(HOST) as outside,
     ):
         addresses = [Address(HOST, each.port) for each in (outbound, inbound)]
         listening = Inbound(agent_type, addresses[1], Address(HOST, agent)) if agent_type else None
-        result = Caller(Node("c-1", addresses[0], listening, stream_guard=guarded), secrets, Path(name))
+        node = Node("c-1", addresses[0], listening, stream_guard=guarded)
+        if gateway:
+            node = replace(node, outside=Address(HOST, outside.port))
+        result = Caller(node, secrets, Path(name))
         ads = AdsServer(result.snapshots, observer=result.log, registry=CollectorRegistry())
         async with result.http, result.admin, ads, _envoy(result, ads.port, pki or Pki(), telemetry):
             pushing = asyncio.create_task(ads.run())

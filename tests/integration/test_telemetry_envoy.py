@@ -366,3 +366,81 @@ async def test_lines_are_written_of_the_calls_that_a_telemetry_names(stage: Stag
     written = stage.sidecar.output.read_text()
     assert "/fine" not in written
     assert "secret" not in written
+
+
+# Callers from outside the mesh.
+
+GATEWAY = """
+apiVersion: weft.dev/v1alpha1
+kind: Gateway
+metadata: {name: front}
+spec: {port: 8080}
+---
+apiVersion: weft.dev/v1alpha1
+kind: Telemetry
+metadata: {name: front}
+spec: {target: {type: front}, tracing: {samplingPercent: PERCENT}}
+"""
+
+
+async def test_a_gateway_decides_which_calls_from_outside_are_traced_whatever_those_say() -> None:
+    async with (
+        SpanReceiver() as told,
+        EchoAgent() as agent,
+        caller(
+            "front", Secrets(Sealer([os.urandom(32)])), agent=agent.port, telemetry=told.port, gateway=True
+        ) as sidecar,
+    ):
+        assert sidecar.node.inbound is not None
+        here = str(sidecar.node.inbound.listen)
+        sidecar.instances = [Instance("f-1", "front", here, Status.HEALTHY)]
+        async with httpx.AsyncClient(base_url=f"http://{sidecar.node.outside}", timeout=LIMIT) as outside:
+
+            async def flag(**headers: str) -> str:
+                path = "/v1/agents/front?key=secret"
+                names = {name.replace("_", "-"): value for name, value in headers.items()}
+                answer = await outside.post(path, headers=names)
+                assert answer.status_code == httpx.codes.OK, answer.text
+                found: str = answer.json()["traceparent"]
+                return found
+
+            await sidecar.declare(GATEWAY.replace("PERCENT", "100"))
+            await _listens(outside)
+            first = await flag(x_weft_submitter="forged")
+            assert first.endswith("-01")
+            trace = first.split("-")[1]
+            spans = await told.spans_where(lambda each: each.trace == trace, 4)
+            by_listener = {each.tags.get("weft.listener", "asks"): each for each in spans}
+            root, way = by_listener["outside"], by_listener["outbound"]
+            assert (root.parent, way.parent) == ("", root.id)
+            assert by_listener["inbound"].parent == way.id
+            # Whether it lets the caller in, Envoy asks the gateway's process.
+            assert by_listener["asks"].parent == root.id
+            assert (root.tags["weft.gateway"], root.tags["weft.authority"]) == ("front", "front.mesh")
+            assert "weft.submitter" not in root.tags
+            assert "secret" not in repr(spans)
+
+            await sidecar.declare(GATEWAY.replace("PERCENT", "0"))
+
+            async def taken_over() -> bool:
+                return (await flag()).endswith("-00")
+
+            async with asyncio.timeout(LIMIT):
+                await until(taken_over)
+            for headers in (
+                {"traceparent": traceparent("01")},
+                {"x_weft_trace": "always"},
+                {"x_client_trace_id": "x"},
+            ):
+                assert (await flag(**headers)).endswith("-00")
+
+
+async def _listens(client: httpx.AsyncClient) -> None:
+    async def so() -> bool:
+        try:
+            return (await client.get("/health")).status_code == httpx.codes.OK
+        except httpx.TransportError:
+            return False
+
+    async with asyncio.timeout(LIMIT):
+        await until(so)

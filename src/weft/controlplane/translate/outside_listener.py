@@ -118,9 +118,9 @@ def outside_listener(address: Address, gateway: GatewaySpec, reporter: Reporter 
 
 def _tags(reporter: Reporter) -> Mapping[str, str]:
     return {
-        # Before it was rewritten for the agent.
-        "http.url": "%PATH(NQ:ORIG_OR_PATH):300%",
         "weft.gateway": reporter.service,
+        # As it was rewritten for the agent: whom the call goes to.
+        "weft.authority": "%REQ(:AUTHORITY):256%",
         "weft.submitter": f"%REQ({SUBMITTER_HEADER}):200%",
     }
 
