@@ -58,7 +58,7 @@ def _sentence(spec: dict[str, Any]) -> str:
 def _tone(spec: dict[str, Any]) -> str:
     if spec.get("mode") == "dryRun":
         return "warn"
-    return "bad" if "deny" in {spec.get("effect"), spec.get("default")} else "ok"
+    return "bad" if "deny" in (spec.get("effect"), spec.get("default")) else "ok"
 
 
 def _principal(value: Any) -> str:
