@@ -83,10 +83,18 @@ class Browser:
         await expect(tab.page.get_by_role("heading", level=1)).to_be_visible(timeout=LIMIT)
         return tab
 
-    async def context(self, *, dark: bool = False, width: int = 1280) -> BrowserContext:
-        """Somebody's browser without cookies."""
+    def contexts_of(self, token: str) -> list[BrowserContext]:
+        """The contexts in which whoever has `token` is signed in."""
+        return [each for key, each in self._contexts.items() if key[0] == token]
+
+    async def context(
+        self, *, dark: bool = False, width: int = 1280, believing: bool = False
+    ) -> BrowserContext:
+        """Somebody's browser without cookies; `believing` does not ask whose a server's certificate is."""
         context = await self._chromium.new_context(
-            viewport={"width": width, "height": HEIGHT}, color_scheme="dark" if dark else "light"
+            viewport={"width": width, "height": HEIGHT},
+            color_scheme="dark" if dark else "light",
+            ignore_https_errors=believing,
         )
         context.set_default_timeout(LIMIT)
         return context
