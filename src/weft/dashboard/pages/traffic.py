@@ -43,6 +43,9 @@ _CHARTS = {
 GRID = "display:grid;grid-template-columns:repeat(auto-fit,minmax(min(100%,400px),1fr));gap:12px;width:100%"
 """Two panels beside each other where there is room."""
 
+_NEARLY_ALL = 70
+"""Percent of errors from which on the chart goes up to all calls."""
+
 _FIGURES = (
     Column("calls", "Calls", format="count", least=80),
     Column("rate", "Calls/s", format="rate", least=80),
@@ -103,7 +106,8 @@ class _Lines:
         self._places = placed(found, self._places)
         for measure, chart in self._charts.items():
             series = drawn(found, self._places, measure, by_version=self._by_version)
-            chart.show({"series": series, "xAxis": _time_axis(found.begin, found.until)})
+            axes = {"xAxis": _time_axis(found.begin, found.until), "yAxis": _value_axis(measure, series)}
+            chart.show({"series": series, **axes})
         self._name(found)
         self._table.show([_linked(each) for each in rows(found, by_version=self._by_version)])
         hidden = len(found.lines) - MAX_LINES
@@ -128,7 +132,7 @@ def _chart(view: Page, measure: Measure, text: str) -> Chart:
         "title": {"text": text, "left": 0, "top": 0, "textStyle": {"fontSize": 13, "fontWeight": 600}},
         "tooltip": {"trigger": "axis", "renderMode": "richText", "confine": True},
         "xAxis": _time_axis(0, 1),
-        "yAxis": {"type": "value", "min": 0, "splitNumber": 3, **_whole(measure)},
+        "yAxis": _value_axis(measure, []),
         "series": [],
     }
     with ui.element("div").classes("weft-panel"):
@@ -147,9 +151,13 @@ def _time_axis(begin: float, end: float) -> dict[str, Any]:
     }
 
 
-def _whole(measure: Measure) -> dict[str, Any]:
-    """What the axis shows at least, so that a few errors do not look like many."""
-    return {"minInterval": 1} if measure is Measure.ERRORS else {}
+def _value_axis(measure: Measure, series: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """From nothing up; errors to no more than all calls, and not so near that few look like many."""
+    axis: dict[str, Any] = {"type": "value", "min": 0, "splitNumber": 3}
+    if measure is not Measure.ERRORS:
+        return axis
+    most = max((value or 0 for each in series for _, value in each["data"]), default=0)
+    return {**axis, "minInterval": 1, "max": 100 if most > _NEARLY_ALL else None}
 
 
 def _swatch(place: int, text: str) -> None:
