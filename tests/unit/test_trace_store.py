@@ -167,3 +167,20 @@ async def test_whose_spans_are_is_told_apart() -> None:
     assert (one["service"], one["instance"], one["version"]) == ("planner", "p-1", "2")
     assert (two["service"], two["attributes"]["weft.reporter"]) == ("writer", "me")
     assert kept.services == ["planner", "writer"]
+
+
+async def test_an_attempt_that_was_the_only_one_says_nothing_that_its_call_does_not() -> None:
+    for first, second in ((0, 1), (1, 0)):
+        for attempts, shown in ((1, ["call"]), (2, ["attempt", "call"])):
+            scene, trace = Scene(), os.urandom(16)
+            call = span("call", trace=trace, at=NOW + 1, given={"weft.attempts": attempts})
+            given = {"weft.source": "access-log", "weft.attempt": 1}
+            attempt = span("attempt", trace=trace, at=NOW, parent=call.span_id, failed=True, given=given)
+            pair = (call, attempt)
+            scene.put(pair[first])
+            scene.put(pair[second])
+            assert await scene.shown(trace) == shown
+            assert await scene.names(failed=True) == []
+            scene.clock.now += 10_000
+            scene.store.trim()
+            assert (scene.store.kept.spans, scene.store.kept.bytes) == (0, 0)

@@ -80,8 +80,9 @@ def attempt(tags: Tags) -> Description:
     found = described(told, "")
     name = " ".join(each for each in ("attempt", tags.get("weft.attempt", ""), destination) if each)
     attributes = {key: value for key, value in found.attributes.items() if key not in _OF_CALLS}
-    reason = tags.get("weft.failure") or tags.get("weft.details") or tags.get("response_flags") or ""
-    if reason and reason != _NONE:
+    told_of = (tags.get(each, "") for each in ("weft.failure", "response_flags", "weft.details"))
+    reason = next((each for each in told_of if each not in {"", _NONE}), "")
+    if reason:
         attributes["weft.details"] = reason
     return Description(name, Span.SPAN_KIND_CLIENT, attributes, True, reason)
 

@@ -44,8 +44,8 @@ class Trace:
     """What is kept of one trace."""
 
     __slots__ = (
-        "added", "cut", "end", "errors", "id", "marks", "name", "provisional", "root", "root_start",
-        "service", "size", "spans", "start",
+        "added", "attempts", "cut", "end", "errors", "id", "marks", "name", "provisional", "root",
+        "root_start", "service", "size", "spans", "start",
     )  # fmt: skip
 
     def __init__(self, trace_id: bytes, added: float, first: Glance) -> None:
@@ -61,8 +61,10 @@ class Trace:
         self.service = first.service
         self.spans: dict[bytes, bytes] = {}
         """By id: four bytes that stand for the origin, and the span as it is on the wire."""
-        self.provisional: frozenset[bytes] = frozenset()
+        self.provisional: set[bytes] | None = None
         """Spans that were made of access logs: Envoy's own of the same id say more."""
+        self.attempts: dict[bytes, bytes] | None = None
+        """First attempts that failed, by the calls that they are of."""
         self.marks: tuple[str, ...] = ()
         self.errors = 0
         self.size = _TRACE_OVERHEAD
@@ -199,29 +201,55 @@ class TraceStore:
             self._good[trace_id] = trace
             self._by_second.setdefault(trace.second, set()).add(trace_id)
             self._size += trace.size
-        elif seen.span_id in trace.spans and not self._replaces(trace, seen):
+        elif not self._is_news(trace, seen):
             return
-        elif len(trace.spans) >= MAX_SPANS:
+        if len(trace.spans) >= MAX_SPANS:
             trace.cut = True
             self._metrics.lost(TOO_LONG, 1)
             return
-        if seen.is_provisional:
-            trace.provisional |= {seen.span_id}
+        self._note(trace, seen)
         self._put(trace, seen, place + span.SerializeToString())
 
+    def _is_news(self, trace: Trace, seen: Glance) -> bool:
+        """Whether `trace` lacks the span `seen`; what it has in its place is gone."""
+        if seen.span_id in trace.spans:
+            return self._replaces(trace, seen)
+        if not seen.attempt_of:
+            return True
+        call = trace.spans.get(seen.attempt_of)
+        return call is None or not self._is_single(call)
+
     def _replaces(self, trace: Trace, seen: Glance) -> bool:
-        """Whether the span there is makes room for the one `seen`; if so, it is gone."""
-        if seen.is_provisional or seen.span_id not in trace.provisional:
+        if seen.is_provisional or not trace.provisional or seen.span_id not in trace.provisional:
             return False
-        trace.provisional -= {seen.span_id}
-        size = len(trace.spans.pop(seen.span_id)) + _SPAN_OVERHEAD
+        trace.provisional.discard(seen.span_id)
+        # What it told of an error the one that takes its place tells too.
+        trace.errors -= 1
+        self._remove(trace, seen.span_id)
+        return True
+
+    def _is_single(self, call: bytes) -> bool:
+        """Whether the span that is kept as `call` is of a call of one attempt."""
+        origin, span = self.span(call)
+        return glance(span, origin, self._marks).is_single
+
+    def _note(self, trace: Trace, seen: Glance) -> None:
+        """What will have to be known when other spans come."""
+        if seen.is_provisional:
+            trace.provisional = trace.provisional or set()
+            trace.provisional.add(seen.span_id)
+        if seen.attempt_of:
+            trace.attempts = trace.attempts or {}
+            trace.attempts[seen.attempt_of] = seen.span_id
+        elif seen.is_single and trace.attempts and seen.span_id in trace.attempts:
+            self._remove(trace, trace.attempts.pop(seen.span_id))
+
+    def _remove(self, trace: Trace, span_id: bytes) -> None:
+        size = len(trace.spans.pop(span_id)) + _SPAN_OVERHEAD
         trace.size -= size
         self._size -= size
         self._bad_size -= size if trace.id in self._bad else 0
         self._spans -= 1
-        # What it told of an error the one that takes its place tells too.
-        trace.errors -= 1
-        return True
 
     def _put(self, trace: Trace, seen: Glance, data: bytes) -> None:
         size, second = trace.size, trace.second

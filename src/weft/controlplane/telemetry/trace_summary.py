@@ -25,6 +25,8 @@ SOURCE: Final = "weft.source"
 
 ACCESS_LOG: Final = "access-log"
 
+_SOURCE, _ATTEMPT, _ATTEMPTS = "source", "attempt", "attempts"  # not noted, but looked at
+
 _KINDS: Final = {
     "weft.destination": DESTINATION,
     "weft.caller": CALLER,
@@ -34,6 +36,9 @@ _KINDS: Final = {
     "weft.task": OTHER,
     "gen_ai.request.model": OTHER,
     "gen_ai.tool.name": OTHER,
+    SOURCE: _SOURCE,
+    "weft.attempt": _ATTEMPT,
+    "weft.attempts": _ATTEMPTS,
 }
 """Attributes that are noted, and as what."""
 
@@ -63,6 +68,10 @@ class Glance(NamedTuple):
     """A letter for the kind, and what is noted."""
     is_provisional: bool
     """Whether it was made of an access log: Envoy's own span of the same id says more."""
+    attempt_of: bytes
+    """The id of the call whose first attempt it is; empty: it is none."""
+    is_single: bool
+    """Whether it is of a call of one attempt, of which it says all there is to say itself."""
 
 
 class Marks:
@@ -87,15 +96,22 @@ def glance(span: Span, origin: Origin, marks: Marks) -> Glance:
     """What `span` says at a glance."""
     name = span.name
     noted = [marks.of(SERVICE, origin.service), marks.of(NAME, name)]
-    provisional = False
+    provisional = single = False
+    attempt = 0
     for each in span.attributes:
-        key = each.key
-        if key == SOURCE:
+        kind = _KINDS.get(each.key)
+        if kind is None:
+            continue
+        if kind is _SOURCE:
             provisional = each.value.string_value == ACCESS_LOG
-        kind = _KINDS.get(key)
-        if kind is not None and (text := each.value.string_value):
+        elif kind is _ATTEMPT:
+            attempt = each.value.int_value
+        elif kind is _ATTEMPTS:
+            single = each.value.int_value == 1
+        elif text := each.value.string_value:
             noted.append(marks.of(kind, _type_of(text) if kind is CALLER else text))
     parent = span.parent_span_id
+    attempted = provisional and attempt > 0
     return Glance(
         span.span_id,
         # The SDK's `trace=True` makes up a parent from the trace's id: nobody has such a span.
@@ -104,9 +120,12 @@ def glance(span: Span, origin: Origin, marks: Marks) -> Glance:
         noted[0][1:],
         span.start_time_unix_nano,
         span.end_time_unix_nano,
-        span.status.code == Status.STATUS_CODE_ERROR,
+        # That an attempt failed is no failure of the trace: the call may have come to a good end.
+        span.status.code == Status.STATUS_CODE_ERROR and not attempted,
         tuple(noted),
         provisional,
+        parent if attempted and attempt == 1 else b"",
+        single,
     )
 
 
