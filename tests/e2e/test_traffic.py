@@ -14,6 +14,7 @@ import httpx
 import pytest
 import pytest_asyncio
 from prometheus_client.openmetrics.parser import text_string_to_metric_families
+from tests.binaries import WEFT
 from tests.e2e.meshes import RunningMesh, eventually, running_mesh
 from tests.hosting import hosted
 from tests.integration.sidecar_process import LIMIT
@@ -258,6 +259,37 @@ async def test_while_nats_is_away_nothing_is_lost(mesh: RunningMesh, door: Calle
         return (await totals(mesh, door))["worker", "asked"] == before + 30
 
     await eventually(told, lambda: "calls were lost, or told twice")
+
+
+CLIENT = """
+import urllib.request
+for _ in range(3):
+    urllib.request.urlopen("http://worker.mesh/asked").read()
+"""
+
+
+async def test_a_program_that_ends_at_once_has_its_calls_told(mesh: RunningMesh, door: Caller) -> None:
+    before = (await totals(mesh, door))["worker", "asked"]
+    state = mesh.local.state
+    environ = {
+        **mesh.scope.environ,
+        "WEFT_NATS": state.nats_url,
+        "WEFT_XDS": state.xds_address,
+        "WEFT_API": state.api_url,
+        "WEFT_CA_FILE": str(mesh.home / "bundle.pem"),
+        "WEFT_TOKEN_FILE": str(mesh.home / "token"),
+    }
+    command = (WEFT, "run", "--", sys.executable, "-c", CLIENT)
+    program = await asyncio.create_subprocess_exec(
+        *command, env=environ, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT
+    )
+    said, _ = await program.communicate()
+    assert program.returncode == 0, said.decode()
+
+    async def told() -> bool:
+        return (await totals(mesh, door))["worker", "asked"] == before + 3
+
+    await eventually(told, lambda: f"its calls were not told:\n{said.decode()}")
 
 
 async def test_an_agents_own_metrics_are_an_empty_page_if_it_has_none(mesh: RunningMesh) -> None:
