@@ -17,6 +17,7 @@ from weft.controlplane.api.context import CurrentStanding
 from weft.controlplane.api.usage_csv import usage_csv
 from weft.controlplane.llm.usage_record import UsageField, UsageRow
 from weft.errors import InvalidRequest
+from weft.model.context_keys import MAX_ID_LENGTH
 from weft.model.operator import Scope
 
 router = APIRouter(prefix="/v1/llm", tags=["models"], dependencies=[Depends(requires(Scope.VIEWER))])
@@ -102,11 +103,13 @@ async def usage(
     by: By = "day,tenant,model",
     since: Day | None = None,
     until: Day | None = None,
+    context: Annotated[str | None, Query(max_length=MAX_ID_LENGTH)] = None,
     format: Format = Format.JSON,  # noqa: A002 -- as the query calls it
 ) -> UsageList | Response:
     """What was used from `since` to `until`: days in UTC, both included, by default the last seven.
 
-    It is told apart `by` some of day, tenant, agent, model, pool, provider and context.
+    It is told apart `by` some of day, tenant, agent, model, pool, provider and context. With `context` only
+    what that conversation used: then `by` has to have context.
     """
     last = until or datetime.fromtimestamp(time.time(), UTC).date()
     first = since or last - timedelta(days=DEFAULT_DAYS - 1)
@@ -115,7 +118,11 @@ async def usage(
             f"ask for 1 to {MAX_DAYS} days: from {first} to {last} it is {(last - first).days + 1}"
         )
     fields = [UsageField(each) for each in by.split(",")]
+    if context is not None and UsageField.CONTEXT not in fields:
+        raise InvalidRequest("what one conversation used is told apart by context: ask with by=context")
     rows = await standing.usage(first, last, fields)
+    if context is not None:
+        rows = [each for each in rows if each.of.context == context]
     if len(rows) > MAX_ROWS:
         raise InvalidRequest(
             f"the answer would have {len(rows)} rows, more than {MAX_ROWS}: ask for fewer days, or leave out "

@@ -10,7 +10,7 @@ from urllib.parse import urlencode
 
 MAX_TEXT = 300
 
-OUTCOMES = {"": "all", "done": "done", "denied": "denied", "would-be-denied": "would be denied"}
+OUTCOMES = {"": "all", "done": "done", "denied": "denied", "would-be-denied": "dry run"}
 
 PAGE = 50
 """Records on one page."""

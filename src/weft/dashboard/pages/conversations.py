@@ -115,7 +115,7 @@ class _Several:
     def _open(self) -> None:
         if wanted := (self._id.value or "").strip():
             tenant = (self._tenant.value or "").strip()
-            ui.navigate.to(link_to("conversations", id=wanted, tenant=tenant))
+            self._view.script("location.assign", link_to("conversations", id=wanted, tenant=tenant))
 
     def _show_traces(self, answer: Any) -> None:
         self._traces = answer
@@ -295,9 +295,8 @@ def _draw_trace(trace: TraceRow) -> None:
 
 def _used(usage: Usage) -> str:
     failed = f" ({count(usage.failed)} failed)" if usage.failed else ""
-    return (
-        f"{usage.model}: {count(usage.calls)} calls{failed}, {compact(usage.tokens)} tokens, {usd(usage.usd)}"
-    )
+    calls = f"{count(usage.calls)} call{'' if usage.calls == 1 else 's'}{failed}"
+    return f"{usage.model}: {calls}, {compact(usage.tokens)} tokens, {usd(usage.usd)}"
 
 
 def _known_row(known: Known) -> dict[str, Any]:

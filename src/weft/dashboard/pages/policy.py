@@ -56,11 +56,11 @@ _CSS = """
 """
 
 _RECORDS = (
-    Column("time", "When", format="ago", least=95),
-    Column("outcome", "Outcome", tone="tone", least=145),
-    Column("who", "Who", grow=2, least=120),
+    Column("time", "When", format="ago", least=88),
+    Column("outcome", "Outcome", tone="tone", least=95),
+    Column("who", "Who", grow=2, least=100),
     Column("action", "What", least=110, wide=True),
-    Column("target", "To", grow=2, least=120),
+    Column("target", "To", grow=2, least=100),
     Column("policy", "Policy", wide=True, link="to"),
     Column("reason", "Why", grow=3, wide=True),
 )

@@ -86,7 +86,7 @@ class _Search:
     def begin(self) -> None:
         self._form()
         self._kept = ui.label().classes("weft-muted")
-        self._table = Table(self._view, _COLUMNS, key="id", label="Traces", empty=_EMPTY, on_open=_open)
+        self._table = Table(self._view, _COLUMNS, key="id", label="Traces", empty=_EMPTY, on_open=self._open)
         with ui.row().classes("items-center").style("gap:4px"):
             self._newer = ui.button("Newest", icon="first_page", on_click=self._to_newest)
             self._older = ui.button("Older", icon="chevron_right", on_click=self._to_older)
@@ -111,7 +111,7 @@ class _Search:
             for each in (self._status, self._last):
                 each.props("dense outlined options-dense")
             ui.button("Search", icon="search", on_click=self._search).props("unelevated no-caps dense")
-            self._clear = ui.button("Show all", on_click=lambda: _go(link_to("traces"))).props(
+            self._clear = ui.button("Show all", on_click=lambda: self._go(link_to("traces"))).props(
                 "flat no-caps dense"
             )
             self._clear.set_visibility(not told.are_none)
@@ -123,7 +123,7 @@ class _Search:
     def _search(self) -> None:
         wanted = (self._q.value or "").strip()
         if _TRACE_ID.fullmatch(wanted):
-            _go(link_to("traces", wanted))
+            self._go(link_to("traces", wanted))
             return
         self._filters = TraceFilters.of(
             {
@@ -144,6 +144,12 @@ class _Search:
         query = self._filters.query
         ui.navigate.history.replace(link_to("traces") + (f"?{query}" if query else ""))
         self._watch()
+
+    def _open(self, row: Any) -> None:
+        self._go(str(row["to"]))
+
+    def _go(self, address: str) -> None:
+        self._view.script("location.assign", address)
 
     def _to_newest(self) -> None:
         self._after = ""
@@ -197,14 +203,6 @@ def _row(trace: TraceRow) -> dict[str, Any]:
 
 def _many(number: int, what: str) -> str:
     return f"{number:,} {what}{'' if number == 1 else 's'}"
-
-
-def _open(row: Any) -> None:
-    _go(str(row["to"]))
-
-
-def _go(address: str) -> None:
-    ui.navigate.to(address)
 
 
 def _number(value: Any) -> float:
