@@ -1,14 +1,17 @@
 from __future__ import annotations
 
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from weft.aio.guard import Guard
 from weft.errors import InvalidRequest
 from weft.model.agent import Locality
-from weft.model.node import Address, AgentProtocol
+from weft.model.node import Address, AgentProtocol, Node
 from weft.sidecar.arguments import parse_arguments
+from weft.sidecar.plan import make_plan
 from weft.sidecar.settings import HealthSettings, SidecarSettings
 
 BUNDLE = Path("/etc/weft/bundle.pem")
@@ -208,3 +211,39 @@ def test_unknown_arguments_end_with_a_usage_error(
         parse_arguments(arguments, {})
     assert ended.value.code == 2
     assert "usage:" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("given", "port"),
+    [([], 0), (["--metrics-port=0"], 0), (["--metrics-port=9000"], 9000)]
+    + [([f"--metrics-port={off}"], None) for off in ("none", "-1")],
+)
+def test_metrics_are_shown_at_any_free_port_unless_told_otherwise(given: list[str], port: int | None) -> None:
+    parsed = parse_arguments([*given, "--", "true"], PROOF)
+    assert (parsed.metrics_host, parsed.metrics_port) == ("127.0.0.1", port)
+
+
+@pytest.mark.parametrize("text", ["many", "", "70000"])
+def test_a_port_of_metrics_that_is_none_is_refused(text: str) -> None:
+    with pytest.raises((SystemExit, InvalidRequest)):
+        parse_arguments([f"--metrics-port={text}", "--", "true"], PROOF)
+
+
+async def test_others_are_told_where_metrics_are_if_they_are_shown(tmp_path: Path) -> None:
+    anywhere = {"metrics_host": "0.0.0.0", "bind_host": "127.0.0.1", "advertise_host": "127.0.0.2"}
+    async with Guard() as guard:
+        with ExitStack() as ports:
+
+            def node(**changes: Any) -> Node:
+                return make_plan(settings(runtime_parent=tmp_path, **changes), guard, ports).node
+
+            shown = node().metrics
+            assert shown is not None
+            assert (shown.host, shown.port > 0) == ("127.0.0.1", True)
+            elsewhere = node(**anywhere)
+            assert elsewhere.metrics is not None
+            assert elsewhere.metrics.host == "127.0.0.2"
+            assert Node.from_metadata(elsewhere.metadata()) == elsewhere
+            hidden = node(metrics_port=None)
+            assert hidden.metrics is None
+            assert Node.from_metadata(hidden.metadata()) == hidden
