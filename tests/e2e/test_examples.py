@@ -284,7 +284,7 @@ def test_calls_are_traced_and_written_down_as_the_example_says(weft: Weft) -> No
     told = weft.ok("get", "telemetry")
     assert "type 'summarizer', 100 % traced, access log of errors, messages recorded" in told
     assert "the whole mesh, 1 % traced" in told
-    assert "redactFields" in weft.ok("describe", "telemetry/summarizer")
+    assert "redactFields" in weft.ok("describe", "telemetry", "summarizer")
     assert weft.ok("call", "summarizer", "summarize", "text=a b c", "length:=2") == "a b ...\n"
     weft.ok("delete", "-f", "examples/telemetry.yaml")
 
