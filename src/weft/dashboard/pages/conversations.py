@@ -67,7 +67,7 @@ _COLUMNS = (
     Column("services", "Agents", grow=2, wide=True),
     Column("calls", "Model calls", format="count", wide=True),
     Column("tokens", "Tokens", format="count", wide=True),
-    Column("usd", "Cost", format="money", least=80),
+    Column("usd", "Cost", format="money", least=80, wide=True),
 )
 
 
