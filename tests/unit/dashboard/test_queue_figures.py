@@ -95,3 +95,12 @@ def test_a_dead_task_tells_its_reason_and_time() -> None:
         {"id": "m", "reason": "agent-failed: x", "priority": "low", "sentAt": 1_790_000_000.0}
     )
     assert (row["reason"], row["sent"]) == ("agent-failed: x", 1_790_000_000.0)
+
+
+def test_the_rate_of_what_is_done_goes_back_some_looks() -> None:
+    looks = queue_figures.QueueLooks()
+    assert looks.rows([queue()], 0.0)[0]["done"] is None
+    rates = [
+        looks.rows([queue(enqueuedTotal=100 + 10 * each)], 2.0 * each)[0]["done"] for each in range(1, 9)
+    ]
+    assert set(rates) == {5.0}

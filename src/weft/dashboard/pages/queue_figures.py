@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,6 +10,9 @@ from weft.dashboard import quantities
 
 MAX_BODY = 4000
 """Characters of a message's body that are shown."""
+
+_LOOKS = 4
+"""That are kept beside the last one: what is done comes in bursts."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +44,20 @@ def done_rate(name: str, earlier: Look | None, now: Look) -> float | None:
     came = after["enqueuedTotal"] - before["enqueuedTotal"]
     left = came - (_inside(after) - _inside(before))
     return max(0.0, left / (now.at - earlier.at)) if came >= 0 else None
+
+
+class QueueLooks:
+    """Queues, each time compared with a while ago."""
+
+    def __init__(self) -> None:
+        self._looks: list[Look] = []
+
+    def rows(self, queues: Sequence[Mapping[str, Any]], at: float) -> list[dict[str, Any]]:
+        """A row for each, with what was done a second since the oldest look that is kept; `at` as in Look."""
+        now = look(at, queues)
+        earlier = self._looks[0] if self._looks else None
+        self._looks = [*self._looks[-_LOOKS:], now]
+        return [queue_row(each, done_rate(each["name"], earlier, now)) for each in queues]
 
 
 def queue_row(queue: Mapping[str, Any], done: float | None) -> dict[str, Any]:
