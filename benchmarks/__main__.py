@@ -35,6 +35,7 @@ from benchmarks import (
     telemetry,
     throughput,
     tool_calls,
+    trace_intake,
 )
 from benchmarks.report import Result, show
 from rich.console import Console
@@ -56,6 +57,7 @@ BENCHMARKS: dict[str, Callable[..., Awaitable[Result]]] = {
     "signing": signing.measure,
     "policies": policy_cost.measure,
     "telemetry": telemetry.measure,
+    "traces": trace_intake.measure,
     "tasks": task_rate.measure,
     "events": event_rate.measure,
     "queue-latency": queue_latency.measure,

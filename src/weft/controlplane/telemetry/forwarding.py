@@ -12,7 +12,6 @@ from google.protobuf.message import DecodeError
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceResponse
 
 from weft.aio.backoff import backoff
-from weft.aio.reminder import Reminder
 from weft.controlplane.settings import ControlPlaneSettings
 from weft.controlplane.telemetry.intake import Piece
 from weft.controlplane.telemetry.metrics import NOT_FORWARDED, SpanMetrics
@@ -41,7 +40,7 @@ GIVE_UP: Final = 300.0
 
 _LONGEST_PAUSE: Final = 30.0  # seconds
 _LONGEST_WISH: Final = 300.0  # seconds; what a collector may ask for with Retry-After
-_REMINDER: Final = 60.0  # seconds
+_REMINDER: Final = 60.0  # seconds between two complaints
 
 logger = logging.getLogger(__name__)
 
@@ -54,7 +53,7 @@ class Collector:
         """As it is shown."""
         self._sender = sender
         self._metrics = metrics
-        self._reminder = Reminder(0.0, first=0.0, longest=_REMINDER)
+        self._quiet_until = 0.0
 
     @classmethod
     @asynccontextmanager
@@ -97,7 +96,9 @@ class Collector:
 
     def _failed(self, detail: str) -> None:
         self._metrics.forward_failed()
-        if self._reminder.due(asyncio.get_running_loop().time()):
+        now = asyncio.get_running_loop().time()
+        if now >= self._quiet_until:
+            self._quiet_until = now + _REMINDER
             logger.warning("the collector of telemetry does not take it: %s", detail)
 
 
