@@ -51,10 +51,9 @@ NARROW = {"mesh", "agents"}
 
 async def take(directory: Path) -> None:
     """Take all pictures."""
-    directory.mkdir(parents=True, exist_ok=True)
     async with dashboard_stage() as stage:
         for name, way in PICTURES.items():
-            await stage.load(calls=6, broken=1, denied=1)
+            await stage.load(calls=24, broken=1, denied=1)
             path = await way(stage)
             await _picture(await stage.open(path), directory / f"dashboard-{name}.png")
             if name in DARK:
@@ -71,4 +70,6 @@ async def _picture(tab: Tab, file: Path) -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run(take(Path(sys.argv[1]) if len(sys.argv) > 1 else IMAGES))
+    images = Path(sys.argv[1]) if len(sys.argv) > 1 else IMAGES
+    images.mkdir(parents=True, exist_ok=True)
+    asyncio.run(take(images))

@@ -18,7 +18,7 @@ from weft.dashboard.pages.instances import (
     with_sync,
 )
 from weft.dashboard.pages.mesh import INSTANCES
-from weft.dashboard.parts import Facts, Figures, State, When, heading, link
+from weft.dashboard.parts import Facts, Figures, State, When, link
 from weft.dashboard.table import Column, Table
 from weft.dashboard.wording import NOTHING, count
 
@@ -29,13 +29,13 @@ _COLUMNS = (
     Column("id", "Instance", link="to", filter=True, grow=2, least=130),
     Column("type", "Agent", filter=True, grow=2, wide=True),
     Column("status", "Status", tone="tone", filter=True, least=110),
-    Column("reason", "Reason", wide=True, grow=2),
-    Column("version", "Version", wide=True),
+    Column("reason", "Reason", wide=True, grow=2, least=80),
+    Column("version", "Version", wide=True, least=80),
     Column("inFlight", "In flight", "count", least=80),
-    Column("capabilities", "Capabilities", wide=True, filter=True, grow=2),
-    Column("startedAt", "Started", "ago", wide=True),
-    Column("sync", "Configuration", tone="syncTone", wide=True, grow=2),
-    Column("expires", "Certificate ends", "ago", wide=True),
+    Column("capabilities", "Offers", wide=True, filter=True, grow=2),
+    Column("startedAt", "Started", "ago", wide=True, least=100),
+    Column("sync", "Config", tone="syncTone", wide=True, grow=2),
+    Column("expires", "Certificate", "ago", wide=True, least=110),
 )
 
 
@@ -143,13 +143,17 @@ class _Instance:
         self._reason = ui.label().classes("weft-muted")
         with ui.element("section").classes("weft-panel"):
             self._facts = Facts()
-        heading("Started")
-        self._started = When()
-        heading("Certificate ends")
-        self._expires = When()
-        heading("Configuration")
-        self._sync = State("not known yet")
-        self._refused = ui.label().classes("weft-mono")
+        with ui.element("dl").classes("weft-facts weft-panel"):
+            _term("Started")
+            with ui.element("dd"):
+                self._started = When()
+            _term("Certificate ends")
+            with ui.element("dd"):
+                self._expires = When()
+            _term("Configuration")
+            with ui.element("dd"):
+                self._sync = State("not known yet")
+                self._refused = ui.label().classes("weft-mono")
         view.watch(INSTANCES, self._show_state, every=0.5, shape=base_rows)
         view.watch(path, self._show, every=2.0)
         view.watch("/v1/identities", self._show_expiry, every=30.0, shape=expiries)
@@ -190,3 +194,8 @@ class _Instance:
     def _show_expiry(self, ends: Mapping[str, float]) -> None:
         if self._key in ends:
             self._expires.show(ends[self._key])
+
+
+def _term(name: str) -> None:
+    with ui.element("dt"):
+        ui.label(name)
