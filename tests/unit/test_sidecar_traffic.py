@@ -138,7 +138,6 @@ def test_names_with_dots_and_empty_ones_are_told_apart(scene: Scene) -> None:
         ("provider/pool/p", "model"),
         ("control", "control"),
         ("forward", "outside"),
-        ("mesh", ""),
         ("none", ""),
         ("", ""),
     ],
@@ -174,6 +173,20 @@ def test_nonsense_counts_for_nothing_and_what_is_beside_it_counts(text: str, sce
     assert scene.traffic.totals == {}
     scene.reads(text, counts(c200=3))
     assert scene.calls() == {("200", ""): 3}
+
+
+def test_tunnels_are_not_counted_beside_the_calls_that_come_through(scene: Scene) -> None:
+    tunnel = "@d.worker.@k.mesh.@v..@r.tunnel.@t."
+    scene.reads(counts(tunnel, c200=3, ms=9000, buckets={12: 3}), counts(c200=5), "weftall.calls: 8")
+    scene.reads(counts(tunnel, c200=3, ms=9000, buckets={12: 3}), counts(c200=5), "weftall.calls: 8")
+    assert [*scene.traffic.totals] == [WORKER]
+    assert scene.traffic.untold == 0
+    assert scene.stats.strange == 0
+
+
+def test_what_the_control_plane_answers_for_others_is_its_own(scene: Scene) -> None:
+    scene.reads(counts("@d.worker.@k.control.@v..@r.card.@t.", c200=1))
+    assert [*scene.traffic.totals] == [Edge("control", TrafficKind.CONTROL, "", "card", "")]
 
 
 def test_calls_in_flight_are_those_under_way_and_those_that_wait(scene: Scene) -> None:

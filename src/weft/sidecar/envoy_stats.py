@@ -24,6 +24,11 @@ _BUCKET: Final = re.compile(r"B[0-9.e+]+\(\d+,(\d+)\)")
 _ALL: Final = "weftall.calls"
 _IN_FLIGHT: Final = ("cluster.agent.upstream_rq_active", "cluster.agent.upstream_rq_pending_active")
 
+_TUNNEL_CLUSTER: Final = "mesh"
+
+CONTROL: Final = "control"
+"""The control plane as a destination."""
+
 _MAX_NAMES: Final = 50_000
 """Names that are remembered, what they say once read; Envoy has some thousands at most."""
 _MAX_VALUE: Final = 2**63
@@ -64,7 +69,14 @@ class Everything:
     calls: int
 
 
-Added = Ended | Took | Spread | Everything
+@dataclass(frozen=True, slots=True)
+class Tunnelled:
+    """So many tunnels into the mesh ended: the calls that came through are counted by themselves."""
+
+    tunnels: int
+
+
+Added = Ended | Took | Spread | Everything | Tunnelled
 """What was counted since the last reading."""
 
 _Name = tuple[str, Edge, str, str] | None
@@ -125,7 +137,9 @@ class EnvoyStats:
             return None
         statistic, edge, code, flags = known
         if statistic == _ENDED:
-            return Ended(edge, code, flags, added)
+            return Tunnelled(added) if edge is _TUNNEL else Ended(edge, code, flags, added)
+        if edge is _TUNNEL:
+            return None
         return Took(edge, added) if statistic == _TOOK else Everything(added)
 
     def _spread(
@@ -143,7 +157,7 @@ class EnvoyStats:
         added = tuple(now - then for now, then in zip(buckets, counted, strict=True))
         if min(added) < 0:
             added = buckets
-        return Spread(edge, added) if any(added) else None
+        return Spread(edge, added) if any(added) and edge is not _TUNNEL else None
 
     def _number(self, value: str) -> int | None:
         if len(value) < 20 and value.isascii() and value.isdecimal():
@@ -173,7 +187,11 @@ def _parsed(name: str) -> _Name:
 
 
 def _edge(destination: str, cluster: str, version: str, route: str, tool: str) -> Edge:
+    if cluster == _TUNNEL_CLUSTER:
+        return _TUNNEL
     kind = TrafficKind.TOOL if tool else kind_of(cluster)
+    if kind is TrafficKind.CONTROL:
+        destination = CONTROL  # which answers for others, too: with their cards, with the lists of all tools
     return Edge(_name(destination), kind, _name(version), _name(route), _name(tool))
 
 
@@ -188,7 +206,7 @@ def kind_of(cluster: str) -> TrafficKind:
             return TrafficKind.MODEL
         case "control":
             return TrafficKind.CONTROL
-        case "" | "none" | "mesh":  # of a tunnel into the mesh what goes through it is counted
+        case "" | "none":
             return TrafficKind.UNKNOWN
     return TrafficKind.OUTSIDE
 
@@ -209,3 +227,4 @@ def _disjoint(value: str) -> tuple[int, ...] | None:
 
 
 _NOWHERE: Final = Edge("", TrafficKind.UNKNOWN)
+_TUNNEL: Final = Edge("", TrafficKind.UNKNOWN, route="tunnel")

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from weft.model.traffic_report import BUCKETS, MAX_CODES, OTHER, Calls, Edge, TrafficKind, TrafficReport
-from weft.sidecar.envoy_stats import Added, Ended, Everything, Spread, Took
+from weft.sidecar.envoy_stats import Added, Ended, Everything, Spread, Took, Tunnelled
 
 MAX_EDGES: Final = 1000
 """Destinations by version, route and tool that are told apart; the rest is one of its own."""
@@ -76,6 +76,8 @@ class Traffic:
                         counts[:] = [mine + more for mine, more in zip(counts, buckets, strict=True)]
                 case Everything(calls):
                     self._all += calls
+                case Tunnelled(tunnels):
+                    self._told += tunnels
         # A call is counted in several places, one after the other: what was there at the last reading is told
         # by now, if it ever is.
         self._untold = max(self._untold, self._all_before - self._told)
