@@ -8,6 +8,7 @@ from pathlib import Path
 
 from weft.cli.api import API_VARIABLE, CA_FILE_VARIABLE, control_api, the_mesh
 from weft.cli.options import ControlPlane
+from weft.local.commands import LOCAL_SAMPLING
 from weft.local.server_trust import BUNDLE_FILE
 from weft.model.local_state import mesh_directory
 from weft.sidecar.arguments import (
@@ -44,6 +45,12 @@ def addresses(nats: str | None, xds: str | None, where: ControlPlane) -> dict[st
         nats, xds, api = nats or here.nats_url, xds or here.xds_address, api or here.api_url
         roots = roots or mesh_directory(os.environ, here.name) / BUNDLE_FILE
     return {"--nats": nats, "--xds": xds, "--api": api, "--trust-bundle": str(roots)}
+
+
+def usual_sampling(nats: str | None, xds: str | None, where: ControlPlane) -> float | None:
+    """Percent of calls that are traced in a mesh that `weft up` runs here; None: as sidecars do elsewhere."""
+    elsewhere = (nats, xds, os.environ.get(NATS_VARIABLE), os.environ.get(XDS_VARIABLE))
+    return LOCAL_SAMPLING if where.mesh or not any(elsewhere) else None
 
 
 def _path(given: str | None) -> Path | None:

@@ -8,7 +8,7 @@ from typing import Annotated, NoReturn
 
 from cyclopts import Parameter
 
-from weft.cli.joining import addresses, can_join, join_token
+from weft.cli.joining import addresses, can_join, join_token, usual_sampling
 from weft.cli.options import ControlPlane, InstanceOption, LogLevelOption, NatsOption, XdsOption
 from weft.cli.processes import become
 from weft.model.event_format import EventFormat
@@ -73,6 +73,13 @@ def run(
     ] = None,
     region: Annotated[str | None, Parameter(help="Where it runs.")] = None,
     zone: Annotated[str | None, Parameter(help="Where in the region.")] = None,
+    trace_sampling: Annotated[
+        float | None,
+        Parameter(
+            help="Percent of the calls that begin a trace, of which spans are kept (default: 1; in a mesh "
+            "that runs here: 100)."
+        ),
+    ] = None,
     nats: NatsOption = None,
     xds: XdsOption = None,
     log_level: LogLevelOption = None,
@@ -100,6 +107,7 @@ def run(
         "--drain-timeout": drain_timeout,
         "--region": region,
         "--zone": zone,
+        "--trace-sampling": usual_sampling(nats, xds, where) if trace_sampling is None else trace_sampling,
         "--log-level": log_level,
         **addresses(nats, xds, where),
     }

@@ -10,6 +10,9 @@ from weft.local.server_trust import BUNDLE_FILE
 from weft.model.local_state import LOOPBACK, MeshPorts
 from weft.model.membership import DOOR_DIRECTORY
 
+LOCAL_SAMPLING = 100.0
+"""Percent of calls that are traced: a mesh on one machine has few, and somebody who wants to see each."""
+
 DOOR = "door"
 """Name of the sidecar that only calls, through which scripts reach the mesh."""
 
@@ -46,8 +49,7 @@ def sidecar_command(
         *("--xds", f"{LOOPBACK}:{ports.xds}"),
         *("--api", f"https://{LOOPBACK}:{ports.api}"),
         *("--trust-bundle", str(directory / BUNDLE_FILE)),
-        # A mesh on one machine has few calls, and somebody who wants to see each.
-        *("--trace-sampling", "100"),
+        *("--trace-sampling", f"{LOCAL_SAMPLING:g}"),
     ]
     return [*_module("weft.sidecar"), *mesh, *arguments, *(["--", *program] if program else [])]
 
