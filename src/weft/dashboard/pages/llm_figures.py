@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from weft.dashboard import quantities
+from weft.dashboard.theme import SERIES
 
-MAX_TENANTS = 10
+MAX_TENANTS = len(SERIES)
 """Of which a chart shows bars; the others are added up."""
 
 OTHERS = "(others)"
