@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import subprocess
 import sys
 from collections.abc import AsyncGenerator, AsyncIterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -26,10 +28,13 @@ RECORDED = {**SAMPLED, "x-weft-record": "messages"}
 SECRET = "weft_0123456789abcdef"
 
 
-@pytest.fixture(params=["own"])
-def recorder(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+RECORDER = "WEFT_TEST_RECORDER"
+
+
+@pytest.fixture
+def recorder(monkeypatch: pytest.MonkeyPatch) -> None:
     """Have spans be recorded by Weft, or by OpenTelemetry's SDK, as in programs that use that."""
-    if request.param == "own":
+    if os.environ.get(RECORDER) != "sdk":
         monkeypatch.delitem(sys.modules, "opentelemetry.trace", raising=False)
     else:
         before = Outlet(nowhere, dict)
@@ -38,9 +43,6 @@ def recorder(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) ->
 
 
 async def nowhere(_: bytes) -> None: ...
-
-
-by_both = pytest.mark.parametrize("recorder", ["own", "sdk"], indirect=True)
 
 
 @pytest.fixture
@@ -179,7 +181,6 @@ async def test_a_call_that_is_to_be_traced_is_whatever_its_trace_was_so_far(
     assert receiver.spans[-1].trace != begun.trace
 
 
-@by_both
 async def test_failures_are_told_by_their_kinds_and_texts_of_the_meshs_own_errors_alone(
     mesh: InMemoryMesh, receiver: SpanCollector
 ) -> None:
@@ -233,7 +234,6 @@ async def test_messages_are_recorded_where_that_is_asked_for_without_secrets_and
     assert "gen_ai.input.messages" not in none
 
 
-@by_both
 async def test_tasks_and_events_are_one_tree_with_who_sent_them(
     mesh: InMemoryMesh, receiver: SpanCollector
 ) -> None:
@@ -325,6 +325,21 @@ async def test_what_was_recorded_last_goes_out_before_the_end(
     assert "1 spans are lost" in caplog.text, "nobody answered, and the end did not wait for ever"
 
 
+async def test_by_opentelemetrys_sdk_it_is_the_same() -> None:
+    """In a process of its own, which has one provider for good."""
+    program = (sys.executable, "-m", "pytest", "-q", "-n0", "-p", "no:cacheprovider", __file__)
+    process = await asyncio.create_subprocess_exec(
+        *(*program, "-k", "test_tasks_and_events or test_failures_are_told"),
+        env={**os.environ, RECORDER: "sdk"},
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.STDOUT,
+        cwd=Path(__file__).parents[2],
+    )
+    told, _ = await asyncio.wait_for(process.communicate(), 100)
+    assert process.returncode == 0, told.decode()
+    assert b"2 passed" in told
+
+
 def run(script: str, **environ: str) -> Any:
     """What a program prints, as JSON."""
     done = subprocess.run(
@@ -344,6 +359,8 @@ import asyncio, json, sys
 from opentelemetry import trace
 from weft import Agent
 from weft.testing import InMemoryMesh
+from weft.tracing.open_telemetry import permit
+permit()
 {provider}
 async def main():
     agent = Agent("editor")

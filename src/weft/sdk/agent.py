@@ -32,6 +32,7 @@ from weft.sdk.wire import MAX_REQUEST_BYTES
 from weft.sdk.work import EventFunction, TaskFunction
 from weft.tasks.attempt import TaskRun
 from weft.tracing.logs import start_logging
+from weft.tracing.open_telemetry import permit
 
 DEFAULT_HOST = "127.0.0.1"
 
@@ -225,6 +226,7 @@ class Agent:
             agent=f"{self.settings.type}.{instance}".rstrip("."),
             fields=call_fields,
         )
+        permit()
         if port is None:
             port = port_from(os.environ)
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:

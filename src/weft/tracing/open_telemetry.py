@@ -47,6 +47,20 @@ def current_provider() -> TracerProvider | None:
     return None if isinstance(provider, trace.ProxyTracerProvider) else provider
 
 
+_permitted: list[bool] = []
+"""Whether this process is an agent's, and nobody else's."""
+
+
+def may_install() -> bool:
+    """Whether the program may get a provider of Weft's."""
+    return bool(_permitted)
+
+
+def permit() -> None:
+    """Say that this process is an agent's: what is the process's may be set for it."""
+    _permitted[:] = [True]
+
+
 def is_own(provider: TracerProvider) -> bool:
     """Whether it is Weft's, and not the program's."""
     return any(each is provider for each, _ in _installed)

@@ -99,7 +99,9 @@ class Tracer:
             return None
         self._outlet.attach()
         if provider is None:
-            self._installation.begin()
+            # Who merely serves an agent beside other things sets what is the process's, or does not.
+            if open_telemetry.may_install():
+                self._installation.begin()
         else:
             open_telemetry.adopt(self._outlet)
         return provider
