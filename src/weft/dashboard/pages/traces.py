@@ -45,7 +45,7 @@ _CSS = """
 .weft-trace{display:grid;grid-template-columns:minmax(0,1fr);gap:14px;width:100%}
 .weft-trace>div{display:flex;flex-direction:column;gap:8px;min-width:0}
 @media(min-width:1001px){.weft-trace.beside{grid-template-columns:minmax(0,1fr) 380px}
-  .weft-trace.beside .weft-wf{--weft-wf-name:minmax(200px,48%)}}
+  .weft-trace.beside .weft-wf{--weft-wf-name:minmax(200px,48%);--weft-wf-step:9px}}
 """
 
 _COLUMNS = (

@@ -17,7 +17,7 @@ _DEEPEST = 12
 
 CSS = """
 .weft-wf{background:var(--weft-surface);border:1px solid var(--weft-line);border-radius:8px;width:100%;
-  min-width:0;--weft-wf-name:minmax(200px,38%)}
+  min-width:0;--weft-wf-step:14px;--weft-wf-name:minmax(200px,38%)}
 .weft-wf-axis,.weft-wf-row{display:grid;grid-template-columns:var(--weft-wf-name) 1fr;align-items:center}
 .weft-wf-axis{position:sticky;top:46px;z-index:2;background:var(--weft-surface);
   border-bottom:1px solid var(--weft-line);border-radius:8px 8px 0 0;height:28px;
@@ -30,7 +30,8 @@ CSS = """
 .weft-wf-row:nth-child(even){background:color-mix(in srgb,var(--weft-raised) 45%,transparent)}
 .weft-wf-row:hover{background:var(--weft-raised)}
 .weft-wf-row[aria-selected=true]{background:color-mix(in srgb,var(--weft-accent) 16%,var(--weft-surface))}
-.weft-wf-name{display:flex;align-items:center;gap:6px;min-width:0;padding:2px 8px;white-space:nowrap;
+.weft-wf-name{display:flex;align-items:center;gap:6px;min-width:0;
+  padding:2px 8px 2px calc(8px + var(--weft-wf-step)*var(--weft-depth,0));white-space:nowrap;
   overflow:hidden}
 .weft-wf-fold{width:16px;flex:none;text-align:center;color:var(--weft-muted);font-size:11px}
 .weft-wf-name>.q-icon{font-size:16px;flex:none;color:var(--weft-sort)}
@@ -58,7 +59,7 @@ CSS = """
 .weft-wf-legend{display:flex;flex-wrap:wrap;gap:4px 14px;font-size:12px;color:var(--weft-muted)}
 .weft-wf-legend>span{display:inline-flex;align-items:center;gap:4px}
 .weft-wf-legend .q-icon{font-size:15px;color:var(--weft-sort)}
-@media(max-width:699px){
+@media(max-width:699px){.weft-wf{--weft-wf-step:8px}
   .weft-wf-row{grid-template-columns:1fr;padding-bottom:4px}
   .weft-wf-axis{grid-template-columns:1fr}.weft-wf-axis>.name{display:none}
   .weft-wf-track,.weft-wf-scale{margin-left:8px;margin-right:64px}
@@ -160,6 +161,7 @@ class WaterfallDrawing:
         keys = [row.key for row in self._waterfall.visible(self._closed)]
         self._page = keys.index(key) // MAX_SHOWN_AT_ONCE
         self._draw()
+        self._on_row(self._numbers[key], "scrollIntoView({block: 'center'})")
         self._on_select(self._waterfall.rows[self._numbers[key]])
 
     def expand(self) -> None:
@@ -176,7 +178,7 @@ class WaterfallDrawing:
     def focus(self) -> None:
         """Have the keyboard where the selected span is."""
         if self._selected in self._numbers:
-            self._focus_row(self._numbers[self._selected])
+            self._on_row(self._numbers[self._selected], "focus()")
 
     def next_error(self) -> None:
         """Select the first span that failed behind the selected one; at the end, the first of all."""
@@ -217,18 +219,20 @@ class WaterfallDrawing:
         first = self._page * MAX_SHOWN_AT_ONCE
         shown = visible[first : first + MAX_SHOWN_AT_ONCE]
         numbers = [self._numbers[row.key] for row in shown]
-        reached = focus if focus in numbers else numbers[0] if numbers else -1
+        wished = (focus, self._numbers.get(self._selected, -1), *numbers[:1])
+        reached = next((each for each in wished if each in numbers), -1)
         self._tree.clear()
         with self._tree:
             for number, row in zip(numbers, shown, strict=True):
                 self._draw_row(row, number, is_reached=number == reached)
         self._draw_pager(first, len(shown), len(visible))
         if focus >= 0:
-            self._focus_row(focus)
+            self._on_row(focus, "focus()")
 
-    def _focus_row(self, number: int) -> None:
+    def _on_row(self, number: int, call: str) -> None:
+        """Have the browser call a method of a row's element: `focus()`."""
         tree, row = int(self._tree.id), int(number)
-        ui.run_javascript(f"getHtmlElement({tree})?.querySelector('[data-row=\"{row}\"]')?.focus()")
+        ui.run_javascript(f"getHtmlElement({tree})?.querySelector('[data-row=\"{row}\"]')?.{call}")
 
     def _draw_row(self, row: Row, number: int, *, is_reached: bool) -> None:
         sort = sort_of(row.span)
@@ -245,8 +249,7 @@ class WaterfallDrawing:
         if row.children:
             item.props["aria-expanded"] = str(row.key not in self._closed).lower()
         with item:
-            indent = min(row.depth, _DEEPEST) * 14
-            with tag("div", "weft-wf-name", style={"padding-left": f"{8 + indent}px"}):
+            with tag("div", "weft-wf-name", style={"--weft-depth": str(min(row.depth, _DEEPEST))}):
                 fold = "" if not row.children else "▸" if row.key in self._closed else "▾"
                 tag("span", "weft-wf-fold", fold)
                 ui.icon(sort.sign).props("aria-hidden=true")
@@ -323,7 +326,7 @@ def _notes(row: Row, *, is_closed: bool) -> Sequence[tuple[str, str]]:
         (row.is_orphan, "parent not recorded", "muted"),
         (row.is_circle, "its own ancestor", "warn"),
         (row.was_moved, "clock adjusted", "muted"),
-        (row.depth > _DEEPEST, f"level {row.depth + 1}", "muted"),
+        (row.depth > _DEEPEST, f"↳{row.depth + 1}", "muted"),
     )
     return [(text, tone) for holds, text, tone in notes if holds]
 
