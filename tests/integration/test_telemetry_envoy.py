@@ -131,15 +131,15 @@ class Stage:
                 found += int(value)
         return found
 
-    async def counts(self, number: int, **tags: str) -> None:
-        """Wait until so many were."""
+    async def counts_one_more(self, before: int, **tags: str) -> None:
+        """Wait until one more call than that was counted under these tags."""
 
         async def so() -> bool:
-            return await self.counted(**tags) >= number
+            return await self.counted(**tags) > before
 
         async with asyncio.timeout(LIMIT):
             await until(so)
-        assert await self.counted(**tags) == number
+        assert await self.counted(**tags) == before + 1
 
     async def lines(self, path: str) -> list[dict[str, object]]:
         """The access log's lines of calls of that path, once there are some."""
@@ -305,23 +305,40 @@ async def test_a_sampled_call_that_failed_has_a_span_and_one_entry_for_each_atte
 # Statistics.
 
 
-async def test_calls_are_counted_by_whom_they_were_for_and_how_they_ended(stage: Stage) -> None:
-    await stage.call("told.cap", "/x")
-    await stage.call("nobody", "/x")
-    await stage.call("gone.cap", "/x")
-    await stage.counts(1, d="told", k="capability/told", v="7", r="default", c="200", f="-", t="")
-    await stage.counts(1, d="unknown", k="", v="", r="unknown", c="404")
-    await stage.counts(1, d="gone", k="capability/gone", c="503", f="URX,UF")
-    stats = await stage.stats()
-    assert any(name.startswith("weft.time_ms.@d.told.@k.capability/told.@v.7.@r.default") for name in stats)
+COUNTED = {
+    "told.cap": {
+        "d": "told",
+        "k": "capability/told",
+        "v": "7",
+        "r": "default",
+        "c": "200",
+        "f": "-",
+        "t": "",
+    },
+    "nobody": {"d": "unknown", "k": "", "v": "", "r": "unknown", "c": "404"},
+    "gone.cap": {"d": "gone", "k": "capability/gone", "c": "503", "f": "URX,UF"},
+}
+"""Hosts, and the tags under which calls to them are counted."""
+
+
+@pytest.mark.parametrize("host", COUNTED)
+async def test_calls_are_counted_by_whom_they_were_for_and_how_they_ended(stage: Stage, host: str) -> None:
+    tags = COUNTED[host]
+    before = await stage.counted(**tags)
+    await stage.call(host)
+    await stage.counts_one_more(before, **tags)
+    assert any(name.startswith(f"weft.time_ms.@d.{tags['d']}.@k.") for name in await stage.stats())
 
 
 async def test_a_call_that_takes_long_is_counted_once_and_when_it_has_ended(stage: Stage) -> None:
-    slow = asyncio.create_task(stage.call("always", "/slow"))
-    before = int((await stage.stats())["weftall.calls"])
-    assert (await slow).status_code == httpx.codes.OK
-    await stage.counts(1, d="always", r="slow", c="200")
-    assert int((await stage.stats())["weftall.calls"]) == before + 1
+    tags = {"d": "always", "r": "slow"}
+    before = await stage.counted(**tags)
+    all_calls = int((await stage.stats())["weftall.calls"])
+    # Longer than the pauses between entries that only tell that a call is still under way.
+    assert (await stage.call("always", "/slow")).status_code == httpx.codes.OK
+    await stage.counts_one_more(before, **tags, c="200")
+    assert await stage.counted(**tags) == before + 1
+    assert int((await stage.stats())["weftall.calls"]) > all_calls
 
 
 async def test_names_that_callers_make_up_are_not_counted_by(stage: Stage) -> None:
