@@ -62,9 +62,7 @@ async def test_a_trace_is_told_whole_and_at_a_glance(api: Observed) -> None:
         failed=True,
         given={"weft.error": "timed-out", "count": 3, "ratio": 0.5, "deep": {"a": [1, "b"]}},
         kind=Span.SPAN_KIND_SERVER,
-        events=[
-            Span.Event(name="cut", time_unix_nano=int(now * 1e9), attributes=attributes({"a": "b"}))
-        ],
+        events=[Span.Event(name="cut", time_unix_nano=int(now * 1e9), attributes=attributes({"a": "b"}))],
     )
     await send(api, child, service="summarizer")
     await send(api, root)
@@ -243,6 +241,10 @@ async def test_what_is_no_request_is_refused_with_a_reason(api: Observed) -> Non
         (b"[" * 100_000, "application/json", 400),
         (json.dumps(spans).encode(), "application/json", 400),
         (b'{"resourceSpans": 3}', "application/json", 400),
+        (b"\x0a\x00" * 1001, "application/x-protobuf", 400),
+        (b"\x0a\xd2\x0f" + b"\x12\x00" * 1001, "application/x-protobuf", 400),
+        (b'{"resourceSpans": [' + b"{}," * 100_000 + b"{}]}", "application/json", 400),
+        (b'{"resourceSpans": [{"scopeSpans": [{"spans": [' + b"{}," * 150_000, "application/json", 413),
         (b'{"resourceSpans": [{"scopeSpans": [{"spans": [{"traceId": "zz"}]}]}]}', "application/json", 400),
         (b"a: b", "application/yaml", 415),
         (bytes(MAX_REQUEST_BYTES + 1), "application/x-protobuf", 413),

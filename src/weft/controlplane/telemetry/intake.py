@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Final
@@ -18,6 +18,7 @@ from weft.controlplane.telemetry.limits import (
     CUT,
     MAX_ATTRIBUTES,
     MAX_EVENTS,
+    MAX_GROUPS,
     MAX_MESSAGE,
     MAX_NAME,
     MAX_SPAN_BYTES,
@@ -30,7 +31,7 @@ from weft.controlplane.telemetry.metrics import SpanMetrics
 from weft.controlplane.telemetry.redaction import Redaction
 from weft.controlplane.telemetry.reporter import Reporter
 from weft.controlplane.telemetry.turns import Turn
-from weft.errors import TooMany
+from weft.errors import InvalidRequest, TooMany
 
 REPORTER: Final = "weft.reporter"
 """The attribute of a resource that says who sent its spans. Nobody else's word for it is kept."""
@@ -82,11 +83,14 @@ class Intake:
         self._under_way = 0
         self._allowances = Allowances()
 
-    async def take(self, groups: Iterable[ResourceSpans], size: int, reporter: Reporter) -> Taken:
+    async def take(self, groups: Sequence[ResourceSpans], size: int, reporter: Reporter) -> Taken:
         """Take the spans of a request of `size` bytes; `groups` are changed.
 
-        Raises TooMany where too much is under way, of all or of this reporter.
+        Raises InvalidRequest where there are too many groups, and TooMany where too much is under way, of
+        all or of this reporter.
         """
+        if len(groups) > MAX_GROUPS or sum(len(each.scope_spans) for each in groups) > MAX_GROUPS:
+            raise InvalidRequest(f"more than {MAX_GROUPS} groups of spans in one request")
         if self._under_way + size > MAX_UNDER_WAY_BYTES:
             detail = "too many spans are being taken in: send them again in a few seconds"
             raise TooMany(detail, retry_after=2.0)
@@ -104,8 +108,10 @@ class Intake:
         work = _Work(self._redaction(), reporter)
         taken = 0
         for group in groups:
+            await work.pause()
             resource = work.resource(group.resource)
             for scope in group.scope_spans:
+                await work.pause()
                 async for piece in work.pieces(resource, scope):
                     taken += piece.count
                     self._hand_on(piece)
@@ -122,6 +128,9 @@ class _Work:
         self._turn = Turn()
         self.rejected = 0
         self.reason = ""
+
+    async def pause(self) -> None:
+        await self._turn.pause()
 
     def resource(self, given: Resource) -> Resource:
         if given.ByteSize() > _MAX_RESOURCE_BYTES:

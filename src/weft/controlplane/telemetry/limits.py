@@ -7,6 +7,9 @@ from typing import Final
 MAX_REQUEST_BYTES: Final = 4 * 1024 * 1024
 """Of one request, unpacked: as much as gRPC's servers take by default."""
 
+MAX_GROUPS: Final = 1000
+"""Resources in one request, and libraries (scopes) in all of them together."""
+
 MAX_UNDER_WAY_BYTES: Final = 32 * 1024 * 1024
 """Of all requests that are worked on at once; beyond it senders are told to come again."""
 

@@ -16,7 +16,7 @@ from weft.controlplane.telemetry.intake import Intake, Taken
 from weft.controlplane.telemetry.metrics import SpanMetrics
 from weft.controlplane.telemetry.reporter import Reporter
 from weft.controlplane.xds.connection import Context
-from weft.errors import Denied, TooMany, Unauthenticated
+from weft.errors import Denied, InvalidRequest, TooMany, Unauthenticated
 
 SERVICE: Final = "opentelemetry.proto.collector.trace.v1.TraceService"
 METHOD: Final = "Export"
@@ -44,6 +44,8 @@ class TraceService:
             await self._refuse(context, grpc.StatusCode.PERMISSION_DENIED, error.detail)
         except DecodeError:
             await self._refuse(context, grpc.StatusCode.INVALID_ARGUMENT, "not an ExportTraceServiceRequest")
+        except InvalidRequest as error:
+            await self._refuse(context, grpc.StatusCode.INVALID_ARGUMENT, error.detail)
         except TooMany as error:
             # The code after which senders try again.
             await self._refuse(context, grpc.StatusCode.UNAVAILABLE, error.detail)

@@ -19,17 +19,20 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 from pydantic_core import from_json
 
 from weft.controlplane.telemetry.intake import Intake, Taken
-from weft.controlplane.telemetry.limits import MAX_ATTRIBUTES, MAX_EVENTS, MAX_REQUEST_BYTES
+from weft.controlplane.telemetry.limits import MAX_ATTRIBUTES, MAX_EVENTS, MAX_GROUPS, MAX_REQUEST_BYTES
 from weft.controlplane.telemetry.metrics import SpanMetrics
 from weft.controlplane.telemetry.otlp_grpc import answer
 from weft.controlplane.telemetry.reporter import Reporter
-from weft.errors import TooMany
+from weft.errors import InvalidRequest, TooMany
 
 BODY_TIMEOUT: Final = 15.0
 """Seconds within which a request must have come."""
 
 _MAX_DEPTH: Final = 24
 """Of values within values, in JSON: protobuf's parser stops at a hundred messages, four to a value."""
+
+MAX_JSON_VALUES: Final = 150_000
+"""Objects and lists in a request in JSON: reading as many takes about two seconds of half a processor."""
 
 _INVALID_ARGUMENT, _RESOURCE_EXHAUSTED, _UNAVAILABLE = 3, 8, 14
 
@@ -97,6 +100,8 @@ class OtlpHttp:
             request = _from_protobuf(body)
         try:
             return await self._intake.take(request.resource_spans, len(body), reporter)
+        except InvalidRequest as error:
+            raise _invalid(error.detail) from error
         except TooMany as error:
             raise NotTaken(429, _UNAVAILABLE, error.detail, retry_after=error.retry_after) from error
 
@@ -182,6 +187,8 @@ def _inflated(body: bytes, form: int) -> bytes:
 
 def from_json_text(body: bytes) -> ExportTraceServiceRequest:
     """The request in `body`. Raises NotTaken."""
+    if body.count(b"{") + body.count(b"[") > MAX_JSON_VALUES:
+        raise _too_large()
     try:
         content = from_json(body)
         return ParseDict(_prepared(content), ExportTraceServiceRequest(), ignore_unknown_fields=True)
@@ -192,10 +199,10 @@ def from_json_text(body: bytes) -> ExportTraceServiceRequest:
 def _prepared(content: Any) -> dict[str, Any]:
     """What is no more than would be kept, with ids as protobuf's JSON has them: OTLP writes them in hex."""
     groups = []
-    for group in _dicts(content, "resourceSpans", "resource_spans"):
+    for group in _dicts(content, "resourceSpans", "resource_spans")[: MAX_GROUPS + 1]:
         resource = group.get("resource") or {}
         scopes = []
-        for scope in _dicts(group, "scopeSpans", "scope_spans"):
+        for scope in _dicts(group, "scopeSpans", "scope_spans")[: MAX_GROUPS + 1]:
             spans = [_span(each) for each in _dicts(scope, "spans")]
             scopes.append({"scope": _named(scope.get("scope") or {}), "spans": spans})
         attributes = {"attributes": _attributes(resource)}
