@@ -90,6 +90,7 @@ class Table:
             "headerHeight": _HEADER_HEIGHT,
             "rowHeight": _ROW_HEIGHT,
             "animateRows": False,
+            "suppressColumnVirtualisation": True,
             "overlayNoRowsTemplate": "<span></span>",
         }
         # What changes of the grid itself makes NiceGUI build it anew: these are of an element around it.
@@ -147,7 +148,8 @@ class Table:
 
     def _show_empty(self) -> None:
         self._empty.set_visibility(not self._sent)
-        self._around.set_visibility(bool(self._sent))
+        # A grid that is not displayed has no width, and would lay its columns out for that.
+        self._around.classes(add="" if self._sent else "weft-none", remove="weft-none" if self._sent else "")
 
 
 def _sorted_by(field: str, definitions: list[dict[str, Any]], *, descending: bool) -> list[dict[str, Any]]:

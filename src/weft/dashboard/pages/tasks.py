@@ -26,7 +26,7 @@ _QUEUE_COLUMNS = (
     Column("arriving", "Arriving/s", format="rate", least=95, wide=True),
     Column("done", "Done/s", format="rate", least=85, wide=True),
     Column("service", "Takes", format="ms", least=80, wide=True),
-    Column("workers", "Wanted workers", format="count", least=125, wide=True),
+    Column("workers", "Workers wanted", format="count", least=145, wide=True),
     Column("dead", "Dead", least=80, tone="deadTone"),
 )
 

@@ -82,7 +82,7 @@ async def _dead_events(view: Page, name: str) -> None:
         view,
         [
             Column("sequence", "Sequence", format="count", least=95, wide=True),
-            Column("topic", "Topic", least=110),
+            Column("topic", "Topic", least=110, wide=True),
             Column("group", "Group", least=110),
             Column("reason", "Reason", least=170, grow=4),
             Column("published", "Published", format="ago", least=105, wide=True),

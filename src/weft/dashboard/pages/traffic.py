@@ -216,6 +216,7 @@ def _edge_row(edge: dict[str, Any]) -> dict[str, Any]:
 
 def _routing(view: Page, destination: str) -> None:
     """The Routes and TrafficPolicies, of one destination or all."""
+    declared = "declared for it" if destination else "declared"
     heading("Routes")
     routes = Table(
         view,
@@ -227,7 +228,7 @@ def _routing(view: Page, destination: str) -> None:
         ],
         key="id",
         label="Routes",
-        empty="No Route is declared: each call goes to any healthy instance of its destination.",
+        empty=f"No Route is {declared}: each call goes to any healthy instance of its destination.",
     )
     heading("Traffic policies")
     policies = Table(
@@ -239,7 +240,7 @@ def _routing(view: Page, destination: str) -> None:
         ],
         key="id",
         label="Traffic policies",
-        empty="No TrafficPolicy is declared: the defaults hold.",
+        empty=f"No TrafficPolicy is {declared}: the defaults hold.",
     )
 
     def show(table: Table, row: Callable[[dict[str, Any]], dict[str, Any]]) -> Callable[[Any], None]:
