@@ -24,7 +24,11 @@ from weft.controlplane.llm.figures_record import FiguresRecord, waiting_calls
 from weft.controlplane.llm.ledger import BudgetLedger
 from weft.controlplane.llm.recent_usage import TenantRate
 from weft.controlplane.llm.usage_book import UsageBook
+from weft.errors import InvalidRequest
+from weft.local.control import ControlApi
+from weft.local.llm_control import LlmApi
 from weft.model.budget import BudgetSpec
+from weft.model.operator import Scope
 from weft.model.service_class import ServiceClass
 
 POOL = """
@@ -178,6 +182,21 @@ async def test_usage_is_told_apart_by_what_one_asks_for_and_exported_as_csv(
     assert (row["pool"], row["tenant"], row["tokens"], row["usd"]) == ("gpt", None, 157, 0.03)
     assert today in await weft(capsys, "llm", "usage")
     assert await told(capsys, "llm", "usage", "--until", "2026-01-01") == []
+
+
+async def test_what_one_conversation_used_is_told_without_all_others(api: ServedApi) -> None:
+    book = UsageBook()
+    for context, tokens in (("c 1", 100), ("c 1", 50), ("other", 7), (None, 3)):
+        book.add(replace(end("planner", tokens), context=context), 0.01)
+    await api.standing.write(book.changed())
+    token = (await api.environ(Scope.OPERATOR))["WEFT_TOKEN"]
+    async with ControlApi(api.url, token=token, roots=api.roots) as control:
+        usage = LlmApi(control).usage
+        (row,) = await usage([("by", "context,pool"), ("context", "c 1")])
+        assert (row["context"], row["pool"], row["tokens"]) == ("c 1", "gpt", 150)
+        assert await usage([("by", "context"), ("context", "nothing")]) == []
+        with pytest.raises(InvalidRequest, match="by=context"):
+            await usage([("by", "pool"), ("context", "c 1")])
 
 
 @pytest.mark.parametrize(

@@ -41,6 +41,7 @@ CSS = """
 .weft-wf-tag{overflow:hidden;text-overflow:ellipsis;flex-shrink:9;min-width:36px;font-size:11px;
   line-height:16px;padding:0 6px;border-radius:8px;
   border:1px solid currentColor}
+.weft-wf-tag.weft-bad{flex:none}
 .weft-wf-track{position:relative;height:20px;margin-right:70px;min-width:0}
 .weft-wf-bar{position:absolute;top:4px;height:12px;min-width:2px;border-radius:2px;
   background:var(--weft-sort)}
