@@ -293,3 +293,30 @@ async def test_a_client_that_goes_away_ends_the_work_of_a_server_of_2026(stage: 
         await told.wait()
         calling.cancel()
         await until(cancelled)
+
+
+async def test_calls_are_counted_by_the_names_of_tools_that_there_are_and_by_no_others(stage: Stage) -> None:
+    resource = {
+        "jsonrpc": "2.0",
+        "id": 7,
+        "method": "resources/read",
+        "params": {"uri": "mem://modern/secret"},
+    }
+    answered(await stage.mesh.call("modern.echo", {"text": "a"}))
+    await stage.mesh.call("made-up")
+    answered(await stage.mesh.post(resource))
+
+    async def counters() -> list[str]:
+        found = await stage.mesh.caller.admin.get("http://envoy/stats", params={"filter": r"^weft\.calls"})
+        return found.text.splitlines()
+
+    async def counted() -> bool:
+        return any(
+            ".@d.modern.@k.type/modern.@v..@r.default.@t.modern.echo." in each for each in await counters()
+        )
+
+    async with asyncio.timeout(LIMIT):
+        await until(counted)
+    names = " ".join(await counters())
+    assert "made-up" not in names
+    assert "secret" not in names
