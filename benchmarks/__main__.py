@@ -16,6 +16,7 @@ from typing import Any
 from benchmarks import (
     a2a_calls,
     convergence,
+    dashboard,
     event_rate,
     fairness_case,
     latency,
@@ -58,6 +59,7 @@ BENCHMARKS: dict[str, Callable[..., Awaitable[Result]]] = {
     "policies": policy_cost.measure,
     "telemetry": telemetry.measure,
     "traces": trace_intake.measure,
+    "dashboard": dashboard.measure,
     "tasks": task_rate.measure,
     "events": event_rate.measure,
     "queue-latency": queue_latency.measure,

@@ -31,6 +31,7 @@ MAX_FAILURE_DELAY = 8.0
 MAX_ATTEMPTS = 16
 """Attempts to sign in that may wait at a time; more are refused."""
 
+_HUNG_UP = "No response returned."  # what Starlette's middleware says when a browser left before the answer
 _LOGIN, _LOGOUT = f"{PATH}/login", f"{PATH}/logout"
 _REMEMBERED = 1000  # addresses
 
@@ -117,7 +118,11 @@ class Dashboard:
             await _redirect(send, f"{PATH}/")
             return
         pages = await self._loaded()
-        await pages(scope, receive, _Guarded(scope, send))
+        try:
+            await pages(scope, receive, _Guarded(scope, send))
+        except RuntimeError as error:
+            if str(error) != _HUNG_UP:
+                raise
 
     async def _socket(self, scope: AsgiScope, receive: Receive, send: Send) -> None:
         viewer = await self._viewer(scope) if _same_origin(scope) else None

@@ -42,7 +42,9 @@ class Frame:
         ui.on("weft-escape", self._hide_menu)
         self._client.content.props("tabindex=-1")
         self._heading = ui.label().classes("weft-h1").props("role=heading aria-level=1")
-        self._notice = ui.element("div").classes("weft-notices w-full").props("role=status aria-live=polite")
+        self._notice = (
+            ui.element("div").classes("weft-notices weft-none w-full").props("role=status aria-live=polite")
+        )
         self.name(title)
 
     def name(self, title: str) -> None:
@@ -62,6 +64,8 @@ class Frame:
             self._problems[source] = told
         else:
             del self._problems[source]
+        # Always there, so that what is put into it is read out.
+        self._notice.classes(**({"remove": "weft-none"} if self._problems else {"add": "weft-none"}))
         self._notice.clear()
         with self._notice:
             for each in dict.fromkeys(self._problems.values()):
@@ -87,7 +91,7 @@ class Frame:
 
     def _drawer_of(self, path: str, menu: Sequence[tuple[str, str, str]]) -> None:
         drawer = ui.left_drawer(value=False).classes("weft-drawer")
-        drawer.props("show-if-above breakpoint=700 width=190")
+        drawer.props("show-if-above breakpoint=700 width=204")
         with drawer, ui.element("nav").props('aria-label="Pages"').classes("w-full"):
             for title, to, icon in menu:
                 here = "aria-current=page" if path == to or (to != "/" and path.startswith(to)) else ""
