@@ -109,6 +109,7 @@ def traffic_metrics(edges: Iterable[EdgeTraffic], began: int, now: int) -> list[
             "kind": edge.kind,
             "version": edge.version,
             "route": edge.route,
+            "tool": edge.tool,
         }
         calls.sum.data_points.append(_number(labels, float(each.total.calls), began, now))
         errors.sum.data_points.append(_number(labels, float(each.total.errors), began, now))
