@@ -14,6 +14,10 @@ ROOT = Path(__file__).parents[2]
 _WATCH = """
 import json, os, pkgutil, sys, threading
 
+# Its libraries try a socket and ask the linker when they are imported. So it is the first to be asked for by
+# a browser that loads it, and not what is tested here.
+import nicegui
+
 seen = []
 PASSIVE = {"os", "posixpath", "collections.abc", "_collections_abc", "__main__"}
 
