@@ -35,6 +35,7 @@ class Observed:
     http: httpx.AsyncClient
     """Of an administrator."""
     telemetry: Telemetry
+    context: ApiContext
     resources: Resources
     declared: ResourceView
     metrics: CollectorRegistry
@@ -76,7 +77,7 @@ async def observed(
                 serving_http(create_api(context, metrics), listener),
                 httpx.AsyncClient(base_url=url, headers=admin.headers) as http,
             ):
-                yield Observed(url, http, telemetry, resources, declared, metrics)
+                yield Observed(url, http, telemetry, context, resources, declared, metrics)
         finally:
             await end([running])
     if store is None:

@@ -8,19 +8,29 @@ import json
 import os
 import time
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
+import httpx
 import pytest
 from google.rpc.status_pb2 import Status as RpcStatus  # type: ignore[import-untyped]
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceResponse
 from opentelemetry.proto.trace.v1.trace_pb2 import Span
+from prometheus_client import CollectorRegistry
+from tests.control_access import MemoryAudit
 from tests.observed import Observed, observed
+from tests.pki import Pki
 from tests.spans import attributes, request, span
 
 from weft.aio.poll import until
+from weft.controlplane.api.access import control_access
+from weft.controlplane.api.app import create_api
 from weft.controlplane.telemetry import otlp_http
 from weft.controlplane.telemetry.limits import MAX_REQUEST_BYTES
+from weft.controlplane.tokens import Tokens
+from weft.store.memory import MemoryStore
 
 PROTOBUF = {"content-type": "application/x-protobuf"}
 
@@ -337,3 +347,40 @@ spec:
     assert {key: figures["spans"][key] for key in ("received", "kept", "traces", "dropped")} == {
         "received": 1, "kept": 1, "traces": 1, "dropped": 0,
     }  # fmt: skip
+
+
+@asynccontextmanager
+async def member(api: Observed, pki: Pki, identity: str) -> AsyncIterator[httpx.AsyncClient]:
+    """A client of the same API that has shown the certificate of `identity`."""
+    chain, _ = pki.svid(identity)
+    async with Tokens.follow(MemoryStore()) as tokens:
+        access = control_access(tokens, MemoryAudit(), bundles=pki.bundles, observer="c-1")
+        app = create_api(replace(api.context, access=access), CollectorRegistry())
+
+        async def shown(scope: Any, receive: Any, send: Any) -> None:
+            tls = {"tls": {"client_cert_chain": [chain.decode()]}}
+            await app({**scope, "extensions": tls}, receive, send)
+
+        transport = httpx.ASGITransport(shown)
+        async with httpx.AsyncClient(transport=transport, base_url="https://control") as http:
+            yield http
+
+
+@pytest.mark.parametrize("through_sidecar", [True, False])
+async def test_a_member_sends_under_the_name_of_its_certificate_whatever_it_says(
+    api: Observed, through_sidecar: bool
+) -> None:
+    who = "spiffe://weft.local/agent/writer/w-1"
+    headers = PROTOBUF | ({"x-weft-destination": "control"} if through_sidecar else {})
+    spoofed = span("mine", given={"weft.caller": "spiffe://weft.local/agent/boss/b-1"})
+    body = request(spoofed, service="boss").SerializeToString()
+    async with member(api, Pki(), who) as http:
+        answer = await http.post("/v1/traces", content=body, headers=headers)
+        assert answer.status_code == 200, answer.text
+        # To read them is for operators.
+        assert (await http.get("/v1/traces")).status_code == 403
+    (summary,) = (await api.http.get("/v1/traces")).json()["traces"]
+    assert (summary["service"], summary["services"]) == ("writer", ["writer"])
+    whole = (await api.http.get(f"/v1/traces/{summary['id']}")).json()
+    (told,) = whole["spans"]
+    assert (told["instance"], told["attributes"]) == ("w-1", {"weft.reporter": who})
