@@ -10,7 +10,8 @@ import pytest
 import pytest_asyncio
 from tests.e2e.dashboard.stage import Stage, dashboard_stage
 
-pytestmark = pytest.mark.asyncio(loop_scope="module")
+# The first one starts the mesh and the browser, too.
+pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(400)]
 
 _SHARED = {"browser", "cast", "screenshots", "stage"}
 PAGES = sorted(
