@@ -78,8 +78,9 @@ async def _draws_a_call_through_the_mesh(stage: Stage) -> None:
     await expect(details).to_contain_text("Attributes", timeout=LIMIT)
     await expect(rows.nth(1)).to_have_attribute("aria-selected", "true", timeout=LIMIT)
     assert "span=" in page.url
-    await details.get_by_role("button", name="Close the span").click()
+    await page.keyboard.press("Escape")
     await expect(details).to_be_hidden(timeout=LIMIT)
+    await expect(rows.nth(1)).to_be_focused(timeout=LIMIT)
     # Whose conversation it is part of, and by a link to one span, that span.
     await expect(page.get_by_role("main").get_by_role("link", name="Conversation")).to_have_attribute(
         "href", f"/dashboard/conversations?id={CONVERSATIONS[0]}"

@@ -61,7 +61,6 @@ class SpanDetails:
         self._on_close = on_close
         self._panel = tag("aside", "weft-span", aria_label="Span", role="region", tabindex=-1)
         self._panel.set_visibility(False)
-        self._panel.on("keydown.escape", self.close)
 
     def show(self, row: Row) -> None:
         """Tell all of a span."""
@@ -72,6 +71,8 @@ class SpanDetails:
 
     def close(self) -> None:
         """Hide the panel."""
+        if not self._panel.visible:
+            return
         self._panel.set_visibility(False)
         self._panel.clear()
         self._on_close()

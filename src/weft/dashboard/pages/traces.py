@@ -232,6 +232,7 @@ class _TracePage:
             with tag("div"):
                 self._drawing = WaterfallDrawing(self._select)
             self._details = SpanDetails(self._deselect)
+        self._body.on("keydown.escape", self._details.close)
 
     def begin(self) -> None:
         path = f"/v1/traces/{quote(self._id, safe='')}"
