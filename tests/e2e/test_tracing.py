@@ -18,7 +18,11 @@ from tests.span_collector import SpanCollector, span_collector
 
 from weft.aio.ports import reserve_port
 
-pytestmark = pytest.mark.asyncio(loop_scope="module")
+# Six programs with their sidecars take their time to start on a machine that has other things to do.
+START = 240.0
+NAMES = ("clerk-1", "desk-1", "writer-1", "writer-2", "elder-1", "public-1")
+
+pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(START + 180)]
 
 EXPECTED = {
     "gateway public",
@@ -64,7 +68,6 @@ async def scene(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Scene
             document("ModelPool", "plain", providers=[{"name": "first", "url": simulated.url}]),
             document("Queue", "jobs"),
             document("Topic", "news"),
-            document("Gateway", "public", port=port, anonymous=True, queues=["jobs"]),
             document(
                 "Telemetry",
                 "recorded",
@@ -72,9 +75,12 @@ async def scene(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Scene
                 tracing={"samplingPercent": 100},
                 recording={"messages": True},
             ),
+        )
+        agents = manifest(
             *(agent(name, "traced.py", directory) for name in ("clerk", "desk")),
             agent("writer", "traced.py", directory, replicas=2),
             agent("elder", "elder.py"),
+            document("Gateway", "public", port=port, anonymous=True, queues=["jobs"]),
         )
         environ = {
             "WEFT_CONTROL_OTLP_ENDPOINT": f"http://127.0.0.1:{collector.port}",
@@ -82,6 +88,13 @@ async def scene(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Scene
             "WEFT_LOG_FORMAT": "json",
         }
         mesh = await stack.enter_async_context(running_mesh(declared, environ=environ))
+        await mesh.apply(agents)
+
+        async def there() -> bool:
+            known = mesh.local.children
+            return all(name in known and known[name].phase == "ready" for name in NAMES)
+
+        await eventually(there, lambda: f"not all are there: {mesh.local.children}", limit=START)
         client = await stack.enter_async_context(mesh_client(mesh))
 
         tools: set[str] = set()
