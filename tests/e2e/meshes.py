@@ -114,7 +114,7 @@ async def running_mesh(manifest: str, *, environ: dict[str, str] | None = None) 
             environ={**inside.environ, **(environ or {})},
         )
         async with local:
-            await local.wait_healthy()
+            await local.wait_healthy(timeout=180)
             inside.note_ports()
             yield RunningMesh(local, home, inside)
             inside.note_ports()

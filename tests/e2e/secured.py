@@ -235,7 +235,7 @@ async def secured_mesh(
             environ={**user.environ, **(environ or {})},
         )
         async with local:
-            await local.wait_healthy()
+            await local.wait_healthy(timeout=180)
             yield SecuredMesh(local, home, user)
 
 

@@ -203,7 +203,7 @@ async def _mesh() -> AsyncIterator[RunningMesh]:
             default_models=True,
         )
         async with local:
-            await local.wait_healthy()
+            await local.wait_healthy(timeout=180)
             inside.note_ports()
             yield RunningMesh(local, home, inside)
             inside.note_ports()
