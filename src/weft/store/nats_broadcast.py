@@ -8,20 +8,20 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 
 import nats.errors
 from nats.aio.msg import Msg
-from nats.aio.subscription import Subscription
 
 from weft.aio.backoff import backoff
 from weft.errors import Unavailable
 from weft.store.broadcast import Heard
 from weft.store.broadcast_buffer import BroadcastBuffer, check_message
 from weft.store.nats_accounts import BROADCASTS, MEMBER_SIGNALS
-from weft.store.nats_client import FAILURES, unsubscribe
+from weft.store.nats_client import FAILURES
 from weft.store.nats_connection import NatsConnection
+from weft.store.nats_subscription import NatsSubscription
 
 _MAX_UNSENT_BYTES = 1024 * 1024
 """Beyond so much that waits to be written messages are dropped: the same connection renews leases."""
@@ -74,12 +74,11 @@ class NatsBroadcastListener:
     """Hears messages; subscribes anew, when it is asked for the next one, after a lost connection."""
 
     def __init__(self, connection: NatsConnection, name: str, root: str) -> None:
-        self._connection = connection
-        self._what = f"listen to broadcasts of {name!r}"
         self._root = root
         self._heard = BroadcastBuffer()
-        self._subscriptions: Iterable[Subscription] = ()
-        self._lost = False
+        self._subscription = NatsSubscription(
+            connection, f"listen to broadcasts of {name!r}", (f"{root}.>",), self._receive
+        )
 
     @property
     def dropped(self) -> int:
@@ -88,25 +87,21 @@ class NatsBroadcastListener:
 
     async def begin(self) -> None:
         """Subscribe. Raises Unavailable or Denied."""
-        former, self._subscriptions, self._lost = self._subscriptions, (), False
-        await unsubscribe(former)
-        subjects = (f"{self._root}.>",)
-        self._subscriptions = await self._connection.subscribe(self._what, subjects, self._receive)
+        await self._subscription.begin()
 
     async def end(self) -> None:
         """Hear no more."""
-        former, self._subscriptions = self._subscriptions, ()
-        await unsubscribe(former)
+        await self._subscription.end()
 
     def lose(self) -> None:
         """The connection is lost."""
-        self._lost = True
+        self._subscription.lost = True
         self._heard.wake()
 
     async def next(self) -> Heard:
         """The next message."""
         while self._heard.empty:
-            if self._lost:
+            if self._subscription.lost:
                 await self._begin_again()
             await self._heard.news()
         return await self._heard.next()
@@ -116,8 +111,6 @@ class NatsBroadcastListener:
             with suppress(Unavailable):
                 await self.begin()
                 return
-            # A subscription that was not made is not there, whatever `begin` noted before it tried.
-            self._lost = True
             await asyncio.sleep(pause)
 
     async def _receive(self, message: Msg) -> None:

@@ -7,18 +7,17 @@ the subject has the account in it, and everybody listens to both.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 
 import nats.errors
 from nats.aio.msg import Msg
-from nats.aio.subscription import Subscription
 
 from weft.errors import Denied, MeshError
 from weft.store.keys import check_key
 from weft.store.nats_accounts import CONTROL_SIGNALS, MEMBER_SIGNALS, SIGNALS
-from weft.store.nats_client import unsubscribe
 from weft.store.nats_connection import NatsConnection
+from weft.store.nats_subscription import NatsSubscription
 from weft.store.signal_buffer import SignalBuffer
 
 _MAX_UNSENT_BYTES = 256 * 1024
@@ -59,33 +58,31 @@ class NatsListener:
     """Hears of signals; subscribes anew, when it is asked for the next one, after a lost connection."""
 
     def __init__(self, connection: NatsConnection, name: str, prefix: str) -> None:
-        self._connection = connection
-        self._what = f"listen to signals of {prefix!r} in {name!r}"
         subject = f"{SIGNALS}.*.{name}"
-        self._subjects = (f"{subject}.{prefix}", f"{subject}.{prefix}.>")
         self._heard = SignalBuffer()
-        self._subscriptions: Iterable[Subscription] = ()
-        self._lost = False
+        self._subscription = NatsSubscription(
+            connection,
+            f"listen to signals of {prefix!r} in {name!r}",
+            (f"{subject}.{prefix}", f"{subject}.{prefix}.>"),
+            self._receive,
+        )
 
     async def begin(self) -> None:
         """Subscribe. Raises Unavailable or Denied."""
-        former, self._subscriptions, self._lost = self._subscriptions, (), False
-        await unsubscribe(former)
-        self._subscriptions = await self._connection.subscribe(self._what, self._subjects, self._receive)
+        await self._subscription.begin()
 
     async def end(self) -> None:
         """Hear no more."""
-        former, self._subscriptions = self._subscriptions, ()
-        await unsubscribe(former)
+        await self._subscription.end()
 
     def lose(self) -> None:
         """The connection is lost."""
-        self._lost = True
+        self._subscription.lost = True
         self._heard.miss()
 
     async def next(self, timeout: float) -> str | None:
         """The key of the next signal, or None."""
-        if not self._lost or self._heard.missed:
+        if not self._subscription.lost or self._heard.missed:
             return await self._heard.next(timeout)
         with suppress(TimeoutError):
             async with asyncio.timeout(timeout):
@@ -96,13 +93,9 @@ class NatsListener:
         try:
             await self.begin()
         except MeshError as error:
-            self._lost = True
             # What it may not hear any more it will not be told in an hour either, but it may look.
             if isinstance(error, Denied):
                 await asyncio.Event().wait()
-        except BaseException:
-            self._lost = True
-            raise
 
     async def _receive(self, message: Msg) -> None:
         self._heard.add(message.subject.split(".", 3)[3])
