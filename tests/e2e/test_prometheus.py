@@ -143,7 +143,7 @@ def test_its_counts_are_the_calls_that_were_made(observed: Weft, prometheus: Pro
     _call(observed, "counted", CALLS)
     wait_until(lambda: prometheus.value(counted) >= before + CALLS, lambda: prometheus.value(counted))
     assert _settled(prometheus, counted) == before + CALLS
-    assert prometheus.value(seen) == all_before + CALLS
+    wait_until(lambda: prometheus.value(seen) == all_before + CALLS, lambda: prometheus.query(seen))
 
 
 def _settled(prometheus: Prometheus, expression: str) -> float:
