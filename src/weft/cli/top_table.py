@@ -53,7 +53,10 @@ _KEYS: Mapping[Order, Callable[[dict[str, Any]], Any]] = {
 def rows(
     destinations: Iterable[Mapping[str, Any]], agents: Iterable[Mapping[str, Any]], order: Order
 ) -> list[dict[str, Any]]:
-    """What the API says of `destinations`, with the agents of each type; those nobody calls are there too."""
+    """What the API says of `destinations`, with the agents of each type; those nobody calls are there too.
+
+    The control plane comes last, by whichever order: nobody calls it for its own sake.
+    """
     instances: dict[str, list[Mapping[str, Any]]] = {}
     for each in agents:
         instances.setdefault(each["type"], []).append(each)
@@ -62,7 +65,9 @@ def rows(
     for name in instances.keys() - called:
         quiet = {**_QUIET, "destination": name}
         found.append({**quiet, **_staff(quiet, instances)})
-    return sorted(found, key=lambda row: (_KEYS[order](row), row["destination"], row["kind"]))
+    return sorted(
+        found, key=lambda row: (row["kind"] == "control", _KEYS[order](row), row["destination"], row["kind"])
+    )
 
 
 _QUIET: dict[str, Any] = {

@@ -33,6 +33,9 @@ class Measure(StrEnum):
     P99 = "p99"
 
 
+_CONTROL = "control"
+
+
 @dataclass(frozen=True, slots=True)
 class Point:
     """The calls of one step."""
@@ -75,7 +78,8 @@ class Line:
 
 @dataclass(frozen=True, slots=True)
 class Traffic:
-    """All lines, those with most calls first."""
+    """All lines, those with most calls first; what is asked of the control plane last, since nobody calls it
+    for its own sake."""
 
     step: float
     """Seconds."""
@@ -106,7 +110,7 @@ def read_traffic(document: Mapping[str, Any]) -> Traffic:
         float(document["step"]),
         float(document["from"]),
         float(document["until"]),
-        tuple(sorted(lines, key=lambda each: (-each.calls, each.id))),
+        tuple(sorted(lines, key=lambda each: (each.kind == _CONTROL, -each.calls, each.id))),
     )
 
 
