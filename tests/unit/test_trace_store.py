@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import time
 
@@ -12,7 +13,7 @@ from tests.spans import group, span
 
 from weft.controlplane.telemetry.metrics import SpanMetrics
 from weft.controlplane.telemetry.search import Query, search
-from weft.controlplane.telemetry.trace_store import MAX_SPANS, TraceStore
+from weft.controlplane.telemetry.trace_store import MAX_ORIGIN_TEXT, MAX_SPANS, TraceStore
 from weft.controlplane.telemetry.trace_summary import MAX_MARKS
 from weft.controlplane.telemetry.waterfall import waterfall
 
@@ -184,3 +185,34 @@ async def test_an_attempt_that_was_the_only_one_says_nothing_that_its_call_does_
             scene.clock.now += 10_000
             scene.store.trim()
             assert (scene.store.kept.spans, scene.store.kept.bytes) == (0, 0)
+
+
+async def test_resources_take_up_memory_only_while_there_are_spans_of_them() -> None:
+    scene = Scene(limit=MEBIBYTE)
+    for number in range(3000):
+        scene.store.add(group(span("a", at=NOW), service_version=f"{number}-" + "x" * 4000))
+    kept = scene.store.kept
+    assert 0 < kept.origins == kept.spans < 1500
+    found = await search(scene.store, Query(), limit=1000)
+    versions = [(await waterfall(scene.store, each))["spans"][0]["version"] for each in found.traces]
+    assert ("2999-" + "x" * 4000)[:MAX_ORIGIN_TEXT] in versions
+    for _ in range(2):
+        scene.store.add(group(span("a", trace=b"t" * 16), span("b", trace=b"t" * 16), service="writer"))
+    scene.clock.now += 10_000
+    scene.store.trim()
+    assert (scene.store.kept.origins, scene.store.kept.spans) == (0, 0)
+    scene.store.add(group())
+    assert scene.store.kept.origins == 0
+
+
+async def test_a_trace_that_goes_while_it_is_shown_is_shown_whole() -> None:
+    scene, trace = Scene(), os.urandom(16)
+    scene.put(*(span(f"s{number}", trace=trace) for number in range(4000)))
+    kept = scene.store.get(trace)
+    assert kept is not None
+    showing = asyncio.create_task(waterfall(scene.store, kept))
+    await asyncio.sleep(0)
+    scene.clock.now += 10_000
+    scene.store.trim()
+    assert not showing.done()
+    assert {each["service"] for each in (await showing)["spans"]} == {"planner"}

@@ -29,8 +29,8 @@ from weft.controlplane.telemetry.turns import Turn
 MAX_SPANS: Final = 5000
 """Of one trace; what comes beyond is not kept, and that is told of it."""
 
-MAX_ORIGINS: Final = 20_000
-"""Different resources from which on those are forgotten that no trace can be of any more."""
+MAX_ORIGIN_TEXT: Final = 256
+"""Characters of what a resource says of whose it is; the rest is left out."""
 
 _PLACE: Final = 4  # bytes that stand for an origin
 _SPAN_OVERHEAD: Final = 180  # bytes, measured: of Python's, for one span
@@ -114,6 +114,8 @@ class Kept:
     spans: int
     traces: int
     bytes: int
+    origins: int
+    """Whose they are: different resources."""
     oldest: float | None
     """When the oldest trace began, in seconds since 1970."""
 
@@ -147,10 +149,11 @@ class TraceStore:
     def add(self, group: ResourceSpans) -> None:
         """Keep spans of one resource; those that are there already are not kept twice."""
         origin = _origin(group)
-        place = self._origins.place(origin, self._clock(), self._age)
+        place = self._origins.place(origin)
         for scope in group.scope_spans:
             for span in scope.spans:
                 self._add(span, origin, place)
+        self._origins.release(place)
         self.trim()
 
     def trim(self) -> None:
@@ -181,16 +184,17 @@ class TraceStore:
                 await turn.pause()
                 yield trace
 
-    def span(self, data: bytes) -> tuple[Origin, Span]:
-        """The span that is kept as `data`, and whose it is."""
-        return self._origins.at(data[:_PLACE]), Span.FromString(data[_PLACE:])
+    def spans(self, trace: Trace) -> list[tuple[Origin, bytes]]:
+        """The spans of `trace`, which is kept now: whose each is, and itself as it is on the wire."""
+        return [(self._origins.at(data[:_PLACE]), data[_PLACE:]) for data in trace.spans.values()]
 
     @property
     def kept(self) -> Kept:
         """How much is kept."""
         oldest = min(self._by_second, default=None)
         traces = len(self._good) + len(self._bad)
-        return Kept(self._spans, traces, self._size, None if oldest is None else float(oldest))
+        began = None if oldest is None else float(oldest)
+        return Kept(self._spans, traces, self._size, len(self._origins), began)
 
     def _add(self, span: Span, origin: Origin, place: bytes) -> None:
         trace_id = span.trace_id
@@ -230,8 +234,8 @@ class TraceStore:
 
     def _is_single(self, call: bytes) -> bool:
         """Whether the span that is kept as `call` is of a call of one attempt."""
-        origin, span = self.span(call)
-        return glance(span, origin, self._marks).is_single
+        origin = self._origins.at(call[:_PLACE])
+        return glance(Span.FromString(call[_PLACE:]), origin, self._marks).is_single
 
     def _note(self, trace: Trace, seen: Glance) -> None:
         """What will have to be known when other spans come."""
@@ -245,7 +249,9 @@ class TraceStore:
             self._remove(trace, trace.attempts.pop(seen.span_id))
 
     def _remove(self, trace: Trace, span_id: bytes) -> None:
-        size = len(trace.spans.pop(span_id)) + _SPAN_OVERHEAD
+        data = trace.spans.pop(span_id)
+        self._origins.release(data[:_PLACE])
+        size = len(data) + _SPAN_OVERHEAD
         trace.size -= size
         self._size -= size
         self._bad_size -= size if trace.id in self._bad else 0
@@ -254,6 +260,7 @@ class TraceStore:
     def _put(self, trace: Trace, seen: Glance, data: bytes) -> None:
         size, second = trace.size, trace.second
         trace.add(seen, data)
+        self._origins.hold(data[:_PLACE])
         self._size += trace.size - size
         self._spans += 1
         if trace.second != second:
@@ -272,6 +279,8 @@ class TraceStore:
         self._leave_second(trace.second, trace.id)
         self._size -= trace.size
         self._spans -= len(trace.spans)
+        for data in trace.spans.values():
+            self._origins.release(data[:_PLACE])
 
     def _leave_second(self, second: int, trace_id: bytes) -> None:
         there = self._by_second[second]
@@ -281,33 +290,46 @@ class TraceStore:
 
 
 class _Origins:
-    """The resources that spans are of, each kept once."""
+    """The resources that spans are of, each kept once, and only while there are spans of it."""
 
     def __init__(self) -> None:
         self._places: dict[Origin, bytes] = {}
         self._at: dict[bytes, Origin] = {}
-        self._used: dict[bytes, float] = {}
+        self._held: dict[bytes, int] = {}
         self._next = 0
 
-    def place(self, origin: Origin, now: float, age: float) -> bytes:
-        """What stands for `origin` in spans that are kept from `now`, for `age` seconds at most."""
+    def place(self, origin: Origin) -> bytes:
+        """What stands for `origin` in spans, held once."""
         place = self._places.get(origin)
         if place is None:
-            self._forget(now - age)
-            place = self._places[origin] = self._next.to_bytes(_PLACE, "big")
+            place = self._places[origin] = self._free()
             self._at[place] = origin
-            self._next += 1
-        self._used[place] = now
+            self._held[place] = 0
+        self.hold(place)
         return place
+
+    def hold(self, place: bytes) -> None:
+        """One more needs it."""
+        self._held[place] += 1
+
+    def release(self, place: bytes) -> None:
+        """One who held it needs it no more."""
+        self._held[place] -= 1
+        if not self._held[place]:
+            del self._places[self._at.pop(place)], self._held[place]
 
     def at(self, place: bytes) -> Origin:
         return self._at[place]
 
-    def _forget(self, before: float) -> None:
-        if len(self._at) < MAX_ORIGINS:
-            return
-        for place in [place for place, used in self._used.items() if used < before]:
-            del self._places[self._at.pop(place)], self._used[place]
+    def __len__(self) -> int:
+        return len(self._at)
+
+    def _free(self) -> bytes:
+        while True:
+            place = self._next.to_bytes(_PLACE, "big")
+            self._next = (self._next + 1) % 256**_PLACE
+            if place not in self._at:
+                return place
 
 
 def _origin(group: ResourceSpans) -> Origin:
@@ -315,5 +337,5 @@ def _origin(group: ResourceSpans) -> Origin:
     for each in group.resource.attributes:
         place = _RESOURCE.get(each.key)
         if place is not None:
-            told[place] = each.value.string_value
+            told[place] = each.value.string_value[:MAX_ORIGIN_TEXT]
     return Origin(*told)

@@ -33,13 +33,13 @@ async def waterfall(store: TraceStore, trace: Trace) -> dict[str, Any]:
     size = 0
     cut = trace.cut
     turn = Turn()
-    # Spans may come meanwhile: those that there are now are shown.
-    for data in list(trace.spans.values()):
+    # Spans may come, and go, meanwhile: those that there are now are shown.
+    for origin, data in store.spans(trace):
         size += len(data)
         if size > MAX_BYTES:
             cut = True
             break
-        shown.append(_shown(*store.span(data)))
+        shown.append(_shown(origin, Span.FromString(data)))
         await turn.pause()
     shown.sort(key=lambda each: (each["start"], -each["duration"]))
     return {
