@@ -67,6 +67,19 @@ async def test_what_is_listed_can_be_reached_and_all_else_is_denied_naming_it_an
     assert in_the_mesh.headers["x-weft-error"] == "no-such-agent"
 
 
+async def test_outside_hosts_get_the_trace_that_there_is_and_no_header_without_a_value(
+    worker: Caller, host: OutsideHost
+) -> None:
+    url = f"http://localhost:{host.port}/"
+    await worker.http.get(url)
+    assert "traceparent" in host.last
+    assert not {"tracestate", "x-weft-tracestate", "x-client-trace-id"} & host.last.keys()
+    trace = {"traceparent": f"00-{'a' * 32}-{'b' * 16}-00", "tracestate": "vendor=1"}
+    await worker.http.get(url, headers=trace)
+    assert host.last["traceparent"].startswith(f"00-{'a' * 32}-")
+    assert host.last["tracestate"] == "vendor=1"
+
+
 async def test_what_comes_through_a_tunnel_into_the_mesh_is_a_request_like_any_other(
     worker: Caller, host: OutsideHost
 ) -> None:

@@ -13,6 +13,7 @@ from envoy.config.core.v3.address_pb2 import SocketAddress
 from envoy.config.core.v3.config_source_pb2 import ApiVersion
 from envoy.config.endpoint.v3.endpoint_components_pb2 import Endpoint, LbEndpoint, LocalityLbEndpoints
 from envoy.extensions.clusters.dynamic_forward_proxy.v3.cluster_pb2 import ClusterConfig
+from envoy.extensions.filters.http.upstream_codec.v3.upstream_codec_pb2 import UpstreamCodec
 from envoy.extensions.load_balancing_policies.common.v3.common_pb2 import SlowStartConfig
 from envoy.extensions.load_balancing_policies.least_request.v3.least_request_pb2 import LeastRequest
 from envoy.extensions.load_balancing_policies.maglev.v3.maglev_pb2 import Maglev
@@ -27,7 +28,7 @@ from google.protobuf.wrappers_pb2 import UInt64Value
 from weft.controlplane.translate.destination import Destination, DestinationKind
 from weft.controlplane.translate.durations import duration
 from weft.controlplane.translate.endpoints import INSTANCE_KEY
-from weft.controlplane.translate.forward import dns_cache
+from weft.controlplane.translate.forward import dns_cache, without_empty_trace_state
 from weft.controlplane.translate.replies import REFUSED_HEADER, UNREACHABLE
 from weft.controlplane.translate.tls import control_prefix, secure_cluster, server_prefix
 from weft.model.node import Address
@@ -100,6 +101,14 @@ def forward_cluster() -> Cluster:
     )
     cluster.cluster_type.name = "envoy.clusters.dynamic_forward_proxy"
     cluster.cluster_type.typed_config.Pack(ClusterConfig(dns_cache_config=dns_cache()))
+    options = HttpProtocolOptions()
+    options.explicit_http_config.http_protocol_options.SetInParent()
+    # Envoy insists, whether there is TLS or not.
+    options.upstream_http_protocol_options.auto_sni = True
+    options.upstream_http_protocol_options.auto_san_validation = True
+    options.http_filters.add(name="trace state").typed_config.Pack(without_empty_trace_state())
+    options.http_filters.add(name="codec").typed_config.Pack(UpstreamCodec())
+    cluster.typed_extension_protocol_options[HTTP_OPTIONS].Pack(options)
     return cluster
 
 

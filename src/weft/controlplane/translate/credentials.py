@@ -23,6 +23,7 @@ from envoy.extensions.upstreams.http.v3.http_protocol_options_pb2 import HttpPro
 
 from weft.controlplane.translate.clusters import HTTP_OPTIONS, circuit_breakers, static_endpoint
 from weft.controlplane.translate.durations import duration
+from weft.controlplane.translate.forward import without_empty_trace_state
 from weft.model.node import Address
 from weft.model.resource import AnyResource
 from weft.model.sds import SYSTEM_ROOTS
@@ -85,6 +86,7 @@ def credential_cluster(credential: Credential) -> Cluster:
     options.explicit_http_config.http_protocol_options.SetInParent()
     options.common_http_protocol_options.idle_timeout.CopyFrom(duration(IDLE_TIMEOUT))
     injector = credential_injector(credential.cluster, injection.header)
+    options.http_filters.add(name="trace state").typed_config.Pack(without_empty_trace_state())
     options.http_filters.add(name="credential").typed_config.Pack(injector)
     options.http_filters.add(name="codec").typed_config.Pack(UpstreamCodec())
     cluster.typed_extension_protocol_options[HTTP_OPTIONS].Pack(options)

@@ -60,6 +60,7 @@ _STRIPPED = (
     # What is compressed cannot be looked at.
     "accept-encoding",
     "x-request-id",
+    "tracestate",
     WANTED_HEADER,
 )
 """Whatever key the agent, or the attempt before, has put there; and what else is not for a provider."""
