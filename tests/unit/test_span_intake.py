@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -14,6 +15,7 @@ from tests.spans import ENVOYS_OUTBOUND, attributes, group, span
 
 from weft.controlplane.telemetry.access_log_spans import failed_attempt, failed_call
 from weft.controlplane.telemetry.intake import Intake, Piece, pieces_of
+from weft.controlplane.telemetry.limits import MAX_UNDER_WAY_BYTES
 from weft.controlplane.telemetry.metrics import SpanMetrics
 from weft.controlplane.telemetry.redaction import Redaction
 from weft.controlplane.telemetry.reporter import Reporter
@@ -296,6 +298,28 @@ async def test_more_than_can_be_worked_on_is_put_off() -> None:
     with pytest.raises(TooMany):
         await scene.take(group(span()), size=1 << 30)
     assert await scene.take(group(span()))
+
+
+async def test_one_sender_leaves_room_for_others_in_what_is_worked_on() -> None:
+    half = MAX_UNDER_WAY_BYTES // 2
+    one, two, three = (replace(AGENT, who=f"spiffe://weft.local/agent/x/{each}") for each in "123")
+    intake = Scene().intake
+    with intake.admitted(half, one):
+        with pytest.raises(TooMany), intake.admitted(1, one):
+            pass
+        with intake.admitted(half, two), pytest.raises(TooMany), intake.admitted(1, three):
+            pass
+        with intake.admitted(half, three):
+            pass
+    with intake.admitted(half, one):
+        pass
+
+
+async def test_figures_of_envoys_that_are_none_are_left_out_and_the_call_is_told() -> None:
+    given = {**ENVOYS_OUTBOUND, "request_size": "1e300", "response_size": "nan", "weft.attempts": "-1e30"}
+    found = attributes_of(await told(given))
+    assert found["weft.destination"] == "summarizer"
+    assert not {"http.request.body.size", "http.response.body.size", "weft.attempts"} & found.keys()
 
 
 def entry(tags: Mapping[str, str]) -> HTTPAccessLogEntry:

@@ -28,7 +28,7 @@ from weft.aio.poll import until
 from weft.controlplane.api.access import control_access
 from weft.controlplane.api.app import create_api
 from weft.controlplane.telemetry import otlp_http
-from weft.controlplane.telemetry.limits import MAX_REQUEST_BYTES
+from weft.controlplane.telemetry.limits import MAX_REQUEST_BYTES, MAX_REQUESTS_OF_SENDER
 from weft.controlplane.tokens import Tokens
 from weft.store.memory import MemoryStore
 
@@ -289,6 +289,29 @@ async def test_a_body_in_pieces_is_taken_and_a_slow_one_given_up(
     answered.set()
     await asyncio.gather(sending, return_exceptions=True)
     assert await found(api) == ["pieces"]
+
+
+async def test_so_many_requests_of_one_sender_are_worked_on_at_once(api: Observed) -> None:
+    finish = asyncio.Event()
+
+    async def slow() -> AsyncIterator[bytes]:
+        body = request(span("slow")).SerializeToString()
+        yield body[:10]
+        await finish.wait()
+        yield body[10:]
+
+    sending = [
+        asyncio.create_task(api.http.post("/v1/traces", content=slow(), headers=PROTOBUF))
+        for _ in range(MAX_REQUESTS_OF_SENDER + 1)
+    ]
+    async with asyncio.timeout(30):
+        await until(partial(refused, api))
+    finish.set()
+    # A connection that is told no may be closed before all was sent.
+    answers = await asyncio.gather(*sending, return_exceptions=True)
+    taken = [each for each in answers if isinstance(each, httpx.Response) and each.status_code == 200]
+    assert len(taken) == MAX_REQUESTS_OF_SENDER
+    await send(api, span("after"))
 
 
 async def test_a_hundred_thousand_attributes_are_cut_to_what_is_kept(api: Observed) -> None:

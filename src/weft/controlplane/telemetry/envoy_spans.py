@@ -20,6 +20,9 @@ Tags = Mapping[str, str]
 PROXY: Final = "proxy"
 """The component that Envoy says a span is of."""
 
+_LONG: Final = 256  # characters from which on a text is not worth its memory
+_MOST: Final = 2**63  # what OTLP has room for
+
 _NONE: Final = "-"  # what Envoy writes where there is nothing to be written
 
 _OPERATIONS: Final = {"chat": "chat", "responses": "chat", "completions": "text_completion"}
@@ -106,14 +109,22 @@ def describe(span: Span, found: Description) -> None:
         span.status.message = found.message
 
 
-@lru_cache(maxsize=8192)
 def key_value(key: str, value: Value) -> KeyValue:
     """An attribute. Most spans say what others said before; whoever gets it must not change it."""
+    if isinstance(value, str) and len(value) > _LONG:
+        return _made(key, value)
+    return _known(key, value)
+
+
+def _made(key: str, value: Value) -> KeyValue:
     if isinstance(value, str):
         return KeyValue(key=key, value=AnyValue(string_value=value))
     if isinstance(value, int):
         return KeyValue(key=key, value=AnyValue(int_value=value))
     return KeyValue(key=key, value=AnyValue(double_value=value))
+
+
+_known = lru_cache(maxsize=8192)(_made)
 
 
 def _outbound(tags: Tags, attributes: dict[str, Value]) -> str:
@@ -185,9 +196,11 @@ def _host(text: str) -> str:
 def _whole(text: str) -> int | None:
     """The number that `text` is; Envoy writes numbers of metadata as those with a fraction."""
     try:
-        return int(float(text))
+        number = int(float(text))
     except (ValueError, OverflowError):
         return None
+    # Some of them others said, such as how many tokens a model used.
+    return number if 0 <= number < _MOST else None
 
 
 _COPIED: Final[tuple[tuple[str, str, Callable[[str], Value | None]], ...]] = (

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Final
@@ -23,6 +24,7 @@ from weft.controlplane.telemetry.limits import (
     MAX_NAME,
     MAX_SPAN_BYTES,
     MAX_UNDER_WAY_BYTES,
+    MAX_UNDER_WAY_BYTES_OF_SENDER,
     MAX_VALUE_BYTES,
     PIECE_BYTES,
     PIECE_SPANS,
@@ -31,6 +33,7 @@ from weft.controlplane.telemetry.metrics import SpanMetrics
 from weft.controlplane.telemetry.redaction import Redaction
 from weft.controlplane.telemetry.reporter import Reporter
 from weft.controlplane.telemetry.turns import Turn
+from weft.controlplane.telemetry.under_way import UnderWay
 from weft.errors import InvalidRequest, TooMany
 
 REPORTER: Final = "weft.reporter"
@@ -80,7 +83,8 @@ class Intake:
         self._redaction = redaction
         self._hand_on = hand_on
         self._metrics = metrics
-        self._under_way = 0
+        detail = "too many spans are being taken in: send them again in a few seconds"
+        self._under_way = UnderWay(MAX_UNDER_WAY_BYTES, MAX_UNDER_WAY_BYTES_OF_SENDER, detail)
         self._allowances = Allowances()
 
     async def take(self, groups: Sequence[ResourceSpans], size: int, reporter: Reporter) -> Taken:
@@ -89,20 +93,27 @@ class Intake:
         Raises InvalidRequest where there are too many groups, and TooMany where too much is under way, of
         all or of this reporter.
         """
+        with self.admitted(size, reporter):
+            return await self.take_admitted(groups, reporter)
+
+    @contextmanager
+    def admitted(self, size: int, reporter: Reporter) -> Iterator[None]:
+        """Have a request of `size` bytes be under way: read what is in it within the context, and take that.
+
+        Raises TooMany.
+        """
+        with self._under_way.taking(reporter.who, size):
+            wait = self._allowances.take(reporter.who, size)
+            if wait:
+                detail = f"{reporter.who} sends more spans than one may: send fewer, or sample less"
+                raise TooMany(detail, retry_after=wait)
+            yield
+
+    async def take_admitted(self, groups: Sequence[ResourceSpans], reporter: Reporter) -> Taken:
+        """Take the spans of a request that was admitted. Raises InvalidRequest for too many groups."""
         if len(groups) > MAX_GROUPS or sum(len(each.scope_spans) for each in groups) > MAX_GROUPS:
             raise InvalidRequest(f"more than {MAX_GROUPS} groups of spans in one request")
-        if self._under_way + size > MAX_UNDER_WAY_BYTES:
-            detail = "too many spans are being taken in: send them again in a few seconds"
-            raise TooMany(detail, retry_after=2.0)
-        wait = self._allowances.take(reporter.who, size)
-        if wait:
-            detail = f"{reporter.who} sends more spans than one may: send fewer, or sample less"
-            raise TooMany(detail, retry_after=wait)
-        self._under_way += size
-        try:
-            return await self._take(groups, reporter)
-        finally:
-            self._under_way -= size
+        return await self._take(groups, reporter)
 
     async def _take(self, groups: Iterable[ResourceSpans], reporter: Reporter) -> Taken:
         work = _Work(self._redaction(), reporter)

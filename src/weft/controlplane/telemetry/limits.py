@@ -13,6 +13,15 @@ MAX_GROUPS: Final = 1000
 MAX_UNDER_WAY_BYTES: Final = 32 * 1024 * 1024
 """Of all requests that are worked on at once; beyond it senders are told to come again."""
 
+MAX_UNDER_WAY_BYTES_OF_SENDER: Final = MAX_UNDER_WAY_BYTES // 2
+"""Likewise of one sender, so that others are not told to."""
+
+MAX_REQUESTS: Final = 64
+"""Requests by HTTP that are being read or worked on at once: each can have a request's bytes."""
+
+MAX_REQUESTS_OF_SENDER: Final = 16
+"""Likewise of one sender: a collector sends ten at once by default."""
+
 MAX_SPAN_BYTES: Final = 256 * 1024
 """Of one span, after all else was cut; a larger one is left out."""
 

@@ -38,8 +38,9 @@ class TraceService:
     async def _export(self, request: bytes, context: Context) -> bytes:
         try:
             reporter = Reporter.of_envoy(self._peers.peer(context))
-            parsed = ExportTraceServiceRequest.FromString(request)
-            taken = await self._intake.take(parsed.resource_spans, len(request), reporter)
+            with self._intake.admitted(len(request), reporter):
+                parsed = ExportTraceServiceRequest.FromString(request)
+                taken = await self._intake.take_admitted(parsed.resource_spans, reporter)
         except (Denied, Unauthenticated) as error:
             await self._refuse(context, grpc.StatusCode.PERMISSION_DENIED, error.detail)
         except DecodeError:

@@ -19,10 +19,18 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 from pydantic_core import from_json
 
 from weft.controlplane.telemetry.intake import Intake, Taken
-from weft.controlplane.telemetry.limits import MAX_ATTRIBUTES, MAX_EVENTS, MAX_GROUPS, MAX_REQUEST_BYTES
+from weft.controlplane.telemetry.limits import (
+    MAX_ATTRIBUTES,
+    MAX_EVENTS,
+    MAX_GROUPS,
+    MAX_REQUEST_BYTES,
+    MAX_REQUESTS,
+    MAX_REQUESTS_OF_SENDER,
+)
 from weft.controlplane.telemetry.metrics import SpanMetrics
 from weft.controlplane.telemetry.otlp_grpc import answer
 from weft.controlplane.telemetry.reporter import Reporter
+from weft.controlplane.telemetry.under_way import UnderWay
 from weft.errors import InvalidRequest, TooMany
 
 BODY_TIMEOUT: Final = 15.0
@@ -71,6 +79,9 @@ class OtlpHttp:
     def __init__(self, intake: Intake, metrics: SpanMetrics) -> None:
         self._intake = intake
         self._metrics = metrics
+        self._requests = UnderWay(
+            MAX_REQUESTS, MAX_REQUESTS_OF_SENDER, "too many requests at once: send it again in a few seconds"
+        )
         # JSON takes long to read: one at a time, so that the rest of the process has its half.
         self._reading_json = asyncio.Semaphore(1)
 
@@ -92,18 +103,23 @@ class OtlpHttp:
     async def _take(
         self, form: Form, encoding: str, chunks: AsyncIterator[bytes], reporter: Reporter
     ) -> Taken:
-        body = unpacked(await body_of(chunks), encoding)
-        if form is Form.JSON:
-            async with self._reading_json:
-                request = await asyncio.to_thread(from_json_text, body)
-        else:
-            request = _from_protobuf(body)
         try:
-            return await self._intake.take(request.resource_spans, len(body), reporter)
+            with self._requests.taking(reporter.who, 1):
+                body = unpacked(await body_of(chunks), encoding)
+                # Before it is read, which takes longer than anything before.
+                with self._intake.admitted(len(body), reporter):
+                    request = await self._read(form, body)
+                    return await self._intake.take_admitted(request.resource_spans, reporter)
         except InvalidRequest as error:
             raise _invalid(error.detail) from error
         except TooMany as error:
             raise NotTaken(429, _UNAVAILABLE, error.detail, retry_after=error.retry_after) from error
+
+    async def _read(self, form: Form, body: bytes) -> ExportTraceServiceRequest:
+        if form is Form.PROTOBUF:
+            return _from_protobuf(body)
+        async with self._reading_json:
+            return await asyncio.to_thread(from_json_text, body)
 
 
 def form_of(content_type: str) -> Form:
