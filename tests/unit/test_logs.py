@@ -27,6 +27,9 @@ SECRETS = (
     "db_password=hunter2abc",
     "postgres://user:hunter2abc@db/",
     "apiKey: 'hunter2abc'",
+    "Authorization: Token hunter2abc",
+    "Cookie: theme=dark; session=hunter2abc",
+    "AWS_SECRET_ACCESS_KEY=hunter2abc",
     "-----BEGIN PRIVATE KEY-----\nhunter2abc\n-----END PRIVATE KEY-----",
 )
 

@@ -192,7 +192,12 @@ async def test_what_looks_like_envoys_is_taken_as_it_is_from_a_program() -> None
         "AKIAIOSFODNN7EXAMPLE",
         "eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIxIn0.c2lnbmF0dXJl",
         "postgres://user:hunter22@db/x",
+        "postgres://user:p@ss@hunter22@db/x",
         "password=hunter22",
+        "Authorization: Token hunter22",
+        "Cookie: theme=dark; session=hunter22",
+        "AWS_SECRET_ACCESS_KEY=hunter22",
+        "Server=db;Uid=app;Pwd=hunter22",
         '{"api_key": "hunter22"}',
         json.dumps([{"content": json.dumps({"password": "hunter22"})}]),
         '{"content": "\\"password\\": \\"hunter22\\", an',
@@ -220,6 +225,19 @@ async def test_what_looks_like_a_secret_is_kept_nowhere(secret: str, where: str)
     assert "redacted" in kept
     for part in ("abcdefghijklmnop", "0123456789abcdef", "AKIAIOSFODNN7", "c2lnbmF0dXJl", "hunter22"):
         assert part not in kept
+
+
+async def test_no_secret_is_kept_in_names_of_attributes_states_of_traces_and_scopes_either() -> None:
+    secret = "sk-0123456789abcdef"
+    given = span(given={f"of {secret}": 1}, trace_state=f"v={secret}")
+    given.links.add(trace_state=f"v={secret}").attributes.extend(attributes({"a": secret}))
+    sent = group(given)
+    sent.scope_spans[0].scope.name = sent.scope_spans[0].scope.version = secret
+    scene = Scene()
+    (found,) = await scene.take(sent)
+    assert attributes_of(found) == {"of [redacted]": 1}
+    assert found.trace_state == found.links[0].trace_state == "v=[redacted]"
+    assert b"0123456789" not in scene.pieces[0].data
 
 
 async def test_attributes_named_like_a_secret_and_queries_are_not_kept() -> None:

@@ -16,8 +16,9 @@ MAX_DEPTH: Final = 64
 """How deep JSON values are looked into; what is deeper is redacted as a whole."""
 
 _NAMES: Final = (
-    r"passw(?:or)?d|passphrase|secret|client[_-]?secret|token|access[_-]?token|refresh[_-]?token|id[_-]?token"
-    r"|api[_-]?key|apikey|private[_-]?key|authorization|credentials?|cookie|set-cookie"
+    r"passw(?:or)?ds?|passphrase|pwd|secret|client[_-]?secret|token|access[_-]?token|refresh[_-]?token"
+    r"|id[_-]?token|api[_-]?key|apikey|private[_-]?key|secret[_-]?key|access[_-]?key|authorization|credentials?"
+    r"|cookie|set-cookie"
 )
 
 SECRET_PATTERNS: Final = (
@@ -38,7 +39,10 @@ SECRET_PATTERNS: Final = (
 SECRET_FIELD: Final = rf"(?i)(?:{_NAMES})$"
 """Names of fields whose values are secrets, whatever they look like: `password`, `db_password`, `api-key`."""
 
-URL_PASSWORD: Final = r"(://[^/\s:@]*:)[^/\s@]+(@)"  # noqa: S105 -- finds them
+HEADER_LINE: Final = r"(?i)((?:authorization|cookie)\s*:\s*)[^\s\"',;{}\[\]][^\r\n\"'{}\[\]]*"
+"""A header that is a secret, unquoted: all of its line after group 1, since it can be of several parts."""
+
+URL_PASSWORD: Final = r"(://[^/\s:@]*:)[^/\s\"']+(@)"  # noqa: S105 -- finds them
 """A URL's password, between groups 1 and 2."""
 
 ASSIGNED: Final = (
@@ -48,6 +52,7 @@ ASSIGNED: Final = (
 """The same within text: group 1 is the name and its `=` or `:`, group 2 the value."""
 
 _PATTERNS: Final = tuple(re.compile(each) for each in SECRET_PATTERNS)
+_HEADER: Final = re.compile(HEADER_LINE)
 _URL: Final = re.compile(URL_PASSWORD)
 _FIELD: Final = re.compile(SECRET_FIELD)
 _ASSIGNED: Final = re.compile(ASSIGNED)
@@ -57,6 +62,7 @@ def redacted(text: str) -> str:
     """`text` with `[redacted]` in the places of its secrets."""
     for pattern in _PATTERNS:
         text = pattern.sub(REDACTED, text)
+    text = _HEADER.sub(rf"\1{REDACTED}", text)
     text = _URL.sub(rf"\1{REDACTED}\2", text)
     return _ASSIGNED.sub(_without_value, text)
 

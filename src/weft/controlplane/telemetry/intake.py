@@ -152,7 +152,7 @@ class _Work:
         """The spans of `scope` that are good, in pieces; lets others have their turn in between."""
         if scope.scope.ByteSize() > _MAX_SCOPE_BYTES:
             scope.ClearField("scope")
-        self._redaction.clean_attributes(scope.scope.attributes)
+        self._redaction.clean_scope(scope.scope)
         good: list[Span] = []
         size = 0
         for span in scope.spans:

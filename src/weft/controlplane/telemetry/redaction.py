@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from functools import lru_cache
 from typing import Any, Final
 
 import re2
-from opentelemetry.proto.common.v1.common_pb2 import AnyValue, KeyValue
+from opentelemetry.proto.common.v1.common_pb2 import AnyValue, InstrumentationScope, KeyValue
 from opentelemetry.proto.trace.v1.trace_pb2 import Span
 from pydantic_core import from_json, to_json
 
@@ -71,6 +72,8 @@ class Redaction:
         self._any_rule = re2.compile("|".join(f"(?:{each})" for each in rules), _options()) if rules else None
         self._fields = frozenset(each.casefold() for each in fields)
         self._members = [_member(each) for each in sorted(self._fields)]
+        # Most attributes have the names that others have.
+        self._name = lru_cache(maxsize=1024)(self._plain)
 
     @classmethod
     def declared(cls, resources: Iterable[AnyResource]) -> Redaction:
@@ -93,14 +96,25 @@ class Redaction:
         for event in span.events:
             event.name = self._text(event.name)
             self.clean_attributes(event.attributes)
+        span.trace_state = self._text(span.trace_state)
         for link in span.links:
+            link.trace_state = self._text(link.trace_state)
             self.clean_attributes(link.attributes)
         return True
+
+    def clean_scope(self, scope: InstrumentationScope) -> None:
+        """The same for what names the library that made spans."""
+        scope.name = self._text(scope.name)
+        scope.version = self._text(scope.version)
+        self.clean_attributes(scope.attributes)
 
     def clean_attributes(self, attributes: Iterable[KeyValue]) -> None:
         """Take out of `attributes` what must not be kept."""
         for each in attributes:
             self._clean_value(each.key, each.value, MAX_DEPTH)
+            # Nobody is asked which names attributes have: that of one may be what somebody said.
+            if (clean := self._name(each.key)) != each.key:
+                each.key = clean
 
     def _clean_value(self, key: str, value: AnyValue, depth: int) -> None:
         if self._is_secret(key) or key in QUERY_KEYS or not depth:
