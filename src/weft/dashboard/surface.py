@@ -17,7 +17,8 @@ from nicegui import Client, core, ui
 from nicegui.persistence.persistent_dict import PersistentDict
 from nicegui.storage import Storage
 from socketio.exceptions import ConnectionRefusedError as Refused  # type: ignore[import-untyped]
-from starlette.types import ASGIApp
+from starlette.responses import PlainTextResponse
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from weft.dashboard import pages
 from weft.dashboard.page import register
@@ -25,6 +26,13 @@ from weft.dashboard.viewer import Viewer
 
 RECONNECT_TIMEOUT = 5.0
 """Seconds for which a tab whose connection broke is waited for; then what is kept of it goes."""
+
+MAX_PAGES = 500
+"""Pages that are kept at a time, each of which takes half a megabyte: until RECONNECT_TIMEOUT after their tab
+was closed, or for a minute if no tab ever connected."""
+
+MAX_PAGES_OF_VIEWER = 100
+"""Likewise those of one token."""
 
 MAX_LOGGED = 200
 """Characters of what a browser complains about that are logged, where that is wanted."""
@@ -69,7 +77,7 @@ async def start() -> tuple[ASGIApp, Callable[[], Awaitable[None]]]:
     async def close() -> None:
         await lifespan.__aexit__(None, None, None)
 
-    return parent, close
+    return _bounded(parent), close
 
 
 class _Memory(PersistentDict):
@@ -93,6 +101,27 @@ def _keep_in_memory() -> None:
 def _tells_no_sockets(record: logging.LogRecord) -> bool:
     text = str(record.msg)
     return record.levelno >= logging.WARNING or not ("WebSocket" in text or text.startswith("connection "))
+
+
+def _bounded(application: ASGIApp) -> ASGIApp:
+    """`application`, which makes no more pages than may be kept."""
+
+    async def bounded(scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http" and "/_nicegui" not in scope["path"] and _too_many(scope):
+            text = "Too many pages of the dashboard are open: close some, and come back in a minute.\n"
+            await PlainTextResponse(text, 429, {"retry-after": "60"})(scope, receive, send)
+            return
+        await application(scope, receive, send)
+
+    return bounded
+
+
+def _too_many(scope: Scope) -> bool:
+    """Whether there are as many pages as there may be, of the one who asks for another or of all."""
+    asking = scope["state"]["viewer"].key
+    viewers = [each.request.scope.get("state", {}).get("viewer") for each in Client.instances.values()]
+    own = sum(isinstance(each, Viewer) and each.key == asking for each in viewers)
+    return len(viewers) >= MAX_PAGES or own >= MAX_PAGES_OF_VIEWER
 
 
 def _guard_sockets() -> None:

@@ -7,11 +7,13 @@ import re
 from html import unescape
 from typing import Any
 
+import httpx
 import websockets
 from playwright.async_api import BrowserContext, expect
 from tests.e2e.dashboard.browser import LIMIT, Tab
 from tests.e2e.dashboard.stage import Stage
 
+from weft.dashboard.surface import MAX_PAGES_OF_VIEWER
 from weft.model.operator import Scope
 
 _MENU = (
@@ -34,6 +36,7 @@ async def check(stage: Stage) -> None:
     await _frame(stage)
     await _narrow(stage)
     await _guarded(stage)
+    await _bounded(stage)
     await _over_tls(stage)
 
 
@@ -123,6 +126,21 @@ async def _guarded(stage: Stage) -> None:
     await victim.page.wait_for_timeout(500)  # nothing is to happen, for which there is nothing to wait
     await expect(victim.page.get_by_label("Theme: system")).to_be_visible()
     await victim.close()
+
+
+async def _bounded(stage: Stage) -> None:
+    """Nobody has the control plane keep pages without end; others open theirs meanwhile."""
+    base = stage.url.removesuffix("/dashboard")
+    token = (await stage.mesh.api.make_token("flood", Scope.VIEWER, 3600.0))["token"]
+    async with httpx.AsyncClient(trust_env=False, timeout=60) as flood:
+        await flood.post(f"{stage.url}/login", data={"token": token}, headers={"origin": base})
+        answers = [
+            (await flood.get(f"{stage.url}/audit")).status_code for _ in range(MAX_PAGES_OF_VIEWER + 1)
+        ]
+    assert answers == [200] * MAX_PAGES_OF_VIEWER + [429]
+    other = await stage.open("/agents")
+    await other.row("planner.planner-1", "healthy")
+    await other.close()
 
 
 async def _theme_button(victim: Tab) -> tuple[int, str]:
