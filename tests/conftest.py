@@ -16,7 +16,10 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 WHOLE_MESHES = "tests/e2e/"
 """Tests that run whole meshes. Most run one after another, in one process, while others run beside."""
 
-_WAITING = re.compile(r"tests/e2e/.*(messaging|gateway|events|tasks|llm)|tests/conformance/test_broker_")
+_WAITING = re.compile(
+    r"tests/e2e/.*(messaging|gateway|events|tasks|llm|dashboard|observing|prometheus|tracing|traffic)"
+    r"|tests/conformance/test_broker_"
+)
 """Files whose tests wait more than they compute: any process may run them, beside whatever computes."""
 
 

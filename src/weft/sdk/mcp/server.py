@@ -24,6 +24,7 @@ from weft.sdk.mcp.door import ADMITTED, McpAgent
 from weft.sdk.mcp.listing import LIST_TTL_MS
 from weft.sdk.mcp.results import MAX_ITEMS_BYTES, failure, result_of, result_of_items
 from weft.sdk.problem import Rejection
+from weft.sdk.trace import trace_of
 from weft.sdk.wire import BAGGAGE_HEADER, TRACE_HEADER
 
 T = TypeVar("T")
@@ -31,7 +32,8 @@ T = TypeVar("T")
 CallContext = ServerRequestContext[Any, Any]
 
 _TRACE_FIELDS = (TRACE_HEADER, "tracestate", BAGGAGE_HEADER)
-"""Clients that know of traces put them into `_meta`; by HTTP they may come as headers, too."""
+"""Clients that know of traces put them into `_meta`; by HTTP they may come as headers, too. Envoy begins a
+trace of its own, in headers, for a call with none there: the client's is the one that the call belongs to."""
 
 
 class McpServer:
@@ -150,10 +152,9 @@ def _context(kind: str, call: CallContext) -> Context:
     """What a call brought. Raises MCPError for headers that make no sense."""
     headers = dict(call.request.headers) if call.request is not None else {}
     meta = call.meta or {}
-    for name in _TRACE_FIELDS:
-        value = meta.get(name)
-        if name not in headers and isinstance(value, str):
-            headers[name] = value
+    told = {name: value for name in _TRACE_FIELDS if isinstance(value := meta.get(name), str)}
+    another = trace_of(told.get(TRACE_HEADER)) not in {None, trace_of(headers.get(TRACE_HEADER))}
+    headers = {**headers, **told} if another else {**told, **headers}
     try:
         return read_context(kind, headers)
     except InvalidRequest as error:
