@@ -32,6 +32,7 @@ _TRANSCRIPT = re.compile(r"^```console\n(.*?)^```", re.DOTALL | re.MULTILINE)
 _VARYING = (
     (re.compile(r"\b[0-9a-f]{16}…"), "FINGERPRINT"),
     (re.compile(r"\bin \d+[smhd]\b"), "in TIME"),
+    (re.compile(r"\b\d{4}-\d{2}-\d{2}\b"), "DATE"),
     (re.compile(r"\b127\.0\.0\.1:\d+"), "ADDRESS"),
     (re.compile(r"\bpid \d+, started \d+[smh] ago"), "pid PID, started AGE ago"),
     (re.compile(r"(?<=ready )\d+(?= \d)"), "PID"),

@@ -148,7 +148,7 @@ def test_its_counts_are_the_calls_that_were_made(observed: Weft, prometheus: Pro
 
 def _settled(prometheus: Prometheus, expression: str) -> float:
     """A value that has been the same over several scrapes and reports of sidecars."""
-    same = f"changes(({expression})[6s:1s]) == 0"
+    same = f"changes(({expression})[15s:1s]) == 0"
     wait_until(lambda: bool(prometheus.query(same)), lambda: prometheus.query(expression))
     return prometheus.value(expression)
 

@@ -82,7 +82,7 @@ def answering(answer: bytes) -> Serve:
 
 async def check(address: Address, **changes: float | str) -> Check:
     protocol = AgentProtocol.HTTP1
-    return await check_agent(address, protocol, HealthSettings(**{"timeout": 0.5, **changes}))  # type: ignore[arg-type]
+    return await check_agent(address, protocol, HealthSettings(**{"timeout": 10.0, **changes}))  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(

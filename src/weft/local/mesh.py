@@ -13,6 +13,7 @@ from functools import partial
 from pathlib import Path
 from typing import Self
 
+from weft.aio.backoff import backoff
 from weft.aio.guard import Guard
 from weft.errors import Unavailable
 from weft.local.agent_run import AgentRun
@@ -43,6 +44,9 @@ START_TIMEOUT = 60.0
 
 GUARD_GRACE = 5.0
 """Seconds that orphans have, after this process was killed, to stop in their own way."""
+
+_DECLARING_LIMIT = 10.0
+"""Seconds for which what is declared is declared again where the store cannot take it yet."""
 
 _TRUST_INTERVAL = 1.0
 """Seconds between two looks at the mesh's roots."""
@@ -194,7 +198,7 @@ class LocalMesh:
                 await self._run_core(self._nats())
                 await self._run_core(self._control())
                 await self._trusted()
-                await self._declare()
+                await self._declare_all()
                 await self._run_core(self._door())
                 for each in self._core:
                     await each.wait_ready()
@@ -215,6 +219,18 @@ class LocalMesh:
         service = self._run(spec)
         self._core.append(service)
         await service.wait_ready()
+
+    async def _declare_all(self) -> None:
+        """Declare what is to be there; again if NATS, which has read its certificates anew, was not ready."""
+        now = asyncio.get_running_loop().time
+        deadline = now() + _DECLARING_LIMIT
+        for pause in backoff(longest=1.0):
+            try:
+                return await self._declare()
+            except Unavailable:
+                if now() + pause > deadline:
+                    raise
+            await asyncio.sleep(pause)
 
     async def _declare(self) -> None:
         text, file = self._manifest
