@@ -226,11 +226,13 @@ class LocalMesh:
         deadline = now() + _DECLARING_LIMIT
         for pause in backoff(longest=1.0):
             try:
-                return await self._declare()
+                await self._declare()
             except Unavailable:
                 if now() + pause > deadline:
                     raise
-            await asyncio.sleep(pause)
+                await asyncio.sleep(pause)
+            else:
+                return
 
     async def _declare(self) -> None:
         text, file = self._manifest
