@@ -139,8 +139,10 @@ async def test_without_the_control_plane_calls_go_on_for_as_long_as_certificates
         await eventually(renewed, lambda: "not renewed after the control plane was back")
         await calls.goes_on()
     check(calls, journal, may_break=False)
-    # By which its registration would have lapsed, were it for longer.
-    assert "lost the connection to NATS" not in mesh.log("worker-1")[logged:]
+    # By which its registration would have lapsed, were it for longer. (The agent, which writes into the same
+    # log, has a connection of its own, and takes up a new certificate some seconds after its sidecar has it.)
+    said = [each for each in mesh.log("worker-1")[logged:].splitlines() if "weft worker.worker-1: " in each]
+    assert not any("lost the connection to NATS" in each for each in said)
 
 
 async def test_an_identity_that_ended_meanwhile_is_the_reason_of_errors_and_made_anew(
