@@ -7,6 +7,7 @@ import json
 import re
 import shutil
 import subprocess
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -149,7 +150,13 @@ def test_its_counts_are_the_calls_that_were_made(observed: Weft, prometheus: Pro
 def _settled(prometheus: Prometheus, expression: str) -> float:
     """A value that has been the same over several scrapes and reports of sidecars."""
     same = f"changes(({expression})[15s:1s]) == 0"
-    wait_until(lambda: bool(prometheus.query(same)), lambda: prometheus.query(expression))
+    # What is under way now may not have been told yet: those seconds begin here.
+    begin = time.monotonic() + 15
+
+    def settled() -> bool:
+        return time.monotonic() > begin and bool(prometheus.query(same))
+
+    wait_until(settled, lambda: prometheus.query(expression))
     return prometheus.value(expression)
 
 
