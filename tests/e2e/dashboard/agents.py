@@ -53,6 +53,7 @@ async def _one(stage: Stage, tab: Tab) -> None:
     before = stage.mesh.process("summarizer-2").pid
     await page.get_by_role("button", name="Drain").click()
     await page.get_by_role("dialog").get_by_role("button", name="Cancel").click()
+    await expect(page.get_by_role("dialog")).to_have_count(0, timeout=LIMIT)
     await page.get_by_role("button", name="Drain").click()
     await page.get_by_role("dialog").get_by_role("button", name="Drain").click()
     await tab.seen("finishes what it has in flight and leaves")

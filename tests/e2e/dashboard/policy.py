@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 from playwright.async_api import Locator, expect
 from tests.e2e.dashboard.browser import LIMIT, Tab
 from tests.e2e.dashboard.stage import Stage
@@ -74,7 +76,7 @@ async def _finds_records_of_the_audit(stage: Stage) -> None:
     assert not await page.locator(".ag-row").filter(has_text="done").count()
     await page.get_by_label("Text", exact=True).fill("no record has this")
     await tab.seen("Nothing matches among the last 1,000 records.")
-    assert "q=no+record" in page.url
+    await expect(page).to_have_url(re.compile(r"q=no\+record"), timeout=LIMIT)
     await tab.fits()
     await tab.close()
 
