@@ -203,7 +203,7 @@ class Page:
                 await built
         except MeshError as error:
             self.frame.problem("page", error)
-        except Exception:
+        except Exception:  # a page's fault is that page's: its viewer is told, and the log says why
             logger.exception("the page %s failed", self.client.page.path)
             self.frame.problem("page", MeshError("this page failed; the control plane's log says why"))
         if self._awaited:

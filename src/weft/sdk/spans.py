@@ -61,7 +61,7 @@ class Invocation:
                     if self.records and len(self._items) < MAX_ITEMS:
                         self._items.append(item)
                     yield item
-        except Exception as error:
+        except Exception as error:  # whatever the author's code raises; it goes on from here
             if self.span is not None:
                 tracer.failed(self.span, error)
             raise

@@ -49,6 +49,37 @@ MAX_BODY_BYTES = 4 * MAX_MANIFEST_BYTES
 """A larger request body is answered with 413; a manifest grows when it is written as a JSON string."""
 
 
+_ENDPOINTS = (
+    agents,
+    resources,
+    sidecars,
+    tokens,
+    audit,
+    identity,
+    can,
+    reach,
+    contexts,
+    cards,
+    tools,
+    dashboard,
+    prometheus,
+    drains,
+    traffic,
+    destinations,
+    traces,
+    telemetry,
+    messaging,
+    queues,
+    tasks,
+    topics,
+    gateways,
+    llm,
+    llm_usage,
+    call_trees,
+)
+"""Modules with a `router`, in the order of the documentation."""
+
+
 def create_api(context: ApiContext, metrics: CollectorRegistry) -> FastAPI:
     """The API over `context`; `metrics` is what `/metrics` shows (OpenMetrics)."""
     app = FastAPI(title="Weft control plane", version="v1", openapi_url=None)
@@ -56,25 +87,8 @@ def create_api(context: ApiContext, metrics: CollectorRegistry) -> FastAPI:
     answer_with_problems(app)
     app.middleware("http")(_limit_body)
     app.add_middleware(Gate, access=context.access)
-    for router in (agents.router, resources.router, sidecars.router, tokens.router, audit.router):
-        admit(app, router)
-    admit(app, identity.router)
-    admit(app, can.router)
-    admit(app, reach.router)
-    admit(app, contexts.router)
-    admit(app, cards.router)
-    admit(app, tools.router)
-    admit(app, dashboard.router)
-    admit(app, prometheus.router)
-    admit(app, drains.router)
-    admit(app, traffic.router)
-    admit(app, destinations.router)
-    admit(app, traces.router)
-    admit(app, telemetry.router)
-    for router in (messaging.router, queues.router, tasks.router, topics.router, gateways.router):
-        admit(app, router)
-    for router in (llm.router, llm_usage.router, call_trees.router):
-        admit(app, router)
+    for each in _ENDPOINTS:
+        admit(app, each.router)
     for router in message_keys.routers:
         admit(app, router)
     admit(app, about_router(metrics))

@@ -10,7 +10,7 @@ from fastapi import APIRouter, Depends, Query
 from weft.controlplane.api.access import requires
 from weft.controlplane.api.body import Body
 from weft.controlplane.api.context import CurrentTelemetry
-from weft.controlplane.api.traffic import LONGEST_WINDOW
+from weft.controlplane.api.traffic import LONGEST_WINDOW, figures
 from weft.controlplane.telemetry.percentiles import percentile
 from weft.controlplane.telemetry.rings import Window
 from weft.model.operator import Scope
@@ -72,13 +72,8 @@ def _destination(
     return DestinationOut(
         destination=destination,
         kind=kind,
-        calls_per_second=window.calls / seconds,
-        errors_per_second=window.errors / seconds,
+        **figures(window, seconds),
         refused_per_second=window.refused / seconds,
-        p50=percentile(window.buckets, 0.5),
         p90=percentile(window.buckets, 0.9),
-        p99=percentile(window.buckets, 0.99),
-        calls=window.calls,
-        errors=window.errors,
         callers=callers,
     )

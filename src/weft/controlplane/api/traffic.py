@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable
-from typing import Annotated, Final
+from typing import Annotated, Any, Final
 
 from fastapi import APIRouter, Depends, Query
 from pydantic import Field
@@ -179,6 +179,18 @@ async def tools(
     return ToolList(at=view.now(), window=seconds, tools=found)
 
 
+def figures(window: Window, seconds: float) -> dict[str, Any]:
+    """What every answer says of the calls of a window that is so long: the fields of these names."""
+    return {
+        "calls_per_second": window.calls / seconds,
+        "errors_per_second": window.errors / seconds,
+        "p50": percentile(window.buckets, 0.5),
+        "p99": percentile(window.buckets, 0.99),
+        "calls": window.calls,
+        "errors": window.errors,
+    }
+
+
 def _without_tools(edges: Iterable[EdgeTraffic]) -> Iterable[EdgeTraffic]:
     """`edges` with those added up that differ in nothing but the tool."""
     found: dict[tuple[str, str, TrafficKind, str, str], EdgeTraffic] = {}
@@ -210,14 +222,9 @@ def _edge(each: EdgeTraffic, seconds: float) -> EdgeOut:
         kind=edge.kind,
         version=edge.version,
         route=edge.route,
-        calls_per_second=window.calls / seconds,
-        errors_per_second=window.errors / seconds,
+        **figures(window, seconds),
         refused_per_second=window.refused / seconds,
-        p50=percentile(window.buckets, 0.5),
         p90=percentile(window.buckets, 0.9),
-        p99=percentile(window.buckets, 0.99),
-        calls=window.calls,
-        errors=window.errors,
         refused=window.refused,
         abandoned=window.abandoned,
         total=each.total.calls,
@@ -247,11 +254,6 @@ def _tool(tool: str, server: str, edges: list[EdgeTraffic], seconds: float) -> T
     return ToolOut(
         tool=tool,
         server=server,
-        calls_per_second=window.calls / seconds,
-        errors_per_second=window.errors / seconds,
-        p50=percentile(window.buckets, 0.5),
-        p99=percentile(window.buckets, 0.99),
-        calls=window.calls,
-        errors=window.errors,
+        **figures(window, seconds),
         callers=sorted({each.of.caller for each in edges}),
     )

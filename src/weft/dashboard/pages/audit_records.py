@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlencode
+
+from weft.dashboard.pages.page_query import given_filters, read_filters
 
 MAX_TEXT = 300
 
@@ -62,7 +64,7 @@ class AuditFilters:
     @classmethod
     def of(cls, query: Mapping[str, Any]) -> AuditFilters:
         """Those in the query of a page."""
-        told = {each.name: str(query.get(each.name, "")).strip()[:MAX_TEXT] for each in fields(cls)}
+        told = read_filters(cls, query, MAX_TEXT)
         if told["outcome"] not in OUTCOMES:
             told["outcome"] = ""
         return cls(**told)
@@ -70,8 +72,7 @@ class AuditFilters:
     @property
     def query(self) -> str:
         """As the query of a page: only what is given."""
-        told = ((each.name, getattr(self, each.name)) for each in fields(self))
-        return urlencode({name: value for name, value in told if value})
+        return urlencode(dict(given_filters(self)))
 
     def match(self, record: Record) -> bool:
         """Whether a record is looked for."""

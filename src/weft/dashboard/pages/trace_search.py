@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, fields
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlencode
+
+from weft.dashboard.pages.page_query import given_filters, read_filters
 
 LIMIT = 50
 """Traces on one page."""
@@ -44,7 +46,7 @@ class TraceFilters:
     @classmethod
     def of(cls, query: Mapping[str, Any]) -> TraceFilters:
         """Those in the query of a page; what makes no sense is left out."""
-        told = {each.name: str(query.get(each.name, "")).strip()[:MAX_TEXT] for each in fields(cls)}
+        told = read_filters(cls, query, MAX_TEXT)
         for name in ("minDuration", "last", "since", "until"):
             if number(told[name]) is None:
                 told[name] = ""
@@ -55,27 +57,22 @@ class TraceFilters:
     @property
     def query(self) -> str:
         """As the query of a page: only what is given."""
-        return urlencode(dict(self._told()))
+        return urlencode(dict(given_filters(self)))
 
     @property
     def are_none(self) -> bool:
         """Whether everything is looked for."""
-        return not any(True for _ in self._told())
+        return not any(True for _ in given_filters(self))
 
     def asked(self, now: float, after: str = "") -> str:
         """The API's path with its query. `now` is in seconds since 1970; `after` leads to the next page."""
-        told = {name: value for name, value in self._told() if name != "last"}
+        told = {name: value for name, value in given_filters(self) if name != "last"}
         back = number(self.last)
         if back is not None and "since" not in told:
             told["since"] = f"{now - back:.0f}"
         if after:
             told["after"] = after
         return "/v1/traces?" + urlencode({**told, "limit": LIMIT})
-
-    def _told(self) -> Iterator[tuple[str, str]]:
-        for each in fields(self):
-            if value := getattr(self, each.name):
-                yield each.name, value
 
 
 def number(text: str) -> float | None:
