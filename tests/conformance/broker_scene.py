@@ -13,6 +13,7 @@ from dataclasses import replace
 from tests.conformance.running_broker import RunningBroker
 
 from weft.aio.poll import until
+from weft.errors import Unavailable
 from weft.messaging.broker import (
     BrokerAdmin,
     Consumer,
@@ -26,6 +27,9 @@ from weft.messaging.message import Message
 
 LIMIT = 30.0
 """Seconds in which whatever is to happen has happened."""
+
+RECOVERY = 60.0
+"""Seconds within which clients work again once a server that was killed does."""
 
 VISIBILITY = 1.0
 """Seconds after which a message comes again, where a test waits for that."""
@@ -80,6 +84,19 @@ async def eventually(condition: Callable[[], Awaitable[bool]], limit: float = LI
         await until(condition)
 
 
+async def retried(attempt: Callable[[], Awaitable[object]]) -> None:
+    """Do something with a broker that may have been killed just now, and that works again soon."""
+
+    async def works() -> bool:
+        try:
+            await attempt()
+        except Unavailable:
+            return False
+        return True
+
+    await eventually(works, RECOVERY)
+
+
 class Scene:
     """A broker, and what a test makes in it."""
 
@@ -95,14 +112,14 @@ class Scene:
         name = f"q-{secrets.token_hex(5)}"
         settings = QueueSettings(name, visibility_timeout=visibility_timeout, max_length=max_length)
         await self.broker.declare_queue(settings)
-        self._ends.push_async_callback(self.broker.remove_queue, name)
+        self._ends.push_async_callback(retried, lambda: self.broker.remove_queue(name))
         return name
 
     async def topic(self, **settings: float) -> str:
         """A topic of those TopicSettings, removed afterwards."""
         name = f"t-{secrets.token_hex(5)}"
         await self.broker.declare_topic(replace(TopicSettings(name, max_bytes=64 * 1024**2), **settings))  # type: ignore[arg-type] # whole numbers where these are due
-        self._ends.push_async_callback(self.broker.remove_topic, name)
+        self._ends.push_async_callback(retried, lambda: self.broker.remove_topic(name))
         return name
 
     async def group(

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 
 import pytest
 import pytest_asyncio
 from tests.conformance.broker_scene import (
+    RECOVERY,
     VISIBILITY,
     Scene,
     bodies,
     eventually,
     message,
     pull,
+    retried,
     scene,
 )
 from tests.conformance.running_broker import RunningBroker
@@ -22,9 +24,6 @@ from weft.errors import Unavailable
 from weft.messaging.broker import Consumer, Priority
 
 pytestmark = [pytest.mark.asyncio(loop_scope="session"), pytest.mark.timeout(240)]
-
-_RECOVERY = 60.0
-"""Seconds within which clients work again once the server does."""
 
 
 @pytest_asyncio.fixture(loop_scope="session")
@@ -77,7 +76,7 @@ async def test_confirmations_given_while_it_dies_hold(stage: Scene) -> None:
         async def there() -> bool:
             return len(confirmed) > more_than
 
-        await eventually(there, _RECOVERY)
+        await eventually(there, RECOVERY)
 
     async with asyncio.TaskGroup() as tasks:
         for number in range(8):
@@ -98,7 +97,7 @@ async def test_everything_is_unavailable_while_it_is_down_and_works_again(stage:
     waiting = asyncio.create_task(_seen(consumer, "afterwards"))
     await stage.running.kill()
     broker = stage.broker
-    async with asyncio.timeout(_RECOVERY):
+    async with asyncio.timeout(RECOVERY):
         refusals = await asyncio.gather(
             broker.enqueue(queue, message()),
             broker.enqueue(queue, message(), delay=5),
@@ -112,22 +111,11 @@ async def test_everything_is_unavailable_while_it_is_down_and_works_again(stage:
         )
     assert [type(each) for each in refusals] == [Unavailable] * len(refusals)
     await stage.running.restart()
-    await _retried(lambda: stage.send(queue, "afterwards"))
-    await _retried(lambda: stage.publish(topic, "event"))
-    async with asyncio.timeout(_RECOVERY):
+    await retried(lambda: stage.send(queue, "afterwards"))
+    await retried(lambda: stage.publish(topic, "event"))
+    async with asyncio.timeout(RECOVERY):
         assert await _settled(member, {"event"}) >= {"event"}
         await waiting
-
-
-async def _retried(attempt: Callable[[], Awaitable[object]]) -> None:
-    async def works() -> bool:
-        try:
-            await attempt()
-        except Unavailable:
-            return False
-        return True
-
-    await eventually(works, _RECOVERY)
 
 
 async def _seen(consumer: Consumer, text: str) -> None:
@@ -145,7 +133,7 @@ async def _seen(consumer: Consumer, text: str) -> None:
 async def _settled(consumer: Consumer, expected: set[str]) -> set[str]:
     """What comes, acknowledged, until all that is expected has."""
     got: set[str] = set()
-    async with asyncio.timeout(_RECOVERY):
+    async with asyncio.timeout(RECOVERY):
         while not expected <= got:
             try:
                 for delivery in await consumer.pull(100, wait=2):

@@ -9,15 +9,18 @@ from collections.abc import AsyncIterator
 
 import pytest
 import pytest_asyncio
+from aiormq.exceptions import ChannelNotFoundEntity
 from tests.conformance.rabbit_broker import connected
 from tests.hosting import hosted
 from tests.rabbitmq_server import MISSING, RabbitServer, rabbitmq_server
+from yarl import URL
 
 from weft.aio.poll import until
-from weft.errors import Conflict, Denied, QueueFull, Unavailable
+from weft.errors import Conflict, Denied, MeshError, NotFound, QueueFull, Unavailable
 from weft.messaging.broker import QueueSettings
 from weft.messaging.brokers import rabbitmq_publisher
 from weft.messaging.brokers.rabbitmq import RabbitBroker
+from weft.messaging.brokers.rabbitmq_link import Link
 from weft.messaging.message import Message
 
 pytestmark = [
@@ -206,3 +209,21 @@ async def test_what_waits_is_not_lost_though_who_made_its_queue_did_not_see_that
                 await delivery.ack()
     await consumer.aclose()
     await other.aclose()
+
+
+@pytest.mark.parametrize(
+    ("told", "meaning"),
+    [
+        ("NOT_FOUND - no queue 'q' in vhost '/'", NotFound),
+        ("NOT_FOUND - no exchange 't' in vhost '/'", NotFound),
+        ("NOT_FOUND - home node 'rabbit@here' of durable queue 'q' in vhost '/' is down", Unavailable),
+        ("NOT_FOUND - queue 'q' in vhost '/' process is stopped by supervisor", Unavailable),
+    ],
+)
+async def test_a_queue_that_starts_is_not_one_that_was_never_declared(
+    told: str, meaning: type[MeshError]
+) -> None:
+    link = Link(URL("amqp://127.0.0.1:1"), name="test", timeout=1.0)
+    with pytest.raises(meaning), link.translated("removing topic 't'"):
+        raise ChannelNotFoundEntity(told)
+    await link.aclose()

@@ -24,8 +24,10 @@ from weft.dashboard import pages
 from weft.dashboard.page import register
 from weft.dashboard.viewer import Viewer
 
-RECONNECT_TIMEOUT = 5.0
-"""Seconds for which a tab whose connection broke is waited for; then what is kept of it goes."""
+RECONNECT_TIMEOUT = 20.0
+"""Seconds for which a tab whose connection broke is waited for; then what is kept of it goes, and when the tab
+is back it begins anew, without what was being typed. A tab that does not answer for 0.4 of it is taken for
+lost, which a busy machine brings about in a few seconds."""
 
 MAX_PAGES = 500
 """Pages that are kept at a time, each of which takes half a megabyte: until RECONNECT_TIMEOUT after their tab

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import re
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
 from typing import TypeGuard
@@ -30,6 +31,9 @@ HEARTBEAT = 10
 """Seconds. A client of which the broker hears nothing for twice as long is gone, and so is what it held."""
 
 _GOODBYE = 3.0
+
+_NOT_DECLARED = re.compile(r"\bno (queue|exchange|binding) ")
+"""In a NOT_FOUND: of what is there, but whose process does not run (yet), RabbitMQ says it is down or stopped."""
 
 # Its own log says less than our errors do, and says it at every attempt.
 logging.getLogger("aiormq").setLevel(logging.CRITICAL)
@@ -104,8 +108,10 @@ class Link:
 
     def _meaning(self, what: str, error: Exception) -> MeshError:
         match error:
-            case ChannelNotFoundEntity():
+            case ChannelNotFoundEntity() if _NOT_DECLARED.search(str(error)):
                 return NotFound(f"{what}: it is not there (any more); declare it")
+            case ChannelNotFoundEntity():
+                return Unavailable(f"{what}: {self.place} has it, but has not started it yet; it is tried again")
             case ChannelLockedResource():
                 return Locked(f"{what}: another client has it")
             case ChannelPreconditionFailed():
