@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import time
 import uuid
 from collections import Counter, defaultdict
 from collections.abc import AsyncIterator, Callable
@@ -45,6 +46,8 @@ class Outcomes:
     answers: dict[str, str] = field(default_factory=dict)
     """The instance that answered, by call."""
     failures: dict[str, MeshError] = field(default_factory=dict)
+    failed_at: dict[str, float] = field(default_factory=dict)
+    """Seconds since 1970, by call: to be compared with logs."""
 
     def by_class(self) -> Counter[type[MeshError]]:
         """How often which error occurred."""
@@ -63,6 +66,7 @@ class Load:
         self._changed = asyncio.Event()
         self._stopping = False
         self._numbers = itertools.count()
+        self._began = time.time()
         self._run = uuid.uuid4().hex[:8]
 
     async def goes_on(self, calls: int = 40) -> None:
@@ -88,9 +92,9 @@ class Load:
     def reasons(self) -> str:
         """Every failure in words."""
         return "\n".join(
-            f"{kind} {type(error).__name__}: {error}"
+            f"{outcomes.failed_at[call]:.3f} (it began {self._began:.3f}): {kind} {type(error).__name__}: {error}"
             for kind, outcomes in (("keyed", self.keyed), ("plain", self.plain))
-            for error in outcomes.failures.values()
+            for call, error in outcomes.failures.items()
         )
 
     async def call_on(self, outcomes: Outcomes, *, keyed: bool) -> None:
@@ -109,6 +113,7 @@ class Load:
                 )
             except MeshError as error:
                 outcomes.failures[call] = error
+                outcomes.failed_at[call] = time.time()
             self._changed.set()
 
     def stop(self) -> None:
