@@ -90,9 +90,9 @@ class Load:
             raise AssertionError(f"it never happened; failures so far:\n{self.reasons()}") from None
 
     def reasons(self) -> str:
-        """Every failure in words."""
+        """Every failure in words, and when: after the first call, at `_began`."""
         return "\n".join(
-            f"{outcomes.failed_at[call]:.3f} (it began {self._began:.3f}): {kind} {type(error).__name__}: {error}"
+            f"{outcomes.failed_at[call] - self._began:.3f} s: {kind} {type(error).__name__}: {error}"
             for kind, outcomes in (("keyed", self.keyed), ("plain", self.plain))
             for call, error in outcomes.failures.items()
         )
