@@ -89,6 +89,23 @@ async def test_a_mesh_is_used_through_its_door_and_api_and_ends_with_its_context
     assert not (home / "state.json").exists()
 
 
+async def test_a_mesh_that_is_healthy_can_be_called_from_everywhere_at_once(home: Path) -> None:
+    async with _mesh(home, _manifest(2)) as mesh:
+        await mesh.wait_healthy()
+        assert (await mesh.api.ask("GET", "/v1/sidecars"))["settled"] is True
+        proxies = [mesh.proxy_url, *(_proxy(mesh, each) for each in ("echo-1", "echo-2"))]
+        for proxy in proxies:
+            async with Mesh(proxy=proxy) as client:
+                assert await client.request("echo", "echo", text="first") == "first"
+
+
+def _proxy(mesh: LocalMesh, name: str) -> str:
+    sidecar = psutil.Process(mesh.children[name].pid)
+    environs = [each.environ() for each in sidecar.children(recursive=True)]
+    [proxy] = {each["WEFT_PROXY"] for each in environs if "WEFT_PROXY" in each}
+    return proxy
+
+
 async def test_replicas_are_replaced_without_a_moment_in_which_none_is_healthy(home: Path) -> None:
     async with _mesh(home, _manifest()) as mesh:
         await mesh.wait_healthy()

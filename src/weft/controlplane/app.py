@@ -21,8 +21,6 @@ from weft.controlplane.api.app import create_api
 from weft.controlplane.api.context import ApiContext
 from weft.controlplane.api.metrics import metrics_app
 from weft.controlplane.api.tls import ServerTls, server_config, server_tls
-from weft.controlplane.cards import destinations_with_card
-from weft.controlplane.changes import LONGEST_REST, Followed, any_of
 from weft.controlplane.contexts import TenantContexts
 from weft.controlplane.dashboard_codes import DashboardCodes
 from weft.controlplane.draining import Draining
@@ -46,6 +44,7 @@ from weft.controlplane.side_server import serve_beside
 from weft.controlplane.sidecars import Sidecars
 from weft.controlplane.snapshots import Snapshots
 from weft.controlplane.telemetry.opening import open_telemetry
+from weft.controlplane.translation import Translation
 from weft.controlplane.xds.credentials import server_credentials
 from weft.controlplane.xds.server import AdsServer
 from weft.dashboard import Dashboard
@@ -116,7 +115,7 @@ async def run_control_plane(settings: ControlPlaneSettings) -> None:
             connection_lifetime=settings.svid_lifetime / 2,
             max_hops=settings.max_hops,
         )
-        _update(snapshots, instances, declared, offers, catalogue, security)
+        translation = Translation(snapshots, instances, declared, offers, catalogue, security)
         telemetry = await stack.enter_async_context(
             open_telemetry(settings, store, declared, metrics, revoked=security.identities.is_revoked)
         )
@@ -158,11 +157,12 @@ async def run_control_plane(settings: ControlPlaneSettings) -> None:
             telemetry=telemetry,
             replicas=replicas,
             draining=Draining(store.signals(DRAIN_SIGNALS), instances),
+            settled=lambda: translation.is_current and ads.settled,
         )
         callout = _callout(settings, store)
         tls = server_tls(context.access.refuse_certificate)
         work: dict[str, Awaitable[None]] = {
-            "translate": _translate(snapshots, instances, declared, offers, catalogue, security),
+            "translate": translation.run(),
             "push": ads.run(),
             "schedule calls to models": models.run(snapshots),
             "telemetry": telemetry.run(lambda: models.leads),
@@ -219,44 +219,6 @@ def _present(settings: ControlPlaneSettings, security: Security, tls: ServerTls)
     svid, key = security.own.held
     tls.use(svid.chain_pem, key, security.authority.bundles)
     write_bundle(settings.bundle_file, security.authority)
-
-
-def _update(
-    snapshots: Snapshots,
-    instances: View,
-    declared: ResourceView,
-    offers: OfferView,
-    catalogue: CatalogueView,
-    security: Security,
-) -> None:
-    snapshots.update(
-        instances.instances.values(),
-        declared.resources.values(),
-        labels_of=security.identities.labels,
-        revoked=frozenset(each.spiffe_id for each in security.identities.revoked),
-    )
-    snapshots.update_cards(*destinations_with_card(offers.by_type))
-    snapshots.update_tools(catalogue.current)
-
-
-async def _translate(
-    snapshots: Snapshots,
-    instances: View,
-    declared: ResourceView,
-    offers: OfferView,
-    catalogue: CatalogueView,
-    security: Security,
-) -> None:
-    """Keep the snapshots up to date."""
-    followed: list[Followed] = [instances, declared, offers, *security.identities.followed]
-    while True:
-        seen = [each.generation for each in followed]
-        began = asyncio.get_running_loop().time()
-        _update(snapshots, instances, declared, offers, catalogue, security)
-        # A burst of changes must not keep the loop from everything else: half of the time is theirs.
-        await asyncio.sleep(min(asyncio.get_running_loop().time() - began, LONGEST_REST))
-        changes = [each.changed_since(number) for each, number in zip(followed, seen, strict=True)]
-        await any_of(*changes)
 
 
 def _access(security: Security) -> Access:

@@ -89,6 +89,13 @@ class ControlApi:
             return False
         return True
 
+    async def settled(self) -> bool:
+        """Whether every sidecar has taken over all that the control plane knows; not if that is silent."""
+        try:
+            return (await self.ask("GET", "/v1/sidecars"))["settled"] is True
+        except Unavailable:
+            return False
+
     async def apply(self, manifest: str, file: str, *, dry_run: bool = False) -> list[dict[str, Any]]:
         """Apply a manifest, all of it or nothing: what became of each resource (kind, name, outcome).
 

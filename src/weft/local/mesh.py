@@ -15,6 +15,7 @@ from typing import Self
 
 from weft.aio.backoff import backoff
 from weft.aio.guard import Guard
+from weft.aio.poll import until
 from weft.errors import Unavailable
 from weft.local.agent_run import AgentRun
 from weft.local.commands import DOOR, control_command, door_command, sidecar_command
@@ -155,18 +156,21 @@ class LocalMesh:
         await self._stack.aclose()
 
     async def wait_healthy(self, timeout: float = START_TIMEOUT) -> None:
-        """Wait until every declared replica is healthy, and nothing else runs.
+        """Wait until every declared replica is healthy and can be called by all others; nothing else runs.
 
         Raises Unavailable, saying which is not and why, after `timeout` seconds, or at once when one ends
         over and over.
         """
+        waited_for = "the declared agents"
         try:
             async with asyncio.timeout(timeout):
                 await self._reconciler.wait_settled()
+                waited_for = "sidecars that have not taken over their configuration"
+                await until(self._api.settled)
         except TimeoutError:
-            waited_for = [self._explain(name) for name in self._reconciler.unsettled()]
+            unsettled = [self._explain(name) for name in self._reconciler.unsettled()]
             raise Unavailable(
-                f"not healthy after {timeout:g} s: {'; '.join(waited_for) or 'the declared agents'}"
+                f"not healthy after {timeout:g} s: {'; '.join(unsettled) or waited_for}"
             ) from None
 
     def hurry(self) -> None:

@@ -61,6 +61,8 @@ class ApiContext:
     """The control plane's replicas. None: nothing is known of them here."""
     draining: Draining | None = None
     """By which instances are made to leave. None: they cannot be told here."""
+    settled: Callable[[], bool] = lambda: True
+    """Whether the sidecars connected to this replica have taken over all that it knows."""
 
 
 @dataclass(frozen=True, slots=True)

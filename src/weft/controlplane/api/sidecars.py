@@ -38,12 +38,16 @@ class SidecarList(Body):
     """All connected sidecars."""
 
     items: list[SidecarOut]
+    settled: bool
+    """Whether those connected to the replica that answers have taken over all that it knows, but for what
+    they refuse: what runs now can be called from there."""
 
 
 @router.get("")
 async def list_sidecars(context: Context) -> SidecarList:
     """All sidecars that are connected to the control plane, by key."""
-    return SidecarList(items=[sidecar_out(each) for each in await context.sidecars.list()])
+    items = [sidecar_out(each) for each in await context.sidecars.list()]
+    return SidecarList(items=items, settled=context.settled())
 
 
 def sidecar_out(sidecar: records.Sidecar) -> SidecarOut:

@@ -50,6 +50,10 @@ class Connection:
         """Where the sidecar stands."""
         return self._session.status()
 
+    def has(self, generation: int) -> bool:
+        """Whether the sidecar has taken over that generation, or refuses some of it."""
+        return self._session.has(generation)
+
     def push(self, changed_at: float) -> None:
         """Have the sidecar told of what changed at `changed_at`, in seconds of the monotonic clock."""
         if self._changed_at is None:

@@ -129,6 +129,12 @@ class AdsServer:
         """Where each connected sidecar stands."""
         return [connection.status() for connection in self._connections]
 
+    @property
+    def settled(self) -> bool:
+        """Whether every connected sidecar has the newest that the source has, or refuses some of it."""
+        generation = self._source.generation
+        return all(each.has(generation) for each in self._connections)
+
     async def run(self) -> None:
         """Push what changes, for ever."""
         generation = self._source.generation

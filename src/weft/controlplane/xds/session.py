@@ -61,6 +61,10 @@ class Session:
             self._note_sync()
         return due
 
+    def has(self, generation: int) -> bool:
+        """Whether the sidecar has taken over that generation, or refuses some of what it was sent."""
+        return self._synced_generation == generation or self._rejecting
+
     def status(self) -> SyncStatus:
         """Where the sidecar stands."""
         types = {each.type_url: self._type_status(each) for each in self._stream.subscriptions()}
