@@ -25,9 +25,9 @@ from weft.dashboard.page import register
 from weft.dashboard.viewer import Viewer
 
 RECONNECT_TIMEOUT = 20.0
-"""Seconds for which a tab whose connection broke is waited for; then what is kept of it goes, and when the tab
-is back it begins anew, without what was being typed. A tab that does not answer for 0.4 of it is taken for
-lost, which a busy machine brings about in a few seconds."""
+"""Seconds for which a tab whose connection broke is waited for. Then what is kept of it goes, and when the
+tab is back it begins anew. A tab that does not answer for 0.4 of it is taken for lost: on a busy machine that
+happens within a few seconds."""
 
 MAX_PAGES = 500
 """Pages that are kept at a time, each of which takes half a megabyte: until RECONNECT_TIMEOUT after their tab

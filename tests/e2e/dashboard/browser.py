@@ -31,6 +31,12 @@ class Tab:
         """Wait until some text is to be seen."""
         await expect(self.page.get_by_text(text).locator("visible=true").first).to_be_visible(timeout=LIMIT)
 
+    async def live(self) -> None:
+        """Wait until the page takes what is typed: before that, nothing can be focused."""
+        content = self.page.locator(".nicegui-content:not([inert])")
+        await expect(content).to_be_attached(timeout=LIMIT)
+        await expect(content.get_by_role("heading", level=1)).to_be_visible(timeout=LIMIT)
+
     async def row(self, key: str, *texts: str) -> None:
         """Wait until a grid has the row `key`, with all these texts in it."""
         row = self.page.locator(f'.ag-row[row-id="{key}"]')
@@ -80,7 +86,7 @@ class Browser:
             await tab.close()
         tab = await self.tab(self._contexts[key], url)
         await tab.page.goto(f"{url}{path}")
-        await expect(tab.page.get_by_role("heading", level=1)).to_be_visible(timeout=LIMIT)
+        await tab.live()
         return tab
 
     def contexts_of(self, token: str) -> list[BrowserContext]:
@@ -123,6 +129,7 @@ async def browser() -> AsyncIterator[Browser]:
     program = shutil.which("chromium") or shutil.which("chromium-browser")
     if program is None:
         pytest.skip("there is no chromium on this machine")
+    expect.set_options(timeout=LIMIT)
     async with async_playwright() as playwright:
         chromium = await playwright.chromium.launch(executable_path=program, args=["--no-sandbox"])
         try:

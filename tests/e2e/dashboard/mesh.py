@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 from playwright.async_api import expect
 from tests.e2e.dashboard.browser import LIMIT, Tab
 from tests.e2e.dashboard.stage import Stage
@@ -23,13 +25,14 @@ NODES = (
 async def check(stage: Stage) -> None:
     """Everybody who calls or is called is drawn, and the table says how often and how well."""
     tab = await stage.open("/")
-    await stage.load(calls=6, broken=2, denied=1)
-    for node in NODES:
-        await expect(tab.page.locator(f'[data-node="{node}"]')).to_be_visible(timeout=LIMIT)
-    await _counted(stage, tab)
-    denied = tab.page.locator('[data-edge="agent/planner agent/vault"]')
-    await expect(denied).to_have_class("weft-edge weft-bad", timeout=LIMIT)
-    assert await tab.cell("agent/planner agent/vault", "success") == "0.0 %"
+    async with stage.busy():  # it shows the last 30 seconds
+        for node in NODES:
+            await expect(tab.page.locator(f'[data-node="{node}"]')).to_be_visible(timeout=LIMIT)
+        await _counted(stage, tab)
+        denied = tab.page.locator('[data-edge="agent/planner agent/vault"]')
+        await expect(denied).to_have_class("weft-edge weft-bad", timeout=LIMIT)
+        share = tab.page.locator('.ag-row[row-id="agent/planner agent/vault"] [col-id="success"]')
+        await expect(share).to_have_text("0.0 %", timeout=LIMIT)
     await _walked(tab)
     await tab.close()
     for dark in (False, True):
@@ -40,15 +43,14 @@ async def check(stage: Stage) -> None:
 
 
 async def _counted(stage: Stage, tab: Tab) -> None:
-    """What was sent within the window is what the table counts, once all sidecars have told of it."""
+    """What was sent within the window is what the table counts; how many that is, the load does not know."""
     key = "agent/planner agent/summarizer"
-    before = await _calls(tab, key)
-    assert before <= stage.sent.calls["planner", "summarizer"]
 
     async def told() -> bool:
-        return await _calls(tab, key) >= 8
+        return await _calls(tab, key) >= 1
 
     await eventually(told, lambda: "the calls of the last seconds never came")
+    assert await _calls(tab, key) <= stage.sent.calls["planner", "summarizer"]
 
 
 async def _calls(tab: Tab, key: str) -> int:
@@ -59,7 +61,9 @@ async def _calls(tab: Tab, key: str) -> int:
 async def _walked(tab: Tab) -> None:
     """A node is reached by the keyboard, tells what it is, and leads to its page."""
     node = tab.page.locator('[data-node="agent/planner"]')
+    await expect(node).to_have_attribute(
+        "aria-label", re.compile("planner, agent: 1 of 1 healthy"), timeout=LIMIT
+    )
     await node.focus()
-    assert "planner, agent: 1 of 1 healthy" in (await node.get_attribute("aria-label") or "")
     await tab.page.keyboard.press("Enter")
     await expect(tab.page.get_by_role("heading", level=1)).to_have_text("Agents: planner", timeout=LIMIT)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import re
 from html import unescape
@@ -15,6 +16,9 @@ from tests.e2e.dashboard.stage import Stage
 
 from weft.dashboard.surface import MAX_PAGES_OF_VIEWER
 from weft.model.operator import Scope
+
+_AT_A_TIME = 8
+"""Pages that are asked for at once."""
 
 _MENU = (
     "Mesh",
@@ -134,10 +138,13 @@ async def _bounded(stage: Stage) -> None:
     token = (await stage.mesh.api.make_token("flood", Scope.VIEWER, 3600.0))["token"]
     async with httpx.AsyncClient(trust_env=False, timeout=60) as flood:
         await flood.post(f"{stage.url}/login", data={"token": token}, headers={"origin": base})
-        answers = [
-            (await flood.get(f"{stage.url}/audit")).status_code for _ in range(MAX_PAGES_OF_VIEWER + 1)
-        ]
-    assert answers == [200] * MAX_PAGES_OF_VIEWER + [429]
+        answers: list[int] = []
+        # Each is kept for a minute, so that on a slow machine the first ones go before the last ones come.
+        while 429 not in answers and len(answers) < 4 * MAX_PAGES_OF_VIEWER:
+            some = await asyncio.gather(*(flood.get(f"{stage.url}/audit") for _ in range(_AT_A_TIME)))
+            answers += [each.status_code for each in some]
+    assert set(answers) == {200, 429}
+    assert answers.count(200) >= MAX_PAGES_OF_VIEWER
     other = await stage.open("/agents")
     await other.row("planner.planner-1", "healthy")
     await other.close()

@@ -15,7 +15,7 @@ import asyncio
 import sys
 from collections import Counter
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -117,6 +117,27 @@ class Stage:
             await self.plan(f"break {number}", CONVERSATIONS[0])
         for _ in range(denied):
             await self._peek()
+
+    @asynccontextmanager
+    async def busy(self) -> AsyncIterator[None]:
+        """Within the context there are calls all the time, of which some fail and some are refused."""
+        enough = asyncio.Event()
+
+        async def go_on() -> None:
+            while not enough.is_set():
+                await self.plan("visit again", CONVERSATIONS[1], tool=True)
+                await self.plan("break again", CONVERSATIONS[1])
+                await self._peek()
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(1):
+                        await enough.wait()
+
+        calls = asyncio.create_task(go_on())
+        try:
+            yield
+        finally:
+            enough.set()
+            await calls
 
     async def plan(self, text: str, context: str, *, ask: bool = False, tool: bool = False) -> None:
         """One call of `planner`, in a conversation; it fails where the text has "break" in it."""

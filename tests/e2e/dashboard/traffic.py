@@ -6,7 +6,7 @@ import re
 
 from playwright.async_api import Locator, expect
 from tests.e2e.dashboard.browser import LIMIT, Tab
-from tests.e2e.dashboard.stage import CONVERSATIONS, Stage
+from tests.e2e.dashboard.stage import Stage
 from tests.e2e.messaging_mesh import document
 
 from weft.model.operator import Scope
@@ -33,31 +33,35 @@ async def check(stage: Stage) -> None:
 
 
 async def _counts_what_was_sent(stage: Stage) -> None:
-    tab = await stage.open("/traffic")
+    tab = await _hour(stage, "/traffic")
     for (caller, callee), sent in stage.sent.calls.items():
         if caller == "planner" or callee == "planner":
-            await _is(_cell(tab, f"agent/{callee}/", "calls"), str(sent))
+            await _is(_cell(tab, f"agent/{callee}/", "calls"), f"{sent:,}")
     await expect(tab.page.locator(".weft-chart svg")).to_have_count(4, timeout=LIMIT)
-    await tab.page.get_by_role("button", name="1 h", exact=True).click()
-    calls = str(stage.sent.calls["planner", "summarizer"])
-    await _is(_cell(tab, "agent/summarizer/", "calls"), calls)
     await tab.row(f"Route/{ROUTE}", "vault", "version 1 90%, version 2 10%")
     await tab.close()
-    tab = await stage.open("/traffic", dark=True, width=390)
-    await _is(_cell(tab, "agent/summarizer/", "calls"), calls)
+    tab = await _hour(stage, "/traffic", dark=True, width=390)
+    await _is(_cell(tab, "agent/summarizer/", "calls"), f"{stage.sent.calls['planner', 'summarizer']:,}")
     await tab.fits()
     await tab.close()
 
 
 async def _tells_versions_and_callers(stage: Stage) -> None:
-    tab = await stage.open("/traffic?destination=summarizer")
-    await _is(_cell(tab, "agent/summarizer/2", "calls"), str(stage.sent.calls["planner", "summarizer"]))
+    tab = await _hour(stage, "/traffic?destination=summarizer")
+    await _is(_cell(tab, "agent/summarizer/2", "calls"), f"{stage.sent.calls['planner', 'summarizer']:,}")
     await expect(tab.page.get_by_role("heading", level=1)).to_have_text("Traffic to summarizer")
     failed = stage.sent.failed["planner", "summarizer"] / stage.sent.calls["planner", "summarizer"]
     await _is(_cell(tab, "agent/summarizer/2", "errorShare"), f"{100 * failed:.1f} %")
-    await stage.plan("visit now", CONVERSATIONS[0])  # so that it is of the last 30 seconds
-    await tab.row("planner/agent/2/default", "planner")
+    async with stage.busy():  # it shows the last 30 seconds
+        await tab.row("planner/agent/2/default", "planner")
     await tab.close()
+
+
+async def _hour(stage: Stage, path: str, *, dark: bool = False, width: int = 1280) -> Tab:
+    """A page of traffic that shows the last hour, in which everything was sent."""
+    tab = await stage.open(path, dark=dark, width=width)
+    await tab.page.get_by_role("button", name="1 h", exact=True).click()
+    return tab
 
 
 async def _shows_mistakes_at_their_line(stage: Stage) -> None:
