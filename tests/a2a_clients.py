@@ -10,7 +10,7 @@ from a2a.client import Client, ClientConfig, create_client
 from a2a.types import a2a_pb2 as a2a
 from google.protobuf.json_format import MessageToDict, ParseDict
 
-LIMIT = 30.0
+LIMIT = 60.0
 """Seconds in which whatever is to happen has happened."""
 
 JSONRPC = "JSONRPC"

@@ -32,7 +32,7 @@ from weft.model.node import Address, Node
 from weft.sidecar.bootstrap import AGENT_CLUSTER, MESH_CLUSTER, sessions_socket
 from weft.sidecar.envoy import envoy_program
 
-LIMIT = 30.0
+LIMIT = 60.0
 """Seconds in which anything waited for happens."""
 
 

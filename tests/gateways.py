@@ -37,7 +37,7 @@ from weft.tasks.listing import TaskPage
 from weft.tasks.worker import Worker
 
 HOST = "127.0.0.1"
-LIMIT = 30.0
+LIMIT = 60.0
 """Seconds in which whatever is to happen has happened."""
 
 QUEUE = "research"

@@ -34,7 +34,7 @@ from weft.model.llm_wire import (
     provider_cluster,
 )
 
-LIMIT = 40.0
+LIMIT = 60.0
 """Seconds for anything that is waited for."""
 
 

@@ -36,7 +36,7 @@ from weft.sidecar.denials import parse_denial
 from weft.sidecar.system_roots import system_roots
 
 HOST = "127.0.0.1"
-LIMIT = 30.0
+LIMIT = 60.0
 """Seconds in which anything waited for happens."""
 
 

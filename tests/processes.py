@@ -24,8 +24,8 @@ from weft.local.ports import free_ports
 from weft.local.token_file import TOKEN_FILE
 from weft.model.local_state import LOOPBACK, MeshPorts
 
-_START_LIMIT = 40.0
-_STOP_LIMIT = 20.0
+_START_LIMIT = 90.0
+_STOP_LIMIT = 60.0
 
 
 class Program:

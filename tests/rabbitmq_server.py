@@ -34,7 +34,7 @@ class RabbitServer(ServerProcess):
     """A rabbitmq-server that can be killed and brought back at the same ports with the same data."""
 
     program = "rabbitmq-server"
-    start_limit = 60.0
+    start_limit = 120.0
 
     def __init__(self, directory: Path, guard: Guard) -> None:
         """`guard` ends it, and its epmd, if the test runner is killed."""

@@ -22,7 +22,7 @@ class ServerProcess(ABC):
 
     program: ClassVar[str]
     """What is started, in what is said of it."""
-    start_limit: ClassVar[float] = 30.0
+    start_limit: ClassVar[float] = 60.0
     """Seconds until it takes clients."""
 
     def __init__(self, directory: Path, guard: Guard) -> None:

@@ -23,7 +23,7 @@ class NatsServer(ServerProcess):
     """A nats-server with JetStream on disk that can be killed and brought back at the same port."""
 
     program = "nats-server"
-    start_limit = 20.0
+    start_limit = 60.0
 
     def __init__(
         self,

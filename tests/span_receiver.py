@@ -20,7 +20,7 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2_grpc import (
 )
 
 HOST = "127.0.0.1"
-LIMIT = 30.0
+LIMIT = 60.0
 """Seconds in which what is waited for comes."""
 
 

@@ -137,7 +137,7 @@ class AdsClient:
         await self.call.write(message.SerializeToString())
 
     async def hear(self) -> DeltaDiscoveryResponse:
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(60):
             return DeltaDiscoveryResponse.FromString(await self.call.read())
 
     async def ack(self, response: DeltaDiscoveryResponse) -> None:
@@ -150,7 +150,7 @@ class AdsClient:
 
     async def end(self) -> tuple[grpc.StatusCode, str]:
         """Wait until the server ends the stream; how it did."""
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(60):
             with suppress(aio.AioRpcError):
                 while await self.call.read() is not aio.EOF:  # type: ignore[attr-defined]
                     pass

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncIterator, Iterator
-from contextlib import ExitStack
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import AsyncExitStack, ExitStack
 from functools import partial
 from pathlib import Path
 
@@ -78,13 +78,33 @@ def processes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Core]:
         yield running
 
 
+class Servers:
+    """Brokers of each kind, started when they are first needed; `ends` stops them."""
+
+    def __init__(self, directory: Callable[[str], Path], ends: AsyncExitStack) -> None:
+        self._directory = directory
+        self._ends = ends
+        self._started: dict[str, RunningBroker] = {}
+
+    async def get(self, kind: str) -> RunningBroker:
+        """The one of that kind."""
+        if kind not in self._started:
+            hosting = hosted(BACKENDS[kind](self._directory(kind)))
+            self._started[kind] = await self._ends.enter_async_context(hosting)
+        return self._started[kind]
+
+
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
+async def broker_servers(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Servers]:
+    """They stay from one module to the next: RabbitMQ takes seconds to start."""
+    async with AsyncExitStack() as ends:
+        yield Servers(tmp_path_factory.mktemp, ends)
+
+
 @pytest_asyncio.fixture(scope="session", loop_scope="session", params=BACKENDS)
-async def running(
-    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
-) -> AsyncIterator[RunningBroker]:
+async def running(request: pytest.FixtureRequest, broker_servers: Servers) -> RunningBroker:
     """Each kind of broker, which all tests of the session share."""
-    async with hosted(BACKENDS[request.param](tmp_path_factory.mktemp(request.param))) as broker:
-        yield broker
+    return await broker_servers.get(request.param)
 
 
 @pytest_asyncio.fixture(loop_scope="session")

@@ -25,7 +25,7 @@ from weft.sdk.app import AgentApp
 from weft.sdk.mesh import Mesh
 from weft.sdk.server import bind, serving
 
-_LIMIT = 30.0
+_LIMIT = 60.0
 _HOST = "127.0.0.1"
 
 

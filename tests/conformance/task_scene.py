@@ -22,7 +22,7 @@ from weft.tasks.attempt import Runner, TaskRun
 from weft.tasks.client import TaskClient
 from weft.tasks.worker import Worker
 
-LIMIT = 30.0
+LIMIT = 60.0
 """Seconds in which whatever is to happen has happened."""
 
 SUBMITTER = "spiffe://weft.local/agent/tester/one"

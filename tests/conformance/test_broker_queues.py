@@ -130,7 +130,7 @@ async def test_no_consumer_takes_more_than_it_pulls(stage: Scene) -> None:
     queue = await stage.queue()
     await stage.send(queue, *"abcde")
     greedy, other = await stage.consumer(queue), await stage.consumer(queue, await stage.client())
-    held = [*await greedy.pull(1, wait=5), *await greedy.pull(1, wait=5)]
+    held = [await pull_one(greedy), await pull_one(greedy)]
     assert bodies(held) == ["a", "b"]
     assert sorted(bodies(await pull(other, 3))) == ["c", "d", "e"]
 
@@ -200,11 +200,11 @@ async def test_a_consumer_that_waits_already_gets_what_comes_again(stage: Scene)
 
 
 async def test_extending_keeps_others_away(stage: Scene) -> None:
-    queue = await stage.queue(visibility_timeout=1.5 * VISIBILITY)
+    queue = await stage.queue(visibility_timeout=3 * VISIBILITY)
     consumer, other = await stage.consumer(queue), await stage.consumer(queue)
     await stage.send(queue, "mine")
     delivery = await pull_one(consumer)
-    waiting = asyncio.create_task(other.pull(1, wait=2.5 * VISIBILITY))
+    waiting = asyncio.create_task(other.pull(1, wait=4 * VISIBILITY))
     while not waiting.done():
         await delivery.extend()
         await asyncio.wait([waiting], timeout=0.3)
@@ -238,17 +238,18 @@ async def test_a_delayed_message_comes_in_its_time_and_lets_others_pass(stage: S
     queue = await stage.queue()
     consumer = await stage.consumer(queue)
     before = time.monotonic()
-    await stage.send(queue, "in two seconds", delay=2.0)
-    await stage.send(queue, "in one", delay=1.0)
+    # So far apart that a busy machine sends all of them before the first is due.
+    await stage.send(queue, "in four seconds", delay=4.0)
+    await stage.send(queue, "in two", delay=2.0)
     await stage.send(queue, "now")
     order = []
-    for earliest in (0.0, 0.95, 1.95):
+    for earliest in (0.0, 1.95, 3.95):
         delivery = await pull_one(consumer)
         assert time.monotonic() - before >= earliest
         assert delivery.deliveries == 1
         order += bodies([delivery])
         await delivery.ack()
-    assert order == ["now", "in one", "in two seconds"]
+    assert order == ["now", "in two", "in four seconds"]
 
 
 async def test_delays_beyond_the_longest_are_refused(stage: Scene) -> None:

@@ -239,13 +239,13 @@ async def test_calls_made_by_a_handler_belong_to_the_same_conversation(client: M
 async def test_a_slow_answer_times_out_and_the_handler_is_cancelled(client: Mesh, crew: Crew) -> None:
     with pytest.raises(TimedOut):
         await client.request("summarizer", "hang", timeout=0.2)
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(60):
         await crew.cancelled.wait()
 
 
 async def test_a_cancelled_request_cancels_its_handler(client: Mesh, crew: Crew) -> None:
     task = asyncio.create_task(client.request("summarizer", "hang"))
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(60):
         await crew.started.wait()
         task.cancel()
         await crew.cancelled.wait()
@@ -269,7 +269,7 @@ async def test_leaving_a_stream_ends_its_handler(client: Mesh, crew: Crew) -> No
         async for number in numbers:
             if number == 100:
                 break
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(60):
         await crew.cancelled.wait()
 
 
@@ -301,12 +301,12 @@ async def test_calls_go_round_all_instances(factory: MeshFactory) -> None:
     async def meet() -> None:
         await both.wait()
 
-    async with factory({agent: 2}) as mesh, asyncio.timeout(30):
+    async with factory({agent: 2}) as mesh, asyncio.timeout(60):
         await asyncio.gather(*(mesh.client.request("worker", "meet") for _ in range(2)))
 
 
 async def test_a_busy_instance_refuses_and_another_takes_the_call(factory: MeshFactory, crew: Crew) -> None:
-    async with factory({crew.summarizer(concurrency=1): 2}) as mesh, asyncio.timeout(30):
+    async with factory({crew.summarizer(concurrency=1): 2}) as mesh, asyncio.timeout(60):
         hanging = asyncio.create_task(mesh.client.request("summarizer", "hang"))
         await crew.started.wait()
         assert [await mesh.client.request("summarizer", "count") for _ in range(4)] == [1, 2, 3, 4]
@@ -315,7 +315,7 @@ async def test_a_busy_instance_refuses_and_another_takes_the_call(factory: MeshF
 
 
 async def test_when_all_are_busy_the_call_is_refused(factory: MeshFactory, crew: Crew) -> None:
-    async with factory({crew.summarizer(concurrency=1): 1}) as mesh, asyncio.timeout(30):
+    async with factory({crew.summarizer(concurrency=1): 1}) as mesh, asyncio.timeout(60):
         hanging = asyncio.create_task(mesh.client.request("summarizer", "hang"))
         await crew.started.wait()
         with pytest.raises(Refused, match="busy"):
@@ -328,7 +328,7 @@ async def test_when_all_are_busy_the_call_is_refused(factory: MeshFactory, crew:
 async def test_a_draining_instance_finishes_its_call_and_gets_no_other(
     factory: MeshFactory, crew: Crew
 ) -> None:
-    async with factory({crew.summarizer(): 1}) as mesh, asyncio.timeout(30):
+    async with factory({crew.summarizer(): 1}) as mesh, asyncio.timeout(60):
         hanging = asyncio.create_task(mesh.client.request("summarizer", "hang"))
         await crew.started.wait()
         [instance] = await mesh.client.discover("summarizer")
@@ -352,7 +352,7 @@ async def test_without_a_healthy_agent_the_error_names_the_type(factory: MeshFac
 async def test_a_call_whose_agent_dies_midway_is_interrupted_and_not_repeated(
     factory: MeshFactory, crew: Crew
 ) -> None:
-    async with factory({crew.summarizer(): 2}) as mesh, asyncio.timeout(30):
+    async with factory({crew.summarizer(): 2}) as mesh, asyncio.timeout(60):
         [victim, _] = await mesh.client.discover("summarizer")
         call = asyncio.create_task(mesh.client.request(victim, "hang"))
         await crew.started.wait()
@@ -363,7 +363,7 @@ async def test_a_call_whose_agent_dies_midway_is_interrupted_and_not_repeated(
 
 
 async def test_with_an_idempotency_key_another_agent_takes_over(factory: MeshFactory, crew: Crew) -> None:
-    async with factory({crew.summarizer(): 2}) as mesh, asyncio.timeout(30):
+    async with factory({crew.summarizer(): 2}) as mesh, asyncio.timeout(60):
         call = asyncio.create_task(mesh.client.request("summarizer", "hang", idempotency_key="k-1"))
         await crew.started.wait()
         crew.started.clear()
@@ -400,7 +400,7 @@ async def test_discover_stops_at_its_limit(client: Mesh) -> None:
 async def test_a_watch_tells_who_is_there_and_who_leaves(factory: MeshFactory, crew: Crew) -> None:
     async with (
         factory({crew.summarizer(): 2}) as mesh,
-        asyncio.timeout(30),
+        asyncio.timeout(60),
         aclosing(mesh.client.watch("summarizer")) as changes,
     ):
         first, second = await anext(changes), await anext(changes)

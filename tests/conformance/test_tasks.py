@@ -363,7 +363,7 @@ async def test_cancelling_reaches_a_running_handler(tasks: TaskScene) -> None:
     async with tasks.worker(queue, hang):
         await in_state(client, submitted.task.id, TaskState.RUNNING)
         assert (await client.cancel(submitted.task.id)).state is TaskState.CANCELLED
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(LIMIT):
             await stopped.wait()
         await nothing_left(tasks, queue)
         after = await client.submit(queue, 2)

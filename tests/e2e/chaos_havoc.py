@@ -33,7 +33,7 @@ class Havoc:
         """How often each thing was done."""
 
     async def wreak(self, times: int, total: int, progress: Callable[[], int]) -> None:
-        """Do something so many times, spread over the progress up to `total`; servers go at least twice."""
+        """Do something so many times, spread over the progress up to `total`; each thing at least once."""
         deeds = self._deeds(times)
         moments = sorted(self._random.sample(range(total), len(deeds)))
         async with asyncio.TaskGroup() as thawing:
@@ -52,12 +52,13 @@ class Havoc:
     def _deeds(self, times: int) -> list[tuple[str, Callable[[], Awaitable[None]]]]:
         deeds: list[tuple[str, Callable[[], Awaitable[None]]]] = []
         for server in self._servers:
-            deeds += [(f"{type(server).__name__} killed", self._outage(server))] * max(2, times // 15)
+            deeds += [(f"{type(server).__name__} killed", self._outage(server))] * max(1, times // 15)
         kinds: list[tuple[str, Callable[[], Awaitable[None]]]] = [
             ("worker killed", self._kill_worker),
             ("worker frozen", self._freeze_worker),
             ("gateway killed", self._kill_gateway),
         ]
+        deeds += kinds
         deeds += self._random.choices(kinds, weights=(6, 2, 2), k=max(0, times - len(deeds)))
         self._random.shuffle(deeds)
         return deeds

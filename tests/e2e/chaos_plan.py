@@ -70,9 +70,9 @@ ERRORS: Mapping[Kind, str] = {
 
 def kind_of(number: int) -> Kind:
     """What the task of that number is like."""
-    if number % 2003 == 1000:
+    if number % 2003 == 300:
         return Kind.POISON
-    if number % 1009 == 500:
+    if number % 1009 == 200:
         return Kind.HANGING
     if number % 701 == 350:
         return Kind.REFUSED

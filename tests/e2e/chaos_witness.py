@@ -106,6 +106,10 @@ def check(
             assert reasons[task_id].startswith(f"{task.error.code}: "), (task, reasons[task_id])
             collateral += kind not in ERRORS
     begun = Counter(each.number for each in executions)
+    attempts = Counter(each.task_id for each in executions)
+    for task_id in promised.values():
+        # Claimed, and killed before it could say that it had begun, is an attempt, too.
+        assert attempts[task_id] <= ends[task_id].attempts, ends[task_id]
     repeated = sum(max(0, begun[number] - EXECUTIONS[kind_of(number)]) for number in promised)
     return Figures(
         len(promised),

@@ -19,7 +19,7 @@ from weft.local.messaging_control import MessagingApi
 from weft.sdk.membership import join_as_program
 from weft.sdk.transport import HttpTransport
 
-LIMIT = 30.0
+LIMIT = 60.0
 """Seconds in which anything waited for happens."""
 
 ENDS = frozenset({"succeeded", "failed", "cancelled"})

@@ -39,7 +39,7 @@ asyncio.run(main())
 def weft() -> Iterator[Weft]:
     with weft_user() as user:
         user.write("mesh.yaml", "")
-        user.ok("up", "-d", "--port-base", "0")
+        user.up()
         yield user
 
 

@@ -37,7 +37,7 @@ def weft() -> Iterator[Weft]:
             agent_manifest("counter", EXAMPLES / "foreign_agent.py", capability="count"),
         ]
         user.write("mesh.yaml", "---\n".join(parts))
-        said = user.ok("up", "-d", "--port-base", "0")
+        said = user.up()
         assert "2 summarizer" in said
         yield user
         user.ok("down")

@@ -32,7 +32,7 @@ def weft() -> Iterator[Weft]:
         ]
         documents = [_document(kind, name, spec) for (kind, name), spec in resources]
         user.write("mesh.yaml", "---\n".join([*documents, agent_manifest("clerk", HERE / "clerk.py")]))
-        user.ok("up", "-d", "--port-base", "0")
+        user.up()
         yield user
         user.ok("down")
 

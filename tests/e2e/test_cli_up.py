@@ -12,12 +12,26 @@ import sys
 from collections.abc import Iterator
 
 import pytest
-from tests.e2e.weft_cli import EXAMPLES, TIMEOUT, Weft, agent_manifest, interrupt, wait_for_line, weft_user
+from tests.e2e.weft_cli import (
+    EXAMPLES,
+    START_TIMEOUT,
+    TIMEOUT,
+    Weft,
+    agent_manifest,
+    interrupt,
+    wait_for_line,
+    weft_user,
+)
 
 from weft.controlplane.sealing import make_key_file
 from weft.local.ports import free_ports
 
 FOREIGN = EXAMPLES / "foreign_agent.py"
+
+STARTING = ("--port-base", "0", "--timeout", str(START_TIMEOUT))
+
+UNHEALTHY = agent_manifest("counter", FOREIGN).replace('"interval"', '"path": "/nope", "interval"')
+"""An agent that answers, but not where it is asked how it is."""
 
 
 @pytest.fixture
@@ -27,9 +41,11 @@ def weft() -> Iterator[Weft]:
         yield user
 
 
-def test_ctrl_c_stops_everything_cleanly(weft: Weft) -> None:
-    weft.write("mesh.yaml", agent_manifest("counter", FOREIGN))
-    up = weft.start("up", "--port-base", "0")
+def test_what_was_declared_is_there_after_ctrl_c_and_neither_that_nor_sigkill_leaves_anything(
+    weft: Weft,
+) -> None:
+    weft.write("one.yaml", agent_manifest("counter", FOREIGN))
+    up = weft.start("up", "one.yaml", *STARTING)
     said = "".join(wait_for_line(up, "Ctrl-C stops"))
     assert re.search(r"counter-1 +ready", said)
     assert "Try next" in said
@@ -37,6 +53,15 @@ def test_ctrl_c_stops_everything_cleanly(weft: Weft) -> None:
     code, rest = interrupt(up)
     assert code == 0, rest
     assert "stopping" in rest
+    weft.assert_nothing_left()
+    assert weft.run("status").returncode == 3
+
+    up = weft.start("up", *STARTING)
+    wait_for_line(up, "Ctrl-C stops")
+    assert weft.ok("call", "counter", "count", "text=a b") == "2\n"
+    assert len(weft.processes()) > 8, "a mesh, a door, a sidecar, their Envoys, a program and guards"
+    os.kill(up.pid, signal.SIGKILL)
+    up.communicate(timeout=TIMEOUT)
     weft.assert_nothing_left()
     assert weft.run("status").returncode == 3
 
@@ -54,20 +79,28 @@ ThreadingHTTPServer(("127.0.0.1", int(os.environ["PORT"])), Slow).serve_forever(
 """
 
 
-def test_a_second_ctrl_c_does_not_wait_for_calls_in_flight(weft: Weft) -> None:
-    script = weft.write("slow.py", SLOW_AGENT)
-    weft.write(
-        "mesh.yaml", agent_manifest("slow", script).replace('"drainTimeout": "5s"', '"drainTimeout": "1h"')
+def test_a_mesh_goes_on_without_an_agent_that_is_not_healthy_and_a_second_ctrl_c_waits_for_no_call(
+    weft: Weft,
+) -> None:
+    slow = agent_manifest("slow", weft.write("slow.py", SLOW_AGENT)).replace(
+        '"drainTimeout": "5s"', '"drainTimeout": "1h"'
     )
-    up = weft.start("up", "--port-base", "0")
-    wait_for_line(up, "Ctrl-C stops")
+    weft.write("mesh.yaml", f"{slow}---\n{UNHEALTHY}")
+    up = weft.start("up", "--port-base", "0", "--timeout", "4")
+    said = "".join(wait_for_line(up, "Ctrl-C stops"))
+    assert "warning: not healthy after 4 s: " in said
+    assert "counter-1 is starting" in said
+    assert weft.json("agents", "counter", "--status", "healthy") == []
+
+    while weft.json("agents", "slow", "--status", "healthy") == []:
+        assert up.poll() is None
     call = weft.start("call", "slow", "work", "--timeout", "600")
     while weft.json("agents", "slow")[0]["inFlight"] == 0:
         assert call.poll() is None
     os.killpg(up.pid, signal.SIGINT)
     wait_for_line(up, "stopping")
     with pytest.raises(subprocess.TimeoutExpired):
-        up.wait(timeout=4)
+        up.wait(timeout=3)
     code, rest = interrupt(up)
     assert code == 0, rest
     assert "restarting" not in rest
@@ -83,40 +116,24 @@ def test_ctrl_c_while_it_starts_leaves_nothing(weft: Weft) -> None:
     weft.assert_nothing_left()
 
 
-def test_sigkill_leaves_no_process_and_no_temporary_file(weft: Weft) -> None:
-    weft.write("mesh.yaml", agent_manifest("counter", FOREIGN, replicas=2))
-    up = weft.start("up", "--port-base", "0")
-    wait_for_line(up, "Ctrl-C stops")
-    assert len(weft.processes()) > 8, "a mesh, two sidecars, their Envoys, programs and guards"
-    os.kill(up.pid, signal.SIGKILL)
-    up.communicate(timeout=TIMEOUT)
-    weft.assert_nothing_left()
-    assert weft.run("status").returncode == 3
-
-
-def test_what_was_declared_is_there_after_a_restart_unless_it_is_to_be_forgotten(weft: Weft) -> None:
-    weft.write("one.yaml", agent_manifest("counter", FOREIGN))
-    weft.ok("up", "one.yaml", "-d", "--port-base", "0")
-    weft.ok("down")
-    weft.ok("up", "-d", "--port-base", "0")
-    assert weft.ok("call", "counter", "count", "text=a b") == "2\n"
-    weft.ok("down")
-    weft.ok("up", "-d", "--port-base", "0", "--fresh")
-    assert weft.json("get", "agents") == []
-    weft.ok("down")
-
-
-def test_meshes_of_different_names_run_side_by_side_and_tell_as_json_what_they_are(weft: Weft) -> None:
+def test_meshes_of_different_names_run_side_by_side_and_forget_what_was_declared_when_told_to(
+    weft: Weft,
+) -> None:
+    weft.write("none.yaml", agent_manifest("counter", FOREIGN, replicas=0))
     started = [
-        weft.json("up", "-d", "--port-base", "0"),
-        weft.json("up", "-d", "--port-base", "0", "--mesh", "lab"),
+        json.loads(weft.up("none.yaml", "--output", "json")),
+        json.loads(weft.up("--mesh", "lab", "--output", "json")),
     ]
     ports = [each["ports"] for each in started]
     assert ports == [weft.json("status", "--mesh", name)["ports"] for name in ("default", "lab")]
     assert not set(ports[0].values()) & set(ports[1].values())
+    assert [each["metadata"]["name"] for each in weft.json("get", "agents")] == ["counter"]
     weft.ok("down", "--mesh", "lab")
     assert weft.run("status", "--mesh", "lab").returncode == 3
     assert weft.json("down") == {"name": "default", "stopped": True}
+    weft.up("--fresh")
+    assert weft.json("get", "agents") == []
+    weft.ok("down")
 
 
 @pytest.mark.parametrize("detach", [[], ["-d"]], ids=["foreground", "detached"])
@@ -143,7 +160,7 @@ def test_a_wrong_manifest_starts_nothing(weft: Weft, detach: list[str]) -> None:
 def test_an_agent_whose_program_does_not_exist_fails_the_start_soon_and_leaves_nothing(weft: Weft) -> None:
     manifest = agent_manifest("counter", FOREIGN).replace(json.dumps(sys.executable), '"/does/not/exist"')
     weft.write("mesh.yaml", manifest)
-    done = weft.run("up", "-d", "--port-base", "0", "--timeout", "60")
+    done = weft.run("up", "-d", *STARTING)
     assert done.returncode == 1
     assert "counter-1 does not start: it ended with exit code 127" in done.stderr
     assert "/does/not/exist" in done.stderr
@@ -151,25 +168,17 @@ def test_an_agent_whose_program_does_not_exist_fails_the_start_soon_and_leaves_n
 
 
 def test_an_agent_that_never_becomes_healthy_fails_a_detached_start_with_the_reason(weft: Weft) -> None:
-    weft.write(
-        "mesh.yaml", agent_manifest("counter", FOREIGN).replace('"interval"', '"path": "/nope", "interval"')
-    )
-    done = weft.run("up", "-d", "--port-base", "0", "--timeout", "12")
-    assert done.returncode == 1
-    assert "counter-1 is starting" in done.stderr
-    assert "404" in done.stderr
-    weft.assert_nothing_left()
-
-
-def test_in_the_foreground_it_goes_on_without_an_agent_that_is_not_healthy(weft: Weft) -> None:
-    weft.write(
-        "mesh.yaml", agent_manifest("counter", FOREIGN).replace('"interval"', '"path": "/nope", "interval"')
-    )
-    up = weft.start("up", "--port-base", "0", "--timeout", "4")
-    said = "".join(wait_for_line(up, "Ctrl-C stops"))
-    assert "warning: not healthy after 4 s: counter-1 is starting" in said
-    assert weft.json("agents")[0]["status"] != "healthy"
-    assert interrupt(up)[0] == 0
+    weft.write("mesh.yaml", UNHEALTHY)
+    said = ""
+    for limit in (8, 30, 100):  # on a busy machine it has not been asked yet how it is
+        done = weft.run("up", "-d", "--port-base", "0", "--timeout", str(limit))
+        said = done.stderr
+        assert done.returncode == 1
+        assert "counter-1 is starting" in said
+        weft.assert_nothing_left()
+        if "404" in said:
+            break
+    assert "404" in said
 
 
 def test_a_home_that_cannot_be_written_is_told(weft: Weft) -> None:

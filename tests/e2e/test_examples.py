@@ -18,7 +18,7 @@ from pathlib import Path
 
 import pytest
 from tests.binaries import WEFT
-from tests.e2e.weft_cli import EXAMPLES, TIMEOUT, Weft, weft_user
+from tests.e2e.weft_cli import EXAMPLES, START_TIMEOUT, TIMEOUT, Weft, weft_user
 
 from weft import AgentFailed, Mesh
 
@@ -135,7 +135,7 @@ class Reader:
     def _for_this_machine(self, command: str) -> str:
         """The command with free ports in place of the usual ones, and with the PIDs of this run."""
         if command.startswith("weft up "):
-            return f"{command} --port-base 0"
+            return f"{command} --port-base 0 --timeout {START_TIMEOUT}"
         if command.startswith("kill "):
             return re.sub(r"\d{2,}$", lambda match: str(self._pid_now(match[0])), command)
         if ":7403" in command:
@@ -187,7 +187,7 @@ def weft() -> Iterator[Weft]:
     with weft_user() as user:
         shutil.copytree(EXAMPLES, user.directory / "examples", ignore=shutil.ignore_patterns("__pycache__"))
         user.environ["PATH"] = f"{Path(WEFT).parent}{os.pathsep}{user.environ['PATH']}"
-        user.ok("up", "-d", "--port-base", "0", "examples/mesh.yaml")
+        user.up("examples/mesh.yaml")
         yield user
         user.ok("down")
 

@@ -29,7 +29,7 @@ def weft() -> Iterator[Weft]:
     with weft_user() as user:
         shutil.copytree(EXAMPLES, user.directory / "examples", ignore=shutil.ignore_patterns("__pycache__"))
         user.environ["PATH"] = f"{ENVIRONMENT}{os.pathsep}{user.environ['PATH']}"
-        user.ok("up", "-d", "--port-base", "0", "examples/frameworks/mesh.yaml")
+        user.up("examples/frameworks/mesh.yaml")
         yield user
         user.ok("down")
 

@@ -51,7 +51,7 @@ def weft(port: int) -> Iterator[Weft]:
         shutil.copytree(EXAMPLES, user.directory / "examples", ignore=shutil.ignore_patterns("__pycache__"))
         (user.directory / "examples" / "all.yaml").write_text(all_in_one(port))
         user.environ["PATH"] = f"{Path(WEFT).parent}{os.pathsep}{user.environ['PATH']}"
-        user.ok("up", "-d", "--port-base", "0", "examples/all.yaml")
+        user.up("examples/all.yaml")
         yield user
         user.ok("down")
 

@@ -63,7 +63,7 @@ def eventually_lists(weft: Weft, names: list[str]) -> None:
 
 
 def test_tools_of_foreign_servers_are_those_of_one(weft: Weft) -> None:
-    weft.ok("up", "-d", str(DIRECTORY / "mesh.yaml"))
+    weft.up(str(DIRECTORY / "mesh.yaml"))
     eventually_lists(weft, ["now", "read_note", "write"])
     assert "erase_all" not in weft.ok("tools")
 

@@ -27,14 +27,14 @@ from weft.messaging.protection import NoProtection
 from weft.model.message_broker import BrokerType
 from weft.model.topic import DEAD_LETTERS
 
-EVENTS = int(os.environ.get("WEFT_CHAOS_EVENTS", "60"))
+EVENTS = int(os.environ.get("WEFT_CHAOS_EVENTS", "30"))
 """Of each key."""
 
 SEED = int(os.environ.get("WEFT_CHAOS_SEED", str(random.randrange(1_000_000))))
 
 SUBSCRIBERS = 3
-KILLINGS = 8
-LIMIT = 150.0 + 2 * EVENTS
+KILLINGS = max(5, EVENTS // 40)
+LIMIT = 180.0 + 2 * EVENTS
 
 Event = tuple[int, int]
 """Key and number."""
@@ -149,7 +149,7 @@ async def _publish(broker: BrokerAdmin, key: int) -> None:
 
 
 async def _kill(posts: list[Post], server: Server, journal: Journal) -> None:
-    """Kill subscribers while they get on with it, and the broker twice."""
+    """Kill subscribers while they get on with it, and the broker now and then."""
     chance = random.Random(SEED)
     for number in range(KILLINGS):
         enough = (number + 1) * KEYS * EVENTS // (KILLINGS + 2)

@@ -24,10 +24,11 @@ from weft.errors import MeshError
 from weft.local.messaging_control import MessagingApi
 
 QUEUE = "research"
-TASKS = int(os.environ.get("WEFT_CHAOS_MESH_TASKS", "300"))
-KILLINGS = 10
+TASKS = int(os.environ.get("WEFT_CHAOS_MESH_TASKS", "120"))
+KILLINGS = max(7, TASKS // 100)
+"""Of each kind at least one."""
 SEED = int(os.environ.get("WEFT_CHAOS_SEED", str(random.randrange(1_000_000))))
-LIMIT = 200.0 + TASKS
+LIMIT = 250.0 + TASKS
 
 WORKERS = ("scribe-1", "scribe-2", "porter-1", "porter-2")
 GATEWAYS = ("public-1", "public-2")

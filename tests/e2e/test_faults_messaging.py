@@ -26,18 +26,18 @@ from weft.model.message_broker import BrokerType
 from weft.store.bucket import Store
 from weft.tasks.attempt import TaskRun
 
-TASKS = int(os.environ.get("WEFT_CHAOS_TASKS", "2000"))
-"""For each broker. `make soak` has 10,000, and more rounds."""
+TASKS = int(os.environ.get("WEFT_CHAOS_TASKS", "600"))
+"""For each broker; some of each kind. `make soak` has 10,000, and more rounds."""
 
 ROUNDS = int(os.environ.get("WEFT_CHAOS_ROUNDS", "1"))
 
 SEED = int(os.environ.get("WEFT_CHAOS_SEED", str(random.randrange(1_000_000))))
 """Says who is killed when; each round has the next one. A test that fails prints which it was."""
 
-DEEDS = int(os.environ.get("WEFT_CHAOS_DEEDS", "20"))
-"""How often something is killed, frozen or lost in a round."""
+DEEDS = int(os.environ.get("WEFT_CHAOS_DEEDS", "9"))
+"""How often something is killed, frozen or lost in a round; everything is at least once."""
 
-TASKS_LIMIT = 120 + TASKS / 10
+TASKS_LIMIT = 150 + TASKS / 10
 """Seconds for a round."""
 
 DISK = {BrokerType.NATS: 16, BrokerType.REDIS: 16, BrokerType.RABBITMQ: 80}

@@ -19,10 +19,13 @@ import psutil
 from tests.binaries import WEFT
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
-TIMEOUT = 90.0
+TIMEOUT = 150.0
 """Seconds that any one command may take."""
 
-LEFTOVER_TIMEOUT = 20.0
+START_TIMEOUT = 120
+"""Seconds within which a mesh has started and is healthy: it may be a large one, on a busy machine."""
+
+LEFTOVER_TIMEOUT = 60.0
 """Seconds within which everything must be gone after the mesh was killed."""
 
 
@@ -71,6 +74,10 @@ class Weft:
     def json(self, *arguments: str) -> Any:
         """Run a command that must succeed; its output as JSON."""
         return json.loads(self.ok(*arguments, "--output", "json"))
+
+    def up(self, *arguments: str) -> str:
+        """Start a mesh in the background, at free ports; what is said of it."""
+        return self.ok("up", "-d", "--port-base", "0", "--timeout", str(START_TIMEOUT), *arguments)
 
     def start(self, *arguments: str) -> subprocess.Popen[str]:
         """Start a command; its output is one pipe."""

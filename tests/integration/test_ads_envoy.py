@@ -44,7 +44,7 @@ from weft.sidecar.sds import write_identity, write_trust
 
 DOOR = "spiffe://weft.local/operator/alice/c-1"
 
-LIMIT = 10.0
+LIMIT = 60.0
 """Seconds in which anything waited for happens; less than the 15 s after which Envoy goes on without."""
 
 
@@ -132,7 +132,7 @@ class World:
         self.log = Log()
         self.registry = CollectorRegistry()
         self.port = 0
-        self.caller = httpx.AsyncClient(base_url=f"http://{node.outbound}", timeout=5.0)
+        self.caller = httpx.AsyncClient(base_url=f"http://{node.outbound}", timeout=LIMIT)
         self.admin = httpx.AsyncClient()
         self.server: AdsServer | None = None
         self.pki = Pki()

@@ -28,7 +28,7 @@ from weft.resources.view import ResourceView
 from weft.store.nats import NatsStore
 from weft.tasks.client import TaskClient
 
-LIMIT = 30.0
+LIMIT = 60.0
 
 SMALL = "{maxBytes: 1048576}"
 

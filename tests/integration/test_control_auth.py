@@ -184,7 +184,7 @@ async def test_a_revoked_token_ends_what_its_holder_watches(api: Api) -> None:
     async with (
         api.client(token=await api.token(Scope.OPERATOR)) as client,
         client.stream("GET", "/v1/resources?watch=true") as watch,
-        asyncio.timeout(30),
+        asyncio.timeout(60),
     ):
         lines = watch.aiter_lines()
         assert await anext(lines) == "event: synced"
@@ -458,7 +458,7 @@ async def test_the_client_follows_the_roots_in_a_file(api: Api) -> None:
 
 async def spoken(api: Api, request: bytes) -> bytes:
     """All that is answered to the bytes of a request, until the server closes the connection."""
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(60):
         context = client_context(api.pki.bundle().pem)
         reader, writer = await asyncio.open_connection("127.0.0.1", api.port, ssl=context)
         writer.write(request)
@@ -471,7 +471,7 @@ async def noted(log: MemoryAudit, reason: str) -> None:
     async def is_noted() -> bool:
         return any(reason in each.reason for each in log.records)
 
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(60):
         await until(is_noted)
 
 

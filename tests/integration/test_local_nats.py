@@ -21,7 +21,7 @@ async def test_the_server_takes_its_configuration_and_serves_on_loopback_with_je
     port = free_ports().nats
     with home.held():
         security = home.secure(fresh=True).nats
-        async with asyncio.timeout(30), Guard() as guard, asyncio.TaskGroup() as tasks:
+        async with asyncio.timeout(60), Guard() as guard, asyncio.TaskGroup() as tasks:
             spec = ServiceSpec(
                 "nats",
                 nats_command(home, port, security),

@@ -19,7 +19,7 @@ from weft.local.logs import ProcessLog
 from weft.local.service import Service, ServiceSpec
 from weft.model.local_state import ChildState
 
-LIMIT = 20.0
+LIMIT = 60.0
 
 
 class World:

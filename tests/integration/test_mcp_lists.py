@@ -34,7 +34,7 @@ async def eventually(condition: Callable[[], bool]) -> None:
     async def holds() -> bool:
         return condition()
 
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(60):
         await until(holds)
 
 
@@ -44,7 +44,7 @@ async def has_tools(client: Client, expected: list[str]) -> None:
     async def listed() -> bool:
         return names((await client.list_tools(cache_mode="refresh")).tools) == expected
 
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(60):
         await until(listed)
 
 
@@ -225,7 +225,7 @@ async def test_a_client_of_2026_listens_for_changes_of_its_own_lists(mesh: ToolM
         async with (
             planner.listen(tools_list_changed=True, prompts_list_changed=True) as changes,
             other.listen(prompts_list_changed=True) as changes_of_other,
-            asyncio.timeout(30),
+            asyncio.timeout(60),
         ):
             await mesh.offer("vault", offering(tool("open"), prompts=({"name": "unlock"},)))
             assert await anext(aiter(changes_of_other)) == PromptsListChanged()
@@ -419,7 +419,7 @@ async def test_a_stream_of_2026_ends_as_the_standard_says_when_the_server_does(m
     await mesh.offer("files", offering(tool("read")))
     async with mesh.client("2026-07-28") as client, client.listen(tools_list_changed=True) as changes:
         mesh.replicas[0].server.end_streams()
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(60):
             assert [each async for each in changes] == []
 
 
@@ -429,7 +429,7 @@ async def test_whose_identity_is_taken_back_hears_nothing_more(mesh: ToolMesh) -
         await has_tools(client, ["read"])
         async with client.listen(tools_list_changed=True) as changes:
             await mesh.replicas[0].identities.revoke(PLANNER, by="tests", reason="lost")
-            async with asyncio.timeout(30):
+            async with asyncio.timeout(60):
                 assert [each async for each in changes] == []
             with pytest.raises(MCPError):
                 await client.list_tools(cache_mode="bypass")

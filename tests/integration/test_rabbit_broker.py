@@ -28,7 +28,7 @@ pytestmark = [
     pytest.mark.skipif(MISSING is not None, reason=str(MISSING)),
 ]
 
-LIMIT = 30.0
+LIMIT = 60.0
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")

@@ -29,7 +29,7 @@ from weft.messaging.brokers import redis_consumer
 from weft.messaging.brokers.redis import RedisBroker
 from weft.messaging.message import Message
 
-_LIMIT = 30.0
+_LIMIT = 60.0
 _PASSWORD = "correct-horse-battery"
 _PERMITTED = "+@all -@admin -@dangerous +info +config|get ~weft:* &weft:wake:*"
 """As redis.py says."""

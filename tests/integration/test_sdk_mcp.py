@@ -24,7 +24,7 @@ from weft.model.node import Address
 from weft.model.offer import McpGeneration
 from weft.sidecar.mcp_reading import McpReader
 
-LIMIT = 30.0
+LIMIT = 60.0
 TRACE = f"00-{'a' * 32}-{'b' * 16}-01"
 BOTH = pytest.mark.parametrize("mode", ["auto", "legacy"])
 

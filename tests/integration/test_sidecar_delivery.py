@@ -47,7 +47,7 @@ from weft.tracing.settings import TracingSettings
 from weft.tracing.tracer import NO_TRACER, Tracer
 from weft.work.spans import told_of
 
-LIMIT = 30.0
+LIMIT = 60.0
 HOST = "127.0.0.1"
 TRACE = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 EVENT = CloudEvent(

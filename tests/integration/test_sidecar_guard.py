@@ -62,7 +62,7 @@ async def eventually(condition: Callable[[], bool]) -> None:
     async def holds() -> bool:
         return condition()
 
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(60):
         await until(holds)
 
 

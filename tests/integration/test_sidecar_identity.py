@@ -25,7 +25,7 @@ from weft.sidecar.identity import SERVICE_ACCOUNT, SidecarIdentity, read_evidenc
 
 EDITOR = agent_id(DEFAULT_TRUST_DOMAIN, "editor", "editor-0")
 SHORT = Lifetimes(svid=2.0, propagation=1.0)
-LIMIT = 30.0
+LIMIT = 60.0
 
 
 @pytest.fixture

@@ -33,7 +33,7 @@ from weft.aio.ports import reserve_port
 from weft.native import MODULE, stream_guard
 from weft.sidecar.envoy import envoy_program
 
-LIMIT = 30.0
+LIMIT = 60.0
 MAX_BODY = 100_000
 BODY = b'{"stream":true}'
 STREAMED = {"x-weft-llm-stream": "1"}
