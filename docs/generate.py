@@ -9,13 +9,11 @@ import argparse
 import ast
 import inspect
 import re
-import textwrap
 import types
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import MISSING, dataclass, fields, is_dataclass
 from enum import StrEnum
 from functools import cache
-from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any, Union, get_args, get_origin
 
@@ -57,6 +55,7 @@ from weft.gateway import health as gateway_health
 from weft.gateway import tasks as gateway_tasks
 from weft.gateway import topics as gateway_topics
 from weft.gateway import webhook_secret as gateway_webhook_secret
+from weft.model.attribute_docs import assigned_name, attribute_docstrings
 from weft.model.duration import format_duration
 from weft.model.operator import Scope
 from weft.model.resource import KINDS, Metadata
@@ -173,28 +172,6 @@ _SCALARS = {bool: "true or false", int: "integer", float: "number", str: "text"}
 
 class Undocumented(Exception):
     """A field has no meaning, or one of MEANINGS is not needed (any more)."""
-
-
-def attribute_docstrings(owner: type) -> dict[str, str]:
-    """The strings under the attributes of a class: what `use_attribute_docstrings` reads, for any class."""
-    (definition,) = ast.parse(textwrap.dedent(inspect.getsource(owner))).body
-    if not isinstance(definition, ast.ClassDef):
-        return {}
-    return {
-        name: inspect.cleandoc(following.value.value)
-        for one, following in pairwise(definition.body)
-        if (name := _assigned(one))
-        and isinstance(following, ast.Expr)
-        and isinstance(following.value, ast.Constant)
-        and isinstance(following.value.value, str)
-    }
-
-
-def _assigned(statement: ast.stmt) -> str:
-    """The name to which a statement assigns; empty if to none, or several."""
-    targets = statement.targets if isinstance(statement, ast.Assign) else [getattr(statement, "target", None)]
-    (target,) = targets if len(targets) == 1 else (None,)
-    return target.id if isinstance(target, ast.Name) else ""
 
 
 def documented_elsewhere() -> set[str]:
@@ -574,7 +551,9 @@ def _label_names(node: ast.expr | None, tree: ast.Module) -> tuple[str, ...]:
             values = [
                 each.value
                 for each in ast.walk(tree)
-                if isinstance(each, ast.Assign | ast.AnnAssign) and each.value and _assigned(each) == node.id
+                if isinstance(each, ast.Assign | ast.AnnAssign)
+                and each.value
+                and assigned_name(each) == node.id
             ]
             return _label_names(values[0], tree) if values else ()
     return ()

@@ -16,6 +16,7 @@ from pydantic_core import to_json
 from starlette.exceptions import HTTPException
 
 from weft.errors import InvalidRequest
+from weft.model.attribute_docs import describe_fields
 
 
 class Body(BaseModel):
@@ -25,7 +26,7 @@ class Body(BaseModel):
         alias_generator=to_camel,
         populate_by_name=True,
         extra="forbid",
-        use_attribute_docstrings=True,
+        json_schema_extra=describe_fields,
         # Payloads have no place in the text of an error.
         hide_input_in_errors=True,
     )

@@ -12,6 +12,7 @@ from pydantic import Field, StringConstraints, ValidationError
 from weft.errors import InvalidRequest
 from weft.llm_sim.behaviour import Behaviour, explained
 from weft.llm_sim.settings import DEFAULT_PORT, KEY_VARIABLE, SimSettings
+from weft.model.attribute_docs import attribute_docstrings
 from weft.model.local_state import LOOPBACK
 from weft.model.spec import MAX_ITEMS, ShortText
 from weft.model.yaml_tree import NotYaml, trees
@@ -66,9 +67,10 @@ def argument_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--config", type=Path, help="YAML with these settings (answerTokens: 5, ...) and keys"
     )
+    described = attribute_docstrings(Behaviour)
     for name, field in Behaviour.model_fields.items():
         flag = "--" + name.replace("_", "-")
-        help_ = (field.description or "").replace("%", "%%").replace("`", "")
+        help_ = described.get(name, "").replace("%", "%%").replace("`", "")
         if field.annotation is bool:
             parser.add_argument(
                 flag, dest=name, default=argparse.SUPPRESS, action=argparse.BooleanOptionalAction, help=help_

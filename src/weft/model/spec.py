@@ -8,6 +8,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstra
 from pydantic.alias_generators import to_camel
 
 from weft.errors import InvalidRequest
+from weft.model.attribute_docs import describe_fields
 from weft.model.names import MAX_NAME_LENGTH, check_name, check_type
 
 MAX_ITEMS = 128
@@ -22,7 +23,7 @@ class Spec(BaseModel):
         extra="forbid",
         alias_generator=to_camel,
         populate_by_name=True,
-        use_attribute_docstrings=True,
+        json_schema_extra=describe_fields,
         # What was given may be a secret: it has no place in the text of an error.
         hide_input_in_errors=True,
     )

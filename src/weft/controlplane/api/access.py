@@ -79,14 +79,17 @@ def requires(scope: Scope, *, peers: Collection[Role] = (), in_person: bool = Fa
 
 
 def admit(app: FastAPI, router: APIRouter) -> None:
-    """Include `router`. Raises TypeError if one of its endpoints has no rule and is not PUBLIC."""
+    """Take in the endpoints of `router`. Raises TypeError if one has no rule and is not PUBLIC.
+
+    They become the application's own: FastAPI would build each of an included router's once more.
+    """
     for route in router.routes:
         if not isinstance(route, APIRoute):
             raise TypeError(f"{route} is no endpoint for which a rule could stand")
         ruled = any(isinstance(each.call, Rule) for each in route.dependant.dependencies)
         if not ruled and any((method, route.path) not in PUBLIC for method in route.methods or ()):
             raise TypeError(f"{route.path} has no rule for who may call it")
-    app.include_router(router)
+    app.router.routes.extend(router.routes)
 
 
 @dataclass(frozen=True, slots=True)

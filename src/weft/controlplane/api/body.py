@@ -5,6 +5,8 @@ from __future__ import annotations
 from pydantic import BaseModel, ConfigDict
 from pydantic.alias_generators import to_camel
 
+from weft.model.attribute_docs import describe_fields
+
 
 class Body(BaseModel):
     """Base of every request and response body."""
@@ -14,5 +16,5 @@ class Body(BaseModel):
         populate_by_name=True,
         from_attributes=True,
         extra="forbid",
-        use_attribute_docstrings=True,
+        json_schema_extra=describe_fields,
     )
