@@ -8,40 +8,55 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
-from tests.e2e.weft_cli import TIMEOUT, Weft, weft_user
+from tests.e2e.weft_cli import EXAMPLES, TIMEOUT, Weft, weft_user
 
-WORKER = Path(__file__).parent / "worker.py"
+HERE = Path(__file__).parent
 
 
-def manifest(journal: Path) -> str:
+def _document(kind: str, name: str, **spec: Any) -> str:
+    resource = {"apiVersion": "weft.dev/v1alpha1", "kind": kind, "metadata": {"name": name}, "spec": spec}
+    return json.dumps(resource) + "\n"
+
+
+def _agent(name: str, program: Path, *arguments: str, replicas: int = 1, **spec: Any) -> str:
+    return _document(
+        "Agent",
+        name,
+        version="1",
+        health={"interval": "1s"},
+        drainTimeout="10s",
+        run={"command": [sys.executable, str(program), *arguments], "replicas": replicas},
+        **spec,
+    )
+
+
+def _workers(journal: Path) -> list[str]:
     """Two workers, checked often, and whose calls are to be written down; any call is traced."""
-    agent = {
-        "apiVersion": "weft.dev/v1alpha1",
-        "kind": "Agent",
-        "metadata": {"name": "worker"},
-        "spec": {
-            "version": "1",
-            "health": {"interval": "1s"},
-            "drainTimeout": "10s",
-            "run": {"command": [sys.executable, str(WORKER), str(journal)], "replicas": 2},
-        },
-    }
-    telemetry = {
-        "apiVersion": "weft.dev/v1alpha1",
-        "kind": "Telemetry",
-        "metadata": {"name": "worker"},
-        "spec": {"target": {"type": "worker"}, "tracing": {"samplingPercent": 100}, "accessLog": "all"},
-    }
-    return f"{json.dumps(agent)}\n---\n{json.dumps(telemetry)}\n"
+    telemetry = {"target": {"type": "worker"}, "tracing": {"samplingPercent": 100}, "accessLog": "all"}
+    return [
+        _agent("worker", HERE / "worker.py", str(journal), replicas=2),
+        _document("Telemetry", "worker", **telemetry),
+    ]
+
+
+EVERYTHING = (
+    _agent("clerk", HERE / "clerk.py"),
+    _agent("clock", EXAMPLES / "tools" / "clock_server.py", protocol="mcp"),
+    *(_document("Queue", each, maxDeliveries=1) for each in ("count", "fragile", "endless")),
+    _document("Topic", "orders"),
+    _document("Budget", "daily", scope="tenant", period="day", tokens=1_000_000),
+)
+"""A tool, tasks with one who does them, and a budget for models: what else a mesh tells of."""
 
 
 @contextmanager
-def observed_mesh() -> Iterator[Weft]:
-    """A user whose mesh runs two workers."""
+def observed_mesh(*more: str) -> Iterator[Weft]:
+    """A user whose mesh runs two workers, and `more`."""
     with weft_user() as user:
-        user.write("mesh.yaml", manifest(user.directory / "journal"))
-        user.ok("up", "-d", "--port-base", "0")
+        user.write("mesh.yaml", "---\n".join([*_workers(user.directory / "journal"), *more]))
+        user.up()
         yield user
         user.ok("down")
 

@@ -7,7 +7,6 @@ import json
 import re
 import shutil
 import subprocess
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +14,7 @@ from typing import Any
 
 import httpx
 import pytest
-from tests.e2e.observed import wait_until
+from tests.e2e.observed import EVERYTHING, observed_mesh, wait_until
 from tests.e2e.weft_cli import TIMEOUT, Weft
 
 from weft import Mesh
@@ -28,9 +27,8 @@ PROMETHEUS = shutil.which("prometheus")
 
 pytestmark = pytest.mark.skipif(PROMETHEUS is None, reason="prometheus is not installed (Debian: prometheus)")
 
-SILENT = re.compile(r"weft_tool|weft_llm|weft_queue_desired|queue_tasks:max > 0|nacks_total|spans_dropped")
-"""Queries that have no answer in this mesh: it has no tools, models, workers of queues, and nothing is lost
-there or refused."""
+SILENT = re.compile(r"nacks_total|spans_dropped")
+"""Queries that have no answer in a mesh that is well: nothing is refused there, and nothing lost."""
 
 
 @dataclass(frozen=True)
@@ -61,20 +59,67 @@ class Prometheus:
         return list(self.get("targets", state="active")["activeTargets"])
 
 
+@dataclass
+class Sent:
+    """What was sent in the mesh, all of it from here."""
+
+    work: int = 0
+    tools: int = 0
+    models: int = 0
+
+
+@dataclass(frozen=True)
+class Observed:
+    """A mesh of one's own, so that Prometheus has to count just what was sent."""
+
+    weft: Weft
+    sent: Sent
+
+    def call(self, calls: int = CALLS) -> None:
+        """Call the workers, a tool and a model."""
+        urls = self.weft.json("status")["urls"]
+        asyncio.run(self._call(urls["proxy"], calls))
+
+    async def _call(self, proxy: str, calls: int) -> None:
+        async with Mesh(proxy=proxy) as mesh:
+            for number in range(calls):
+                await mesh.request("worker", "work", call=f"{self.sent.work}-{number}")
+            await mesh.call_tool("now")
+        async with httpx.AsyncClient(proxy=proxy, trust_env=False, timeout=60) as http:
+            body = {"model": "any", "messages": [{"role": "user", "content": "Hello"}], "max_tokens": 5}
+            answer = await http.post("http://llm.mesh/v1/chat/completions", json=body)
+            assert answer.status_code == 200, answer.text
+        self.sent.work += calls
+        self.sent.tools += 1
+        self.sent.models += 1
+
+
 @pytest.fixture(scope="module")
-def prometheus(observed: Weft, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prometheus]:
+def observed() -> Iterator[Observed]:
+    """A mesh with all that metrics tell of: agents, a tool, models with a price, tasks, one failed."""
+    with observed_mesh(*EVERYTHING) as weft:
+        pool = weft.json("get", "modelpool", "default")
+        for each in pool["spec"]["providers"]:
+            each["prices"] = {"input": 1.0, "output": 1.0}
+        weft.write("pool.yaml", json.dumps(pool))
+        weft.ok("apply", "-f", "pool.yaml")
+        weft.ok("task", "submit", "count", "text=one two", "--wait")
+        assert weft.run("task", "submit", "fragile", "mended=nowhere", "--wait").returncode == 1
+        yield Observed(weft, Sent())
+
+
+@pytest.fixture(scope="module")
+def prometheus(observed: Observed, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prometheus]:
     """With the configuration of the examples, but for the addresses, and how often it scrapes."""
-    directory = tmp_path_factory.mktemp("prometheus")
+    directory, weft = tmp_path_factory.mktemp("prometheus"), observed.weft
     for each in (DEPLOY / "prometheus").glob("weft.*.yaml"):
         shutil.copy(each, directory)
     (directory / "weft.token").write_text(
-        observed.ok("token", "create", "prometheus", "--scope", "viewer").strip()
+        weft.ok("token", "create", "prometheus", "--scope", "viewer").strip()
     )
-    (directory / "weft-roots.pem").write_text(observed.ok("identity", "bundle"))
+    (directory / "weft-roots.pem").write_text(weft.ok("identity", "bundle"))
     config = (DEPLOY / "prometheus" / "prometheus.yaml").read_text()
-    config = config.replace("https://127.0.0.1:7400", observed.json("status")["urls"]["api"]).replace(
-        "15s", "1s"
-    )
+    config = config.replace("https://127.0.0.1:7400", weft.json("status")["urls"]["api"]).replace("15s", "1s")
     (directory / "prometheus.yaml").write_text(config)
     port = free_port()
     log = (directory / "log").open("w")
@@ -114,6 +159,10 @@ def test_it_finds_and_scrapes_everything(prometheus: Prometheus) -> None:
     expected = {
         ("control", "control"),
         ("sidecar", "caller.door"),
+        ("sidecar", "clock.clock-1"),
+        ("sidecar", "clerk.clerk-1"),
+        ("agent", "clerk.clerk-1"),
+        ("agent", "clock.clock-1"),
         *((role, f"worker.worker-{number}") for role in ("sidecar", "agent") for number in (1, 2)),
     }
 
@@ -131,46 +180,36 @@ def test_it_finds_and_scrapes_everything(prometheus: Prometheus) -> None:
     }
 
 
-def test_its_counts_are_the_calls_that_were_made(observed: Weft, prometheus: Prometheus) -> None:
-    counted = (
-        'sum(weft_requests_total{role="sidecar",caller="operator/local",destination="worker",code="200"})'
-    )
-    seen = 'sum(weft_request_duration_seconds_count{role="sidecar",destination="worker"})'
-    wait_until(lambda: prometheus.value('up{instance="caller.door"}') == 1)
-    _call(observed, "before", 1)
-    # By then Prometheus has what came before: the last scrape tells of a call that the one before did not.
-    wait_until(lambda: prometheus.value(counted) > 0)
-    before, all_before = _settled(prometheus, counted), prometheus.value(seen)
-    _call(observed, "counted", CALLS)
-    wait_until(lambda: prometheus.value(counted) >= before + CALLS, lambda: prometheus.value(counted))
-    assert _settled(prometheus, counted) == before + CALLS
-    wait_until(lambda: prometheus.value(seen) == all_before + CALLS, lambda: prometheus.query(seen))
+COUNTED = {
+    'weft_requests_total{role="sidecar",caller="operator/local",destination="worker",code="200"}': "work",
+    'weft_request_duration_seconds_count{role="sidecar",destination="worker"}': "work",
+    'weft_tool_calls_total{role="sidecar",tool="now",server="clock",outcome="ok"}': "tools",
+    'weft_tool_call_duration_seconds_count{role="sidecar",tool="now"}': "tools",
+    'weft_llm_calls_total{role="control",pool="default",outcome="admitted"}': "models",
+    'weft_llm_wait_seconds_count{role="control",pool="default"}': "models",
+}
+"""What is counted, by which of `Sent` it has to be."""
 
 
-def _settled(prometheus: Prometheus, expression: str) -> float:
-    """A value that has been the same over several scrapes and reports of sidecars."""
-    same = f"changes(({expression})[15s:1s]) == 0"
-    # What is under way now may not have been told yet: those seconds begin here.
-    begin = time.monotonic() + 15
-
-    def settled() -> bool:
-        return time.monotonic() > begin and bool(prometheus.query(same))
-
-    wait_until(settled, lambda: prometheus.query(expression))
-    return prometheus.value(expression)
+def _counted(prometheus: Prometheus) -> dict[str, float]:
+    return {each: prometheus.value(f"sum({each})") for each in COUNTED}
 
 
-def _call(observed: Weft, name: str, calls: int) -> None:
-    async def call() -> None:
-        async with Mesh(proxy=observed.json("status")["urls"]["proxy"]) as mesh:
-            for number in range(calls):
-                await mesh.request("worker", "work", call=f"{name}-{number}")
-
-    asyncio.run(call())
+def test_its_counts_are_the_calls_that_were_made(observed: Observed, prometheus: Prometheus) -> None:
+    observed.call()
+    expected = {each: getattr(observed.sent, what) for each, what in COUNTED.items()}
+    wait_until(lambda: _counted(prometheus) == expected, lambda: _counted(prometheus))
 
 
-def test_what_the_rules_record_is_right(observed: Weft, prometheus: Prometheus) -> None:
-    _call(observed, "for-rules", CALLS)
+def test_queues_are_as_their_tasks_ended(prometheus: Prometheus) -> None:
+    tasks = "max by (queue, state) (weft_queue_tasks)"
+    dead = 'queue:weft_queue_tasks:max{queue="fragile", state="dead"}'
+    wait_until(lambda: prometheus.value(dead) == 1, lambda: prometheus.query(tasks))
+    wait_until(lambda: len(prometheus.query(f"{tasks} > 0")) == 1, lambda: prometheus.query(tasks))
+
+
+def test_what_the_rules_record_is_right(observed: Observed, prometheus: Prometheus) -> None:
+    observed.call()
     of_worker = '{destination="worker", kind="agent"}'
     wait_until(lambda: prometheus.value(f"destination:weft_calls:rate5m{of_worker}") > 0)
     assert prometheus.value(f"destination:weft_error_ratio:rate5m{of_worker}") == 0
@@ -206,15 +245,18 @@ def _filled_in(query: str) -> str:
     return query
 
 
-def test_every_query_of_the_dashboard_has_an_answer(observed: Weft, prometheus: Prometheus) -> None:
+def test_every_query_of_the_dashboard_has_an_answer(observed: Observed, prometheus: Prometheus) -> None:
     asked = _dashboard()
     assert len(asked) > 30
-    _call(observed, "for-the-dashboard", CALLS)
+    observed.call()
 
     def silent() -> list[tuple[str, str]]:
         return [each for each in asked if not prometheus.query(each[1])]
 
     wait_until(lambda: all(SILENT.search(query) for _, query in silent()), silent)
+    # Nothing was counted twice since.
+    expected = {each: getattr(observed.sent, what) for each, what in COUNTED.items()}
+    wait_until(lambda: _counted(prometheus) == expected, lambda: _counted(prometheus))
 
 
 def test_rules_and_alerts_keep_to_their_tests() -> None:

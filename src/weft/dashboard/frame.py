@@ -40,12 +40,17 @@ class Frame:
         self._header(viewer)
         self._drawer_of(path, menu)
         ui.on("weft-escape", self._hide_menu)
-        self._client.content.props("tabindex=-1")
+        # Nothing is taken before it can be told: of what happens until then, NiceGUI does not keep the order.
+        self._client.content.props("tabindex=-1 inert")
+        self._client.on_connect(self._take_input)
         self._heading = ui.label().classes("weft-h1").props("role=heading aria-level=1")
         self._notice = (
             ui.element("div").classes("weft-notices weft-none w-full").props("role=status aria-live=polite")
         )
         self.name(title)
+
+    def _take_input(self) -> None:
+        self._client.content.props(remove="inert")
 
     def name(self, title: str) -> None:
         """Call the page so."""

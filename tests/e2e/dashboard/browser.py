@@ -128,7 +128,7 @@ async def browser() -> AsyncIterator[Browser]:
     """Chromium of this machine; tests that need it are left out where there is none."""
     program = shutil.which("chromium") or shutil.which("chromium-browser")
     if program is None:
-        pytest.skip("there is no chromium on this machine")
+        pytest.skip("chromium is not installed (Debian: chromium fonts-dejavu-core)")
     expect.set_options(timeout=LIMIT)
     async with async_playwright() as playwright:
         chromium = await playwright.chromium.launch(executable_path=program, args=["--no-sandbox"])

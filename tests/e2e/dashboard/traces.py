@@ -34,7 +34,7 @@ async def check(stage: Stage) -> None:
 
 
 async def _finds_what_was_called(stage: Stage) -> None:
-    failed = await _newest(stage, destination="summarizer", status="error")
+    failed = await _newest(stage, destination="summarizer", status="error", context=CONVERSATIONS[0])
     tab = await stage.open("/traces?destination=summarizer&status=error")
     await tab.row(failed["id"], "invoke_agent planner")
     page = tab.page
@@ -55,7 +55,7 @@ async def _finds_what_was_called(stage: Stage) -> None:
 
 
 async def _draws_a_call_through_the_mesh(stage: Stage) -> None:
-    failed = await _newest(stage, destination="summarizer", status="error")
+    failed = await _newest(stage, destination="summarizer", status="error", context=CONVERSATIONS[0])
     tab = await stage.open(f"/traces/{failed['id']}")
     page, rows = tab.page, _rows(tab)
     await expect(rows.first).to_have_attribute("aria-level", "1", timeout=LIMIT)

@@ -107,6 +107,8 @@ class _Several:
             _COLUMNS,
             key="id",
             label="Conversations",
+            sort="seen",
+            descending=True,
             empty="No calls of a conversation were seen yet: they carry the header x-weft-context.",
         )
         self._view.watch(_LATEST, self._show_traces, every=5.0)

@@ -116,7 +116,7 @@ def denials(view: Page) -> None:
     _tabs("denials")
     state = State("Nobody was refused yet", "ok")
     empty = "Nobody was refused, as far as the audit goes back."
-    table = Table(view, _RECORDS, key="key", label="Denials", empty=empty, on_open=_tell)
+    table = _records(view, "Denials", empty)
     known: list[Record] = []
 
     def show(records: list[Record]) -> None:
@@ -153,7 +153,7 @@ class _Audit:
             self._outcome = ui.select(OUTCOMES, value=told.outcome, label="Outcome", on_change=self._search)
             self._outcome.props("dense outlined options-dense")
         empty = "Nothing matches among the last 1,000 records. `weft audit` goes back further."
-        self._table = Table(self._view, _RECORDS, key="key", label="Audit", empty=empty, on_open=_tell)
+        self._table = _records(self._view, "Audit", empty)
         with ui.row().classes("items-center").style("gap:4px"):
             self._newer = ui.button("Newer", icon="chevron_left", on_click=lambda: self._turn(-PAGE))
             self._place = ui.label().classes("weft-muted")
@@ -201,6 +201,20 @@ class _Audit:
         self._place.set_text(f"{self._first + 1:,} to {last:,} of {len(found):,}" if shown else "")
         self._newer.set_enabled(self._first > 0)
         self._older.set_enabled(last < len(found))
+
+
+def _records(view: Page, label: str, empty: str) -> Table:
+    """Records of the audit, the latest first."""
+    return Table(
+        view,
+        _RECORDS,
+        key="key",
+        label=label,
+        empty=empty,
+        sort="time",
+        descending=True,
+        on_open=_tell,
+    )
 
 
 def _record_row(record: Record) -> dict[str, Any]:

@@ -86,7 +86,16 @@ class _Search:
     def begin(self) -> None:
         self._form()
         self._kept = ui.label().classes("weft-muted")
-        self._table = Table(self._view, _COLUMNS, key="id", label="Traces", empty=_EMPTY, on_open=self._open)
+        self._table = Table(
+            self._view,
+            _COLUMNS,
+            key="id",
+            label="Traces",
+            empty=_EMPTY,
+            sort="start",
+            descending=True,
+            on_open=self._open,
+        )
         with ui.row().classes("items-center").style("gap:4px"):
             self._newer = ui.button("Newest", icon="first_page", on_click=self._to_newest)
             self._older = ui.button("Older", icon="chevron_right", on_click=self._to_older)
