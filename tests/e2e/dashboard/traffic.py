@@ -81,6 +81,13 @@ async def _shows_mistakes_at_their_line(stage: Stage) -> None:
     await text.fill(declared.replace("type: vault", "type: Not_A_Type"))
     await _preview(tab)
     await tab.seen("spec.destination.type")
+    # What was typed is there though the page had to be loaded anew.
+    await tab.page.reload()
+    await tab.live()
+    await tab.page.get_by_role("button", name="Take it up").click()
+    await expect(text).to_have_value(re.compile("type: Not_A_Type"), timeout=LIMIT)
+    await _preview(tab)
+    await tab.seen("spec.destination.type")
     await tab.close()
 
 

@@ -60,6 +60,18 @@
         chart.setOption(patch);
       });
     },
+    // What is typed into a text area is kept in this tab, since it may have to load the page anew.
+    draft: id => {
+      const area = document.querySelector("#" + id + " textarea") || document.getElementById(id);
+      const name = weft.drafted(), kept = sessionStorage.getItem(name);
+      if (!area) return;
+      if (kept && kept !== area.value) emitEvent("weft-draft", kept);
+      area.addEventListener("input", () => {
+        try { sessionStorage.setItem(name, area.value); } catch (e) { weft.forget(); }
+      });
+    },
+    drafted: () => "weft-draft " + location.pathname,
+    forget: () => sessionStorage.removeItem(weft.drafted()),
     dark: value => {
       document.cookie = "weft-theme=" + value + "; Path=/dashboard; Max-Age=31536000; SameSite=Strict";
     },

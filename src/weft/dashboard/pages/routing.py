@@ -32,6 +32,9 @@ _EDITABLE = frozenset({"Route", "TrafficPolicy"})
 _EVERY = 5.0
 """Seconds between looks at whether somebody else changed it."""
 
+_MAX_DRAFT = 200_000
+"""Characters of a draft that are taken back."""
+
 _SELECT_LINE = """((id, line) => {
   const area = document.querySelector("#" + id + " textarea") || document.getElementById(id);
   if (!area || !area.value) return;
@@ -83,6 +86,15 @@ class _Editor:
                 ui.button("Show what would change", icon="difference", on_click=self._preview_text).props(
                     "outline no-caps dense padding='2px 10px'"
                 )
+            self._kept = ""
+            self._offer = ui.row().classes("weft-notice items-center").props("role=status")
+            with self._offer:
+                ui.label("What you typed here before this page was loaded anew is kept.")
+                for name, run in (("Take it up", self._take_up), ("Forget it", self._forget)):
+                    ui.button(name, on_click=run).props("outline no-caps dense")
+            self._offer.set_visibility(False)
+            ui.on("weft-draft", lambda event: self._offer_draft(event.args))
+            view.script("weft.draft", self._text.html_id)
         self._preview = ui.column().classes("w-full items-stretch").props("role=status aria-live=polite")
         self._load(document)
 
@@ -114,9 +126,23 @@ class _Editor:
         self._preview.clear()
         self._show_splits()
 
+    def _offer_draft(self, text: object) -> None:
+        self._kept = str(text)[:_MAX_DRAFT]
+        self._offer.set_visibility(True)
+
+    def _take_up(self) -> None:
+        self._text.set_value(self._kept)
+        self._offer.set_visibility(False)
+
+    def _forget(self) -> None:
+        self._offer.set_visibility(False)
+        self._view.script("weft.forget")
+
     async def _reload(self) -> None:
         try:
             self._load(await self._view.ask("GET", self._path))
+            if self._may:
+                self._forget()
         except MeshError as error:
             self._complain(error.detail)
 
@@ -218,6 +244,7 @@ class _Editor:
         """What was looked at, not what was typed since."""
         answer = await self._view.ask("POST", "/v1/resources", {"manifest": self._previewed})
         self._load(await self._view.ask("GET", self._path))
+        self._forget()
         done = ", ".join(f"{each['kind']} {each['name']}: {each['outcome']}" for each in answer["results"])
         self._view.refresh(self._path)
         return done
