@@ -10,7 +10,7 @@ from weft.errors import InvalidRequest
 from weft.store.broadcast import MAX_BROADCAST_BYTES, Broadcast
 from weft.store.bucket import Store
 
-PATIENCE = 20.0
+PATIENCE = 60.0
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ from weft.errors import InvalidRequest
 from weft.store.bucket import Store
 from weft.store.journal import MAX_RECORD_BYTES, Journal, JournalEntry, JournalLimits
 
-PATIENCE = 20.0
+PATIENCE = 60.0
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ from weft.resources.store import Applied, Outcome, Resources
 from weft.resources.view import ResourceView
 from weft.store.bucket import Bucket, Store
 
-PATIENCE = 10.0
+PATIENCE = 60.0
 
 
 def agent(name: str = "summarizer", spec: str = "{weight: 2}", metadata: str = "") -> str:

@@ -11,7 +11,7 @@ from weft.errors import InvalidRequest
 from weft.store.bucket import Store
 from weft.store.signals import Listener, Signals
 
-PATIENCE = 20.0
+PATIENCE = 60.0
 
 
 @pytest.fixture

@@ -578,13 +578,13 @@ async def test_a_busy_agent_is_asked_again_without_counting(tasks: TaskScene) ->
 
 
 async def test_work_longer_than_the_visibility_timeout_is_not_given_to_another(tasks: TaskScene) -> None:
-    queue = await tasks.queue(visibility_timeout="1s")
+    queue = await tasks.queue(visibility_timeout="3s")
     client = await tasks.client()
     attempts: list[str] = []
 
     async def slow(run: TaskRun) -> None:
         attempts.append(run.task.worker)
-        await asyncio.sleep(3)
+        await asyncio.sleep(5)
 
     submitted = await client.submit(queue, 4)
     async with tasks.worker(queue, slow), tasks.worker(queue, slow, name="adder.two"):
@@ -806,7 +806,7 @@ async def test_tasks_are_listed_newest_first_in_pages(tasks: TaskScene) -> None:
 
 
 async def test_two_messages_of_one_task_run_it_once(tasks: TaskScene) -> None:
-    queue = await tasks.queue(visibility_timeout="1s")
+    queue = await tasks.queue(visibility_timeout="3s")
     client = await tasks.client()
     runs: list[int] = []
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 from tests import mcp_servers
-from tests.e2e.weft_cli import TIMEOUT, Weft, interrupt, weft_user
+from tests.e2e.weft_cli import PAUSE, TIMEOUT, Weft, interrupt, weft_user
 from tests.integration import mcp_stdio_server
 
 pytestmark = pytest.mark.timeout(240)
@@ -57,7 +57,7 @@ def wait_for_tools(weft: Weft, names: set[str]) -> None:
     deadline = time.monotonic() + TIMEOUT
     while not names <= (found := tools(weft)).keys():
         assert time.monotonic() < deadline, f"{sorted(found)}; {weft.run('tools', '--notes')}"
-        time.sleep(0.3)
+        time.sleep(PAUSE)
 
 
 def test_servers_of_mcp_join_by_a_command_and_leave_nothing(weft: Weft) -> None:

@@ -11,7 +11,7 @@ from urllib.error import HTTPError
 from urllib.request import ProxyHandler, Request, build_opener
 
 import pytest
-from tests.e2e.weft_cli import EXAMPLES, TIMEOUT, Weft, agent_manifest, weft_user
+from tests.e2e.weft_cli import EXAMPLES, PAUSE, TIMEOUT, Weft, agent_manifest, weft_user
 
 from weft.identity.keys import new_key, signing_request
 
@@ -47,7 +47,7 @@ def _wait_until(condition: Callable[[], bool]) -> None:
     deadline = time.monotonic() + TIMEOUT
     while not condition():
         assert time.monotonic() < deadline, "it never happened"
-        time.sleep(0.1)
+        time.sleep(PAUSE)
 
 
 def _instances(weft: Weft, agent_type: str = "summarizer") -> dict[str, str]:

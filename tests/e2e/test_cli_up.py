@@ -9,11 +9,13 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 
 import pytest
 from tests.e2e.weft_cli import (
     EXAMPLES,
+    PAUSE,
     START_TIMEOUT,
     TIMEOUT,
     Weft,
@@ -94,9 +96,11 @@ def test_a_mesh_goes_on_without_an_agent_that_is_not_healthy_and_a_second_ctrl_c
 
     while weft.json("agents", "slow", "--status", "healthy") == []:
         assert up.poll() is None
+        time.sleep(PAUSE)
     call = weft.start("call", "slow", "work", "--timeout", "600")
     while weft.json("agents", "slow")[0]["inFlight"] == 0:
         assert call.poll() is None
+        time.sleep(PAUSE)
     os.killpg(up.pid, signal.SIGINT)
     wait_for_line(up, "stopping")
     with pytest.raises(subprocess.TimeoutExpired):

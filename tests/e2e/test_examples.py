@@ -18,7 +18,7 @@ from pathlib import Path
 
 import pytest
 from tests.binaries import WEFT
-from tests.e2e.weft_cli import EXAMPLES, START_TIMEOUT, TIMEOUT, Weft, weft_user
+from tests.e2e.weft_cli import EXAMPLES, PAUSE, START_TIMEOUT, TIMEOUT, Weft, weft_user
 
 from weft import AgentFailed, Mesh
 
@@ -99,6 +99,7 @@ class Reader:
         deadline = time.monotonic() + TIMEOUT
         output = self._run(command)
         while again and not says(output, step.output) and time.monotonic() < deadline:
+            time.sleep(PAUSE)
             output = self._run(command)
         assert says(output, step.output), f"$ {command}\n" + "\n".join(output)
 
@@ -244,6 +245,7 @@ def test_a_canary_gets_its_tenth_and_those_who_ask_for_it(weft: Weft) -> None:
         while not weft.json("discover", "summarizer", "--version", "2"):
             assert canary.poll() is None, "the second version ended"
             assert time.monotonic() < deadline, "the second version was never found"
+            time.sleep(PAUSE)
         weft.ok("apply", "-f", "examples/canary.yaml")
         asked, shared = asyncio.run(_count_canary(weft.json("status")["urls"]["proxy"]))
         assert asked == 10
@@ -342,6 +344,7 @@ def _await_editor(weft: Weft, line: str) -> None:
         "\n"
     ):
         assert time.monotonic() < deadline, said
+        time.sleep(PAUSE)
 
 
 def _await_exit_code(weft: Weft, code: int, *arguments: str) -> None:
@@ -349,6 +352,7 @@ def _await_exit_code(weft: Weft, code: int, *arguments: str) -> None:
     deadline = time.monotonic() + TIMEOUT
     while (done := weft.run(*arguments)).returncode != code:
         assert time.monotonic() < deadline, f"{done.returncode}: {done.stderr}"
+        time.sleep(PAUSE)
 
 
 def test_the_example_of_tests_passes() -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from tests.binaries import WEFT
-from tests.e2e.weft_cli import EXAMPLES, TIMEOUT, Weft, wait_for_line, weft_user
+from tests.e2e.weft_cli import EXAMPLES, PAUSE, TIMEOUT, Weft, wait_for_line, weft_user
 
 DIRECTORY = EXAMPLES / "tools"
 
@@ -59,7 +59,7 @@ def eventually_lists(weft: Weft, names: list[str]) -> None:
     deadline = time.monotonic() + TIMEOUT
     while (found := [each["name"] for each in weft.json("tools")]) != names:
         assert time.monotonic() < deadline, f"{found}; {weft.run('tools', '--notes')}"
-        time.sleep(0.5)
+        time.sleep(PAUSE)
 
 
 def test_tools_of_foreign_servers_are_those_of_one(weft: Weft) -> None:

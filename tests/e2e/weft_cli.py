@@ -25,6 +25,9 @@ TIMEOUT = 150.0
 START_TIMEOUT = 120
 """Seconds within which a mesh has started and is healthy: it may be a large one, on a busy machine."""
 
+PAUSE = 0.5
+"""Seconds between two commands that ask whether something has come true: each costs as much computing."""
+
 LEFTOVER_TIMEOUT = 60.0
 """Seconds within which everything must be gone after the mesh was killed."""
 

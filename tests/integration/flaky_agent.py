@@ -1,6 +1,7 @@
 """An agent without Weft, whose health is what a file says: `python flaky_agent.py MODE_FILE`.
 
-It answers GET /pid with its process id, and GET /slow/SECONDS after so long. At SIGTERM it ends with code 4.
+It answers GET /pid with its process id, and GET /held once the file holds something else. At SIGTERM it ends
+with code 4.
 """
 
 from __future__ import annotations
@@ -24,9 +25,11 @@ class Agent(BaseHTTPRequestHandler):
         """Answer as the path says."""
         if self.path == "/health":
             self._health(MODE.read_text().strip())
-        elif self.path.startswith("/slow/"):
-            time.sleep(float(self.path.removeprefix("/slow/")))
-            self._answer(200, b"slow")
+        elif self.path == "/held":
+            before = MODE.read_text()
+            while MODE.read_text() == before:
+                time.sleep(0.02)
+            self._answer(200, b"released")
         else:
             self._answer(200, str(os.getpid()).encode())
 

@@ -46,6 +46,17 @@ class SidecarProcess:
         """Send a signal to it, and to nobody else."""
         self.process.send_signal(number)
 
+    async def hears(self, number: int) -> None:
+        """Send it a signal, and wait until that is delivered: of those that wait together only one counts."""
+        self.send(number)
+        status = Path(f"/proc/{self.process.pid}/status")
+
+        def delivered() -> bool:
+            waiting = [line.split()[1] for line in status.read_text().splitlines() if "Pnd:" in line]
+            return not any(int(each, 16) & (1 << (number - 1)) for each in waiting)
+
+        await eventually(delivered, lambda: f"signal {number} was never delivered")
+
     def envoy(self) -> psutil.Process:
         """Its Envoy."""
         (found,) = [each for each in self.family() if each.name().startswith("envoy")]

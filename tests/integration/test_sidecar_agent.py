@@ -6,7 +6,7 @@ import asyncio
 import signal
 import sys
 from collections.abc import AsyncIterator
-from contextlib import AbstractAsyncContextManager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 
 import pytest
@@ -83,13 +83,31 @@ class World:
     def _logs(self) -> str:
         return "\n".join(log.read_text() for log in self.directory.glob("*/sidecar.log"))
 
-    async def is_gone(self, limit: float) -> None:
+    @asynccontextmanager
+    async def held_call(self) -> AsyncIterator[asyncio.Task[Answer]]:
+        """A call that the agent has begun, and the registry has heard of, while the agent's mode stays."""
+        endpoint = (await self.has_status(Status.HEALTHY)).endpoint
+        held = asyncio.create_task(call(endpoint, "/held"))
+
+        async def counted() -> bool:
+            instance = await self.instance()
+            return instance is not None and instance.in_flight == 1
+
+        try:
+            async with asyncio.timeout(LIMIT):
+                await until(counted)
+            yield held
+        finally:
+            held.cancel()
+            await asyncio.wait({held})
+
+    async def is_gone(self) -> None:
         """Wait until the instance is not registered any more."""
 
         async def gone() -> bool:
             return await self.instance() is None
 
-        async with asyncio.timeout(limit):
+        async with asyncio.timeout(LIMIT):
             await until(gone)
 
 
@@ -121,12 +139,12 @@ async def test_an_agent_is_registered_with_all_that_is_known_of_it(world: World)
 
 
 async def test_a_program_that_ends_is_unregistered_at_once_and_tells_its_exit_code(world: World) -> None:
-    async with world.agent() as running:
+    async with world.agent("--lease-ttl", str(2 * LIMIT)) as running:
         instance = await world.has_status(Status.HEALTHY)
         pid = int((await call(instance.endpoint, "/pid")).body)
         (program,) = [each for each in running.family() if each.pid == pid]
         program.kill()
-        await world.is_gone(limit=LEASE_TTL / 4)
+        await world.is_gone()
         assert await running.exit_code() == 128 + signal.SIGKILL
 
 
@@ -155,54 +173,43 @@ async def test_an_agent_that_never_becomes_healthy_stays_starting_and_the_reason
 
 
 async def test_a_drain_waits_for_the_call_in_flight(world: World) -> None:
-    async with world.agent("--renew-interval", "0.2") as running:
-        endpoint = (await world.has_status(Status.HEALTHY)).endpoint
-        slow = asyncio.create_task(call(endpoint, "/slow/1.5"))
-
-        async def counted() -> bool:
-            instance = await world.instance()
-            return instance is not None and instance.in_flight == 1
-
-        async with asyncio.timeout(LIMIT):
-            await until(counted)
+    async with world.agent("--renew-interval", "0.2") as running, world.held_call() as held:
         running.send(signal.SIGTERM)
         await world.has_status(Status.DRAINING)
-        assert not slow.done()
-        assert (await slow).body == b"slow"
+        assert not held.done()
+        world.mode.write_text("201")
+        assert (await held).body == b"released"
         assert await running.exit_code() == 4  # the program's own answer to SIGTERM
         assert await world.instance() is None
 
 
 async def test_calls_are_served_until_all_callers_have_heard_of_the_drain(world: World) -> None:
-    async with world.agent("--drain-grace", "2") as running:
+    async with world.agent("--drain-grace", str(2 * LIMIT)) as running:
         endpoint = (await world.has_status(Status.HEALTHY)).endpoint
         running.send(signal.SIGTERM)
         await world.has_status(Status.DRAINING)
         assert (await call(endpoint, "/pid")).status == 200
+        running.send(signal.SIGINT)  # waits no longer
         assert await running.exit_code() == 4
 
 
 async def test_a_call_that_outlasts_the_drain_is_given_up_and_counted(world: World) -> None:
-    async with world.agent("--drain-timeout", "0.3") as running:
-        endpoint = (await world.has_status(Status.HEALTHY)).endpoint
-        slow = asyncio.create_task(call(endpoint, "/slow/60"))
-        await asyncio.sleep(0.2)  # until the call is under way
+    short = ("--drain-timeout", "0.3", "--renew-interval", "0.2")
+    async with world.agent(*short) as running, world.held_call() as held:
         running.send(signal.SIGTERM)
         assert await running.exit_code() == 4
         assert "1 calls had not ended after 0.3 s" in running.log
-        assert (await slow).status == 503
+        assert (await held).status == 503
 
 
 async def test_a_second_signal_hurries(world: World) -> None:
-    async with world.agent("--drain-timeout", "300") as running:
-        endpoint = (await world.has_status(Status.HEALTHY)).endpoint
-        slow = asyncio.create_task(call(endpoint, "/slow/60"))
-        await asyncio.sleep(0.2)  # until the call is under way
+    long = ("--drain-timeout", "300", "--renew-interval", "0.2")
+    async with world.agent(*long) as running, world.held_call() as held:
         running.send(signal.SIGINT)
         await world.has_status(Status.DRAINING)
         running.send(signal.SIGINT)
         assert await running.exit_code() == 4
-        assert (await slow).status == 503
+        assert (await held).status == 503
         assert await world.instance() is None
 
 
@@ -224,7 +231,7 @@ async def test_the_registration_of_a_killed_sidecar_lapses_and_nothing_else_of_i
         await world.has_status(Status.HEALTHY)
         family = running.family()
         running.send(signal.SIGKILL)
-        await world.is_gone(limit=5)
+        await world.is_gone()
         await eventually(lambda: not any(alive(each) for each in family), lambda: f"{family} survived")
 
 
@@ -241,7 +248,7 @@ async def test_a_second_instance_of_the_same_name_is_refused_before_its_program_
 
 
 async def test_a_sidecar_that_was_frozen_while_a_namesake_took_over_gives_way(world: World) -> None:
-    short_lease = ("--lease-ttl", "1", "--renew-interval", "0.3")
+    short_lease = ("--lease-ttl", "2", "--renew-interval", "0.3")
     async with world.agent(*short_lease) as frozen:
         first = await world.has_status(Status.HEALTHY)
         freeze(frozen.process.pid)
