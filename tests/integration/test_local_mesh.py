@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import re
 import shutil
 import sys
 import tempfile
+import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -37,7 +39,10 @@ agent.run()
 def home() -> Iterator[Path]:
     directory = Path(tempfile.mkdtemp(prefix="wl-", dir="/tmp"))
     yield directory / "mesh"
-    assert not [each for each in psutil.process_iter() if _mentions(each, str(directory))]
+    deadline = time.monotonic() + 60
+    while left := [each for each in psutil.process_iter() if _mentions(each, str(directory))]:
+        assert time.monotonic() < deadline, left
+        time.sleep(0.1)
     shutil.rmtree(directory)
 
 
@@ -58,7 +63,7 @@ def _manifest(replicas: int = 1, *, text: str = AGENT) -> str:
 
 @asynccontextmanager
 async def _mesh(home: Path, manifest: str = "", ports: MeshPorts | None = None) -> AsyncIterator[LocalMesh]:
-    async with asyncio.timeout(100), LocalMesh(home, ports=ports or free_ports(), manifest=manifest) as mesh:
+    async with asyncio.timeout(200), LocalMesh(home, ports=ports or free_ports(), manifest=manifest) as mesh:
         yield mesh
 
 
@@ -72,7 +77,7 @@ async def test_a_mesh_is_used_through_its_door_and_api_and_ends_with_its_context
         on_child=heard.append,
         on_line=lambda name, line: lines.append((name, line)),
     )
-    async with asyncio.timeout(100), mesh:
+    async with asyncio.timeout(200), mesh:
         await mesh.wait_healthy()
         assert set(mesh.children) == {"nats", "control", "door", "echo-1", "echo-2"}
         pids = [each.pid for each in mesh.children.values() if each.pid is not None]
@@ -166,8 +171,14 @@ def _set_when_control(state: ChildState, started: asyncio.Event) -> None:
 async def test_an_agent_that_is_not_healthy_in_time_is_named_with_the_reason(home: Path) -> None:
     silent = "import time; time.sleep(600)"
     async with _mesh(home, _manifest(text=silent)) as mesh:
-        with pytest.raises(Unavailable, match=r"not healthy after 3 s: echo-1 is starting \(.+\)"):
-            await mesh.wait_healthy(timeout=3.0)
+        said = ""
+        for limit in (3, 20, 60):  # on a busy machine its sidecar has not begun yet
+            with pytest.raises(Unavailable, match=f"not healthy after {limit} s: echo-1 is ") as raised:
+                await mesh.wait_healthy(timeout=limit)
+            said = raised.value.detail
+            if re.search(r"echo-1 is starting \(.+\)", said):
+                break
+        assert re.search(r"echo-1 is starting \(.+\)", said)
         async with Mesh(proxy=mesh.proxy_url) as client:
             [instance] = await client.discover("echo", status=None)
             assert instance.status is Status.STARTING

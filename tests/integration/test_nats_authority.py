@@ -22,7 +22,7 @@ from weft.identity.svid import verify_svid
 from weft.model.spiffe import agent_id
 from weft.store.nats import NatsStore
 
-PATIENCE = 30.0
+PATIENCE = 60.0
 SEALER = Sealer([os.urandom(32)])
 ME = agent_id("weft.local", "worker", "w1")
 

@@ -67,7 +67,7 @@ async def mesh(tmp_path: Path) -> AsyncIterator[Mesh]:
     async with secured_nats(tmp_path) as secured, AsyncExitStack() as ends:
         control = NatsBroker(secured.control.connection)
         for queue in ("work", "other"):
-            await control.declare_queue(QueueSettings(queue, visibility_timeout=2.0, max_length=100))
+            await control.declare_queue(QueueSettings(queue, visibility_timeout=4.0, max_length=100))
         await control.declare_topic(TopicSettings("orders", partitions=2))
         await control.declare_topic(TopicSettings("other"))
         for topic in ("orders", "other"):
@@ -115,7 +115,7 @@ async def test_a_worker_takes_what_a_submitter_enqueues(mesh: Mesh) -> None:
     assert (again.message.id, again.deliveries) == ("m0", 2)
     await again.ack()
     # The third is extended past its visibility timeout, then comes again.
-    for _ in range(5):
+    for _ in range(9):
         await got[2].extend()
         assert not await consumer.pull(10, wait=0.5)
     [late] = await _pull(consumer, 1)

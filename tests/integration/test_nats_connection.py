@@ -11,7 +11,7 @@ from weft.aio.poll import until
 from weft.aio.ports import reserve_port
 from weft.store.nats_connection import NatsConnection
 
-PATIENCE = 30.0
+PATIENCE = 60.0
 _INFO = b'INFO {"server_id":"x","version":"2.15.0","headers":true,"max_payload":1048576}\r\n'
 _NO_FAREWELL = struct.pack("ii", 1, 0)
 _MUCH = 1024 * 1024

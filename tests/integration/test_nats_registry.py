@@ -14,8 +14,9 @@ from weft.registry.registry import Lease, Registry
 from weft.registry.view import View
 from weft.store.nats import NatsStore
 
-TTL = 2.0
-PATIENCE = 20.0
+TTL = 4.0
+"""Seconds: longer than a busy machine keeps a survivor from renewing once the server is back."""
+PATIENCE = 60.0
 SURVIVOR = Instance("survivor", "worker", "127.0.0.1:1001", incarnation="x")
 CASUALTY = Instance("casualty", "worker", "127.0.0.1:1002", incarnation="y")
 

@@ -34,7 +34,7 @@ from weft.registry.registry import Registry
 from weft.store.nats import NatsStore
 from weft.store.nats_accounts import AUDIT, MEMBER_API
 
-PATIENCE = 30.0
+PATIENCE = 60.0
 ALICE = agent_id("weft.local", "worker", "alice")
 BOB = agent_id("weft.local", "worker", "bob")
 DOOR = operator_id("weft.local", "local", "door")

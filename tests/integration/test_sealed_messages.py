@@ -31,7 +31,7 @@ TASKS = Channel(ChannelKind.QUEUE, "tasks")
 
 SEALING_KEY = bytes(range(32))
 CONTENT_TYPE = "text/plain"
-PATIENCE = 30.0
+PATIENCE = 60.0
 
 
 @dataclass
