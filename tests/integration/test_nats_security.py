@@ -122,7 +122,7 @@ async def test_an_agent_keeps_its_own_registration(secured: Secured) -> None:
     mine = Instance("alice", "worker", "127.0.0.1:1001", incarnation="one")
     again = Instance("alice", "worker", "127.0.0.1:1002", incarnation="two")
     async with secured.member(ALICE) as store:
-        registry = await Registry.open(store, lease_ttl=2.0)
+        registry = await Registry.open(store, lease_ttl=4.0)
         lease = await registry.register(mine)
         await lease.update(mine)
         assert await registry.get("worker", "alice") == mine
@@ -314,10 +314,10 @@ async def test_who_may_publish_something_else_now_is_let_in_anew_with_that(secur
 
 
 async def test_a_connection_ends_with_its_certificate_and_comes_back_with_the_next(secured: Secured) -> None:
-    chain, key = secured.pki.svid(ALICE, lifetime=4)
+    chain, key = secured.pki.svid(ALICE, lifetime=8)
     store = await secured.connect(chain, key, inbox=inbox_prefix(ALICE))
     secured.credentials.write_bytes(b"".join(secured.pki.svid(ALICE)))
-    expired = time.time() + 4
+    expired = time.time() + 8
 
     async def is_back() -> bool:
         return time.time() > expired + 2 and store.connected
@@ -332,8 +332,9 @@ async def test_with_its_next_certificate_a_connection_goes_on_though_the_control
     secured: Secured,
 ) -> None:
     mine = Instance("alice", "worker", "127.0.0.1:1001", incarnation="one")
-    chain, key = secured.pki.svid(ALICE, lifetime=4)
-    expired = time.time() + 4
+    lifetime = 10  # seconds: longer than a busy machine takes to connect twice and to write
+    chain, key = secured.pki.svid(ALICE, lifetime=lifetime)
+    expired = time.time() + lifetime
     store = await secured.connect(chain, key, inbox=inbox_prefix(ALICE))
     lease = await (await Registry.open(store, lease_ttl=600)).register(mine)
     secured.credentials.write_bytes(b"".join(secured.pki.svid(ALICE)))
