@@ -15,6 +15,8 @@ from weft.dashboard.pages.queue_figures import QueueLooks, topic_row
 from weft.dashboard.parts import Figures, heading
 from weft.dashboard.table import Column, Table
 from weft.errors import MeshError
+from weft.model.inbox import is_inbox
+from weft.model.message_subjects import WEBHOOK_QUEUE
 
 _EVERY = 2.0
 
@@ -46,6 +48,9 @@ def tasks(view: Page) -> None:
     figures = Figures(["Waiting", "Running", "Dead letters", "Done/s", "Furthest behind"])
     _search(view)
     heading("Queues")
+    ui.label("Those of the mesh itself, for A2A and webhooks, are there while something is in them.").classes(
+        "weft-muted"
+    )
     queues = Table(view, _QUEUE_COLUMNS, key="id", label="Queues", empty="No Queue is declared.")
     heading("Topics")
     topics = Table(view, _TOPIC_COLUMNS, key="id", label="Topics", empty="No Topic is declared.")
@@ -53,7 +58,7 @@ def tasks(view: Page) -> None:
 
     def show_queues(answer: Mapping[str, Any]) -> None:
         rows = watched.rows(answer["items"], time.monotonic())
-        queues.show([{**each, "to": link_to("queues", each["name"])} for each in rows])
+        queues.show([{**each, "to": link_to("queues", each["name"])} for each in rows if _is_told_of(each)])
         figures.show(_queue_figures(rows), {"Dead letters": "bad" if any(it["dead"] for it in rows) else ""})
 
     def show_topics(answer: Mapping[str, Any]) -> None:
@@ -64,6 +69,12 @@ def tasks(view: Page) -> None:
 
     view.watch("/v1/queue-status", show_queues, every=_EVERY)
     view.watch("/v1/topic-status", show_topics, every=_EVERY)
+
+
+def _is_told_of(row: Mapping[str, Any]) -> bool:
+    """The mesh's own queues are, while something is in them."""
+    own = is_inbox(row["name"]) or row["name"] == WEBHOOK_QUEUE
+    return not own or any(row[each] for each in ("depth", "running", "dead"))
 
 
 def _queue_figures(rows: Sequence[Mapping[str, Any]]) -> dict[str, str]:
