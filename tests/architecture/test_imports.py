@@ -7,6 +7,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).parents[2]
 
 # Run in a process of its own, since there each module is imported for the first time. What is started counts,
@@ -79,3 +81,47 @@ def test_importing_every_module_starts_nothing_and_reads_no_environment() -> Non
     found = json.loads(done.stdout)
     assert found.pop("modules") > 100
     assert found == {"read": [], "started": [], "threads": 0}
+
+
+# What takes long to load, and is for a few: commands, agents with A2A or MCP, gateways that ask an issuer.
+_FOR_A_FEW = {
+    "a2a",
+    "aiormq",
+    "cyclopts",
+    "httpx",
+    "mcp",
+    "nicegui",
+    "opentelemetry.sdk",
+    "pygments",
+    "redis",
+    "rich",
+}
+_OF_SERVERS = {"fastapi", "grpc", "pydantic_settings", "yaml"}
+
+
+@pytest.mark.parametrize(
+    ("started", "spared"),
+    [
+        ("weft.controlplane.__main__", _FOR_A_FEW),
+        ("weft.gateway.__main__", _FOR_A_FEW | {"grpc", "pydantic_settings", "yaml"}),
+        ("weft.sidecar.__main__", _FOR_A_FEW | _OF_SERVERS | {"opentelemetry", "starlette", "uvicorn"}),
+        ("weft.sdk.agent", _FOR_A_FEW | _OF_SERVERS | {"opentelemetry"}),
+        ("weft.cli.main", _FOR_A_FEW - {"cyclopts"} | _OF_SERVERS | {"aiohttp", "nats", "pydantic"}),
+    ],
+)
+def test_a_start_loads_nothing_that_only_a_few_need_and_reads_no_source(
+    started: str, spared: set[str]
+) -> None:
+    # Whoever asks `inspect` for a source leaves its file in the cache.
+    code = (
+        f"import json, linecache, sys, {started}; "
+        "print(json.dumps([list(sys.modules), [each for each in linecache.cache if 'weft' in each]]))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=100, check=False, cwd=ROOT
+    )
+    assert done.returncode == 0, done.stderr
+    loaded, read = json.loads(done.stdout)
+    assert started in loaded
+    assert spared & set(loaded) == set()
+    assert read == []

@@ -270,7 +270,10 @@ async def test_garbage_is_answered_with_what_is_wrong(api: Api, body: bytes) -> 
 
 
 async def test_the_api_describes_itself_and_shows_metrics(api: Api) -> None:
-    assert "/v1/agents" in (await api.http.get("/openapi.json")).json()["paths"]
+    document = (await api.http.get("/openapi.json")).json()
+    assert "/v1/agents" in document["paths"]
+    described = document["components"]["schemas"]["InstancePage"]["properties"]["next"]["description"]
+    assert described.startswith("Goes into `after`")
     assert (await api.http.get("/metrics")).headers["content-type"].startswith("application/openmetrics-text")
     missing = await api.http.get("/nowhere")
     assert (missing.status_code, missing.headers["content-type"]) == (404, "application/problem+json")
@@ -295,6 +298,13 @@ def test_an_endpoint_without_a_rule_is_no_part_of_the_api() -> None:
     admit(FastAPI(), ruled)
     with pytest.raises(TypeError, match="/v1/new/x"):
         admit(FastAPI(), unruled)
+
+
+def test_an_endpoint_that_is_taken_in_is_not_built_a_second_time() -> None:
+    router, app = APIRouter(), FastAPI()
+    router.add_api_route("/x", endpoint, dependencies=[Depends(requires(Scope.ADMIN))])
+    admit(app, router)
+    assert router.routes[0] in app.routes
 
 
 async def endpoint() -> None:

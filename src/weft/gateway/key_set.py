@@ -11,15 +11,17 @@ import logging
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import httpx
 import jwt
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 
 from weft.aio.tasks import TaskOwner
 from weft.errors import InvalidRequest, Unavailable
 from weft.model.gateway import JwtIssuer
+
+if TYPE_CHECKING:
+    import httpx
 
 REFRESH_INTERVAL = 600.0
 """Seconds after which keys are asked for anew."""
@@ -150,6 +152,8 @@ class KeySet:
 
 
 async def _fetch(url: str) -> bytes:
+    import httpx  # noqa: PLC0415 - has a terminal library with it, and few gateways ask an issuer
+
     try:
         async with (
             asyncio.timeout(FETCH_TIMEOUT),

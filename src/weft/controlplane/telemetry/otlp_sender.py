@@ -18,7 +18,6 @@ from typing import Any, Final, Protocol
 from urllib.parse import urlsplit
 
 import grpc
-import httpx
 from google.protobuf.message import DecodeError
 from google.rpc.error_details_pb2 import RetryInfo  # type: ignore[import-untyped]
 from google.rpc.status_pb2 import Status  # type: ignore[import-untyped]
@@ -159,9 +158,12 @@ def open_sender(
 
 class _HttpSender:
     def __init__(self, endpoint: Endpoint, headers: Headers, roots: bytes | None) -> None:
+        import httpx  # noqa: PLC0415 - has a terminal library with it, and few control planes send on
+
         context = ssl.create_default_context(cadata=None if roots is None else roots.decode())
         # What is set in the environment for other programs' requests is not meant for these.
         self._client = httpx.AsyncClient(verify=context, timeout=TIMEOUT, trust_env=False)
+        self._failures = (httpx.HTTPError, httpx.InvalidURL, OSError)
         self._base = endpoint.text
         self._headers = headers
 
@@ -178,7 +180,7 @@ class _HttpSender:
                 content=packer.compress(data) + packer.flush(),
                 headers=headers,
             )
-        except (httpx.HTTPError, httpx.InvalidURL, OSError) as error:
+        except self._failures as error:
             raise NotSent(f"{self._base}: {type(error).__name__}", again=True) from error
         if answer.status_code // 100 == 2:
             return answer.content
