@@ -14,21 +14,32 @@ from xdist.scheduler import LoadScopeScheduling
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 WHOLE_MESHES = "tests/e2e/"
-"""Tests that run whole meshes. Most run one after another, in one process, while others run beside."""
+"""Tests that run whole meshes. Most run one after another, in two processes, while others run beside."""
+
+BY_COMMAND = re.compile(r"tests/e2e/test_(cli|demo|examples)")
+"""Those of them whose meshes are started as a user does it; they are half of the work."""
 
 _WAITING = re.compile(
     r"tests/e2e/.*(messaging|gateway|events|tasks|llm|dashboard|observing|prometheus|tracing|traffic)"
-    r"|tests/conformance/test_broker_"
+    r"|tests/conformance/test_(broker_|tasks|events)"
 )
 """Files whose tests wait more than they compute: any process may run them, beside whatever computes."""
 
 
+_BROKERS = re.compile(r"tests/conformance/test_(broker_|tasks|events)")
+"""Files whose tests share brokers, one of which takes seconds to start."""
+
+
 class _ByFile(LoadScopeScheduling):  # type: ignore[misc]  # it ships without types
-    """Gives whole files to the processes of a run, and most whole meshes to the same."""
+    """Gives whole files to the processes of a run, and most whole meshes to the same two."""
 
     def _split_scope(self, nodeid: str) -> str:
         file = nodeid.partition("::")[0]
-        return WHOLE_MESHES if file.startswith(WHOLE_MESHES) and not _WAITING.match(file) else file
+        if _BROKERS.match(file):
+            return _BROKERS.pattern
+        if not file.startswith(WHOLE_MESHES) or _WAITING.match(file):
+            return file
+        return BY_COMMAND.pattern if BY_COMMAND.match(file) else WHOLE_MESHES
 
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> LoadScopeScheduling:

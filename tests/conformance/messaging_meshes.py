@@ -28,7 +28,7 @@ from weft.sdk.server import bind
 from weft.sdk.transport import HttpTransport
 from weft.testing import InMemoryMesh
 
-LIMIT = 30.0
+LIMIT = 60.0
 """Seconds in which whatever is to happen has happened."""
 
 _HOST = "127.0.0.1"
