@@ -27,7 +27,12 @@ $(UV): bootstrap.sh
 	@$(RUN) python -m weft.native.build
 	@touch $@
 
-setup: .venv/.synced .venv/.native ## make .venv with everything in it
+# A mesh is many processes, started at once: none of them should have to compile what all of them load.
+.venv/.compiled: .venv/.synced $(shell find src/weft -name '*.py')
+	@$(RUN) python -m compileall -q src/weft
+	@touch $@
+
+setup: .venv/.synced .venv/.native .venv/.compiled ## make .venv with everything in it
 
 demo: setup ## review Weft's own source with a crew of agents
 	@$(RUN) weft demo src/weft
