@@ -27,6 +27,10 @@ if TYPE_CHECKING:
 FIRST_NEWS = 0.5
 """Seconds that a page waits for its first data, to come with it rather than after it."""
 
+BUILD_TIMEOUT = 60.0
+"""Seconds in which a page has to be built, with what it asks of the API; after that it is an error instead.
+Long, since on a busy machine it does take seconds."""
+
 _FAREWELL = 1.0  # seconds a browser has to leave a page that has ended
 
 logger = logging.getLogger(__name__)
@@ -64,8 +68,8 @@ def page(path: str, *, title: str, icon: str = "", menu: int | None = None) -> C
 def register() -> None:
     """Make all declared pages known to NiceGUI."""
     for place in _places:
-        ui.page(place.path)(_opening(place))
-    ui.page("/{_:path}")(_opening(Place("", "Not found", "", None, _nothing)))
+        ui.page(place.path, response_timeout=BUILD_TIMEOUT)(_opening(place))
+    ui.page("/{_:path}", response_timeout=BUILD_TIMEOUT)(_opening(Place("", "Not found", "", None, _nothing)))
 
 
 def link_to(*segments: str, **query: str) -> str:
