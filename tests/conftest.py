@@ -19,15 +19,14 @@ WHOLE_MESHES = "tests/e2e/"
 BY_COMMAND = re.compile(r"tests/e2e/test_(cli|demo|examples)")
 """Those of them whose meshes are started as a user does it; they are half of the work."""
 
+_BROKERS = re.compile(r"tests/conformance/test_(broker_|tasks|events)")
+"""Files whose tests share brokers, one of which takes seconds to start: one process runs them."""
+
 _WAITING = re.compile(
     r"tests/e2e/.*(messaging|gateway|events|tasks|llm|dashboard|observing|prometheus|tracing|traffic)"
-    r"|tests/conformance/test_(broker_|tasks|events)"
+    rf"|{_BROKERS.pattern}"
 )
 """Files whose tests wait more than they compute: any process may run them, beside whatever computes."""
-
-
-_BROKERS = re.compile(r"tests/conformance/test_(broker_|tasks|events)")
-"""Files whose tests share brokers, one of which takes seconds to start."""
 
 
 class _ByFile(LoadScopeScheduling):  # type: ignore[misc]  # it ships without types
