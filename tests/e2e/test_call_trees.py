@@ -89,17 +89,18 @@ async def test_when_the_deadline_passes_the_whole_tree_stops(caravan: Caravan) -
         answer = await http.post(
             "http://hop-1.mesh/rpc",
             json={"kind": "walk", "payload": {"way": HOPS[1:], "then": "sleep"}},
-            headers={"x-weft-deadline": str(int((began + 3) * 1000))},
+            headers={"x-weft-deadline": str(int((began + 6) * 1000))},
         )
     assert (answer.status_code, answer.headers["x-weft-error"]) == (504, "timed-out")
-    assert time.time() - began > 2.9  # deadlines are whole milliseconds, and so are Envoy's timers
+    assert time.time() - began > 5.9  # deadlines are whole milliseconds, and so are Envoy's timers
     assert sorted(each[0] for each in await caravan.noted("ended", times=5)) == HOPS
 
 
 async def test_what_is_called_after_the_deadline_is_refused_at_once_at_the_deepest_hop(
     caravan: Caravan,
 ) -> None:
-    with weft.limits(timeout=2.0), pytest.raises(TimedOut):
+    # By then even a busy machine has got to that hop.
+    with weft.limits(timeout=5.0), pytest.raises(TimedOut):
         await caravan.walk("late")
     assert await caravan.noted("late") == [["504", "timed-out"]]
 
