@@ -2,14 +2,12 @@
 PYTHON ?= python3
 UV := .venv/bin/uv
 UV_VERSION := 0.13.8
-# Not steady yet where three parts of the tests share two processors: they are run by themselves.
-PAGES := tests/e2e/test_dashboard.py tests/e2e/test_prometheus.py
 export UV_PROJECT_ENVIRONMENT := $(CURDIR)/.venv
 export VIRTUAL_ENV := $(CURDIR)/.venv
 RUN := $(UV) run --no-project
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test pages soak lint lock format docs bench peers frameworks clean
+.PHONY: help setup demo test soak lint lock format docs bench peers frameworks clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' Makefile
@@ -38,10 +36,7 @@ demo: setup ## review Weft's own source with a crew of agents
 	@$(RUN) weft demo src/weft
 
 test: setup ## run every test this machine can run
-	@$(RUN) pytest --numprocesses 3 --dist loadscope --no-loadscope-reorder $(PAGES:%=--ignore=%)
-
-pages: setup ## walk the dashboard in Chromium, and have a real Prometheus ask a mesh
-	@$(RUN) pytest $(PAGES)
+	@$(RUN) pytest --numprocesses 3 --dist loadscope --no-loadscope-reorder
 
 soak: setup ## kill everything at random for a long time (WEFT_CHAOS_ROUNDS, WEFT_CHAOS_SEED)
 	@WEFT_CHAOS_TASKS=$${WEFT_CHAOS_TASKS:-10000} WEFT_CHAOS_DEEDS=$${WEFT_CHAOS_DEEDS:-60} \
