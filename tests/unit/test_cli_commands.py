@@ -42,6 +42,7 @@ def test_these_are_the_commands() -> None:
         *("llm",),
         *("apply", "get", "describe", "diff", "delete"),
         *("can", "token", "audit", "identity"),
+        *("kubernetes",),
         *("control", "sidecar", "llm-sim"),
         *("check", "version", "completion"),
     ]

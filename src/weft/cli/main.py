@@ -33,8 +33,9 @@ _MESSAGES = Group("Tasks and events", sort_key=4)
 _MODELS = Group("Models", sort_key=5)
 _RESOURCES = Group("Resources", sort_key=6)
 _ACCESS = Group("Access", sort_key=7)
-_PROCESSES = Group("Processes", sort_key=8)
-_MACHINE = Group("This machine", sort_key=9)
+_KUBERNETES = Group("Kubernetes", sort_key=8)
+_PROCESSES = Group("Processes", sort_key=9)
+_MACHINE = Group("This machine", sort_key=10)
 
 
 class Command(NamedTuple):
@@ -88,6 +89,7 @@ COMMANDS = (
     Command("token", "weft.cli.token:app", "Make, list and revoke operators' tokens.", _ACCESS),
     Command("audit", "weft.cli.audit:audit", "Show who did, or was refused, what.", _ACCESS),
     Command("identity", "weft.cli.identity:app", "Show, verify, rotate and revoke identities.", _ACCESS),
+    Command("kubernetes", "weft.cli.kubernetes:app", "Write manifests for a cluster.", _KUBERNETES),
     Command("control", "weft.cli.processes:control", "Run a control plane.", _PROCESSES, _PASSED_ON),
     Command("sidecar", "weft.cli.processes:sidecar", "Run a sidecar.", _PROCESSES, _PASSED_ON),
     Command(

@@ -6,11 +6,14 @@ import re
 from collections.abc import Callable
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, BeforeValidator, PlainSerializer, ValidationInfo
+from pydantic import AfterValidator, BeforeValidator, PlainSerializer, ValidationInfo, WithJsonSchema
 
 _DURATION = re.compile(r"([0-9]{1,9})(?:\.([0-9]{1,3}))?(ms|s|m|h)")
 _UNITS = {"h": 3_600_000, "m": 60_000, "s": 1_000, "ms": 1}
 """Milliseconds in a unit, the largest unit first."""
+
+DURATION_PATTERN = r"^([0-9]{1,9}(\.[0-9]{1,3})?(s|m|h)|[0-9]{1,9}(\.0{1,3})?ms)$"
+"""What a duration looks like, for schemas."""
 
 _HINT = "use a number with a unit: 500ms, 30s, 5m, 1h"
 
@@ -61,7 +64,10 @@ def _read(value: Any, info: ValidationInfo) -> Any:
 
 
 Duration = Annotated[
-    float, BeforeValidator(_read), PlainSerializer(format_duration, return_type=str, when_used="json")
+    float,
+    BeforeValidator(_read),
+    PlainSerializer(format_duration, return_type=str, when_used="json"),
+    WithJsonSchema({"type": "string", "pattern": DURATION_PATTERN}, mode="validation"),
 ]
 """Seconds; in JSON and YAML a text with a unit."""
 

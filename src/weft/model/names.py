@@ -22,7 +22,11 @@ RESERVED_TYPES = frozenset({CAPABILITY_DOMAIN, "caller", "control", "llm", "tool
 """Names that a type cannot have, because the mesh itself answers at them."""
 
 MAX_NAME_LENGTH = 63
-_LABEL = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?")
+
+NAME_PATTERN = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"
+"""What a name of at most so many characters looks like, for schemas."""
+
+_LABEL = re.compile(NAME_PATTERN)
 
 
 def check_name(name: str, what: str = "name") -> str:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, WithJsonSchema
 from pydantic.alias_generators import to_camel
 
 from weft.errors import InvalidRequest
 from weft.model.attribute_docs import describe_fields
-from weft.model.names import MAX_NAME_LENGTH, check_name, check_type
+from weft.model.names import MAX_NAME_LENGTH, NAME_PATTERN, check_name, check_type
 
 MAX_ITEMS = 128
 """The most entries any list or mapping in a resource may have."""
@@ -45,10 +45,12 @@ def _type(value: str) -> str:
         raise ValueError(error.detail) from error
 
 
-Name = Annotated[str, StringConstraints(max_length=MAX_NAME_LENGTH), AfterValidator(_name)]
+_NAME_SCHEMA = WithJsonSchema({"type": "string", "maxLength": MAX_NAME_LENGTH, "pattern": NAME_PATTERN})
+
+Name = Annotated[str, StringConstraints(max_length=MAX_NAME_LENGTH), AfterValidator(_name), _NAME_SCHEMA]
 """A DNS label."""
 
-TypeName = Annotated[str, StringConstraints(max_length=MAX_NAME_LENGTH), AfterValidator(_type)]
+TypeName = Annotated[str, StringConstraints(max_length=MAX_NAME_LENGTH), AfterValidator(_type), _NAME_SCHEMA]
 """A DNS label that an agent type may have."""
 
 Text = Annotated[str, StringConstraints(max_length=4096)]

@@ -1,0 +1,43 @@
+"""`weft kubernetes`: what a cluster needs, as manifests on standard output. No cluster is asked."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from enum import StrEnum
+from typing import Annotated, Any
+
+from cyclopts import App, Parameter
+
+from weft.cli.show import print_json
+from weft.kubernetes.custom_resources import custom_resource_definitions
+from weft.model.yaml_tree import dump
+
+app = App(name="kubernetes", help="Write the manifests that a Kubernetes cluster needs.")
+app.command("weft.cli.kubernetes_bootstrap:bootstrap", name="bootstrap")
+
+
+class ManifestForm(StrEnum):
+    """How manifests are written."""
+
+    YAML = "yaml"
+    JSON = "json"
+    """One object of kind List."""
+
+
+ManifestFormOption = Annotated[
+    ManifestForm, Parameter(name=["--output", "-o"], help="How to write them; as JSON, it is one List.")
+]
+
+
+@app.command
+def crds(*, output: ManifestFormOption = ManifestForm.YAML) -> None:
+    """Write the definitions of Weft's custom resources: `weft kubernetes crds | kubectl apply -f -`."""
+    print_manifests(custom_resource_definitions(), output)
+
+
+def print_manifests(manifests: Sequence[dict[str, Any]], form: ManifestForm) -> None:
+    """Print manifests as `kubectl apply -f -` reads them."""
+    if form is ManifestForm.JSON:
+        print_json({"apiVersion": "v1", "kind": "List", "items": list(manifests)})
+    else:
+        print(dump(list(manifests)), end="")
