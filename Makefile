@@ -36,7 +36,7 @@ demo: setup ## review Weft's own source with a crew of agents
 	@$(RUN) weft demo src/weft
 
 test: setup ## run every test this machine can run
-	@$(RUN) pytest --numprocesses 3 --dist loadscope --no-loadscope-reorder
+	@$(RUN) pytest --numprocesses 4 --dist loadscope --no-loadscope-reorder
 
 soak: setup ## kill everything at random for a long time (WEFT_CHAOS_ROUNDS, WEFT_CHAOS_SEED)
 	@WEFT_CHAOS_TASKS=$${WEFT_CHAOS_TASKS:-10000} WEFT_CHAOS_DEEDS=$${WEFT_CHAOS_DEEDS:-60} \

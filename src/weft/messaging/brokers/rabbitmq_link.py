@@ -111,7 +111,9 @@ class Link:
             case ChannelNotFoundEntity() if _NOT_DECLARED.search(str(error)):
                 return NotFound(f"{what}: it is not there (any more); declare it")
             case ChannelNotFoundEntity():
-                return Unavailable(f"{what}: {self.place} has it, but has not started it yet; it is tried again")
+                return Unavailable(
+                    f"{what}: {self.place} has it, but has not started it yet; it is tried again"
+                )
             case ChannelLockedResource():
                 return Locked(f"{what}: another client has it")
             case ChannelPreconditionFailed():
