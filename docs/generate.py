@@ -368,6 +368,7 @@ _OF_SEVERAL = {
     "region": "locality",
     "zone": "locality",
     "consume": "consumes",
+    "probe": "probes",
     "subscribe": "subscribes",
     "subscribe_each": "subscribes",
 }

@@ -58,6 +58,29 @@ async def test_an_identity_is_obtained_and_written_for_envoy_and_for_nobody_else
     assert [(each.who, each.outcome) for each in done] == [(str(EDITOR), Outcome.DONE)]
 
 
+async def test_a_program_of_another_user_may_read_its_identity_by_its_group(
+    api: AuthorityApi, tmp_path: Path
+) -> None:
+    (tmp_path / "runtime").mkdir()
+    own = SidecarIdentity(
+        tmp_path / "runtime",
+        [api.address],
+        read_trust(api.bundle),
+        trust_refresh=30.0,
+        shared=tmp_path / "shared",
+        shared_with_group=True,
+    )
+    await own.obtain(await token(api), "editor-0")
+    shared = tmp_path / "shared"
+    assert shared.stat().st_mode & 0o777 == 0o750
+    assert {each.name: each.stat().st_mode & 0o777 for each in shared.iterdir()} == dict.fromkeys(
+        ("svid.pem", "nats-roots.pem", "nats-servers"), 0o640
+    )
+    # What Envoy reads is for nobody else, as ever.
+    for file in (tmp_path / "runtime").iterdir():
+        assert file.stat().st_mode & 0o077 == 0, file
+
+
 async def test_a_join_token_used_twice_is_refused_and_audited(api: AuthorityApi, tmp_path: Path) -> None:
     spent = await token(api)
     await identity(api, tmp_path / "one").obtain(spent, "editor-0")

@@ -247,3 +247,15 @@ async def test_others_are_told_where_metrics_are_if_they_are_shown(tmp_path: Pat
             hidden = node(metrics_port=None)
             assert hidden.metrics is None
             assert Node.from_metadata(hidden.metadata()) == hidden
+
+
+def test_probes_of_the_agent_are_named_with_the_path_that_is_asked_for() -> None:
+    given = parse_arguments(["--type=s", "--port=8001", "--probe=liveness=/health?a=b", "--probe=up="], PROOF)
+    assert given.probes == {"liveness": "/health?a=b", "up": ""}
+    assert settings().probes == {}
+
+
+@pytest.mark.parametrize("probe", ["liveness", "Not A Name=/", "liveness=health", "liveness=/a b"])
+def test_a_probe_that_is_none_is_refused(probe: str) -> None:
+    with pytest.raises(InvalidRequest, match="probe"):
+        parse_arguments(["--type=s", "--port=8001", f"--probe={probe}"], PROOF)

@@ -63,6 +63,7 @@ def parse_arguments(arguments: Sequence[str], environ: Mapping[str, str]) -> Sid
         join_token=_join_token(environ),
         capabilities=frozenset(given.pop("capability")),
         labels=dict(parse_label(text) for text in given.pop("label")),
+        probes=dict(_probe(text) for text in given.pop("probe")),
         locality=Locality(given.pop("region"), given.pop("zone")),
         protocol=AgentProtocol(given.pop("protocol")),
         consumes=tuple(_consumption(text) for text in given.pop("consume")),
@@ -145,8 +146,15 @@ def _add_addresses(parser: argparse.ArgumentParser, environ: Mapping[str, str]) 
         type=_metrics_port,
         help="where metrics are shown; 0: any free port (default); none: they are not",
     )
+    _list_of(
+        parser, "--probe", "NAME=PATH of the agent, made for whoever asks for /agent/probes/NAME"
+    )
+    _add(parser, "drain_socket", type=Path, help="Unix socket at which a pod's hook has the sidecar drain")
     _add(parser, "outside", type=_outside, help="HOST:PORT where a Gateway takes callers from outside")
     _add(parser, "identity_directory", "--identity-dir", type=Path, help="for the program's own connections")
+    parser.add_argument(
+        "--identity-group", action="store_true", help="let the sidecar's group read what is there, too"
+    )
     nats = environ.get(NATS_VARIABLE) or DEFAULT_NATS
     xds = environ.get(XDS_VARIABLE) or str(DEFAULT_XDS)
     parser.add_argument("--nats", default=nats, help=f"URL,... (default: ${NATS_VARIABLE} or {DEFAULT_NATS})")
@@ -224,6 +232,13 @@ def parse_label(text: str) -> tuple[str, str]:
     if not separator or not name:
         raise InvalidRequest(f"label {text!r} is not NAME=VALUE")
     return name, value
+
+
+def _probe(text: str) -> tuple[str, str]:
+    name, separator, path = text.partition("=")
+    if not separator:
+        raise InvalidRequest(f"probe {text!r} is not NAME=PATH")
+    return name, path
 
 
 def _address(text: str) -> Address:

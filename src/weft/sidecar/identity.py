@@ -56,15 +56,17 @@ class SidecarIdentity:
         *,
         trust_refresh: float,
         shared: Path | None = None,
+        shared_with_group: bool = False,
         nats_servers: Sequence[str] = (),
     ) -> None:
         """`trust` is what is believed at first; `trust_refresh`, in seconds, how often it is asked anew.
 
         `shared` is for the files that the agent's program may use too, by default `directory`;
-        `nats_servers` is what that is to connect to.
+        `shared_with_group` lets this process's group read them; `nats_servers` is what that is to connect to.
         """
         self._directory = directory
         self.directory = shared or directory
+        self._group = shared is not None and shared_with_group
         self._nats_servers = tuple(nats_servers)
         self._api = IdentityApi(apis)
         self._trust = trust
@@ -187,13 +189,16 @@ class SidecarIdentity:
         self._trust_in(issued.bundles)
         self._nats_roots = issued.nats_roots
         write_identity(self._directory, issued.svid.chain_pem, key)
-        self.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        write_private(self.directory / NATS_ROOTS_FILE, issued.nats_roots)
-        write_private(self.directory / NATS_SERVERS_FILE, ",".join(self._nats_servers).encode())
-        write_private(self._credentials, issued.svid.chain_pem + key)
+        self.directory.mkdir(mode=0o750 if self._group else 0o700, parents=True, exist_ok=True)
+        self._share(NATS_ROOTS_FILE, issued.nats_roots)
+        self._share(NATS_SERVERS_FILE, ",".join(self._nats_servers).encode())
+        self._share(CREDENTIALS_FILE, issued.svid.chain_pem + key)
         self._svid = issued.svid
         left = issued.svid.not_after - time.time()
         self._renew_at = time.time() + left / 2 * _jitter()
+
+    def _share(self, name: str, content: bytes) -> None:
+        write_private(self.directory / name, content, group=self._group)
 
     def _trust_in(self, bundles: TrustBundles) -> None:
         if bundles.own.trust_domain != self._trust.own.trust_domain:

@@ -1,5 +1,7 @@
 """Where Prometheus reads a sidecar's metrics, `/metrics`, and its agent's own, `/agent/metrics`.
 
+A kubelet asks there too (see `weft.sidecar.kubelet_answers`): it has to be at the pod's address for both.
+
 Anybody may ask who reaches the address, which is on loopback unless it was set otherwise: there are names of
 agents, routes and tools in there, and counts.
 """
@@ -17,6 +19,7 @@ from prometheus_client.openmetrics.exposition import CONTENT_TYPE_LATEST, genera
 from weft.errors import AgentFailed, InvalidRequest, NotFound, TimedOut
 from weft.model.node import Address, AgentProtocol
 from weft.sidecar.agent_stream import StreamedAnswer, agent_stream
+from weft.sidecar.kubelet_answers import KubeletAnswers
 from weft.sidecar.local_server import LocalAnswer, LocalRequest, LocalServer
 from weft.sidecar.metrics import SidecarMetrics
 
@@ -77,8 +80,10 @@ class MetricsServer:
         collect: Callable[[], Awaitable[SidecarMetrics]],
         agent: AgentMetrics | None,
         more: CollectorRegistry,
+        kubelet: KubeletAnswers | None = None,
     ) -> None:
         """`collect` gives the sidecar's own, as they are now; `more` is what else there is of it."""
+        self._kubelet = kubelet
         self._collect = collect
         self._agent = agent
         self._more = more
@@ -95,7 +100,11 @@ class MetricsServer:
     async def _answer(self, request: LocalRequest) -> LocalAnswer:
         if request.method != "GET":
             raise InvalidRequest("metrics are only to be read: GET")
-        match request.path.partition("?")[0]:
+        path = request.path.partition("?")[0]
+        answer = self._kubelet.find(path) if self._kubelet is not None else None
+        if answer is not None:
+            return await answer()
+        match path:
             case "/metrics":
                 return await self._own()
             case "/agent/metrics" if self._agent is not None:

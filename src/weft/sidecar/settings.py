@@ -24,6 +24,7 @@ LOOPBACK = "127.0.0.1"
 
 MAX_WEIGHT = 1000
 _MAX_DUTIES = 128
+_MAX_PROBES = 16
 _MAX_SECONDS = 24 * 3600.0
 _MAX_PORT = 65_535
 _ID_ALPHABET = string.ascii_lowercase + string.digits
@@ -136,11 +137,20 @@ class SidecarSettings:
     identity_directory: Path | None = None
     """Directory for the certificate, key and roots with which the program connects to NATS by itself; None:
     the runtime directory."""
+    identity_group: bool = False
+    """Whether this process's group, too, may read what lies in the identity directory: where the program runs
+    as another user, as in a pod."""
 
     metrics_host: str = LOOPBACK
     """IP address at which metrics are shown, to whoever asks: beyond this machine only if set otherwise."""
     metrics_port: int | None = 0
     """The port; 0: any that is free; None: they are not shown. The control plane tells Prometheus of it."""
+    probes: Mapping[str, str] = field(default_factory=dict)
+    """Probes of the agent that are made for whoever asks at `/agent/probes/NAME` of that port: the path of a
+    GET that must be answered with 2xx or 3xx; empty: that the agent takes connections is enough."""
+    drain_socket: Path | None = None
+    """Unix socket, yet to be made, at which `python -m weft.sidecar.drain_hook` has the sidecar drain without
+    an end: for a pod, whose program is stopped by others, and needs its way out until then."""
 
     nats_servers: tuple[str, ...] = (DEFAULT_NATS,)
     xds_addresses: tuple[Address, ...] = (DEFAULT_XDS,)
@@ -204,6 +214,11 @@ class SidecarSettings:
             )
 
         _check_path("mcp path", self.mcp_path)
+        _check_range("probes", len(self.probes), 0, _MAX_PROBES, "")
+        for name, path in self.probes.items():
+            check_name(name, "probe")
+            if path:
+                _check_path(f"path of probe {name}", path)
         if self.type is None and (self.consumes or self.subscribes):
             raise InvalidRequest("tasks and events are handed to agents only: give the agent's type")
         _check_range("queues and topics", len(self.consumes) + len(self.subscribes), 0, _MAX_DUTIES, "")

@@ -35,12 +35,14 @@ from weft.sidecar.bootstrap import (
     sessions_socket,
 )
 from weft.sidecar.denial_audit import DenialAudit
+from weft.sidecar.departure import Departure, DrainServer
 from weft.sidecar.drain import drain
 from weft.sidecar.drain_wish import drain_wanted
 from weft.sidecar.envoy import Envoy, admin_socket
 from weft.sidecar.exit_codes import ExitCode, exit_code
 from weft.sidecar.health import Health, HealthMonitor, check_agent
 from weft.sidecar.identity import SERVICE_ACCOUNT, SidecarIdentity, read_evidence, read_trust
+from weft.sidecar.kubelet_answers import KubeletAnswers
 from weft.sidecar.mcp_reading import McpReader
 from weft.sidecar.mcp_sessions import sessions_kept
 from weft.sidecar.metrics import SidecarMetrics, Vitals
@@ -111,7 +113,8 @@ class Sidecar:
         self._envoy_ready = False
         self._health = Health()
         self._first_healthy = asyncio.Event()
-        self._draining = False
+        self._started = False
+        self._departure = Departure(self._drain_all)
         self._registration: Registration | None = None
         self._program: Child | None = None
         self._traffic = TrafficReading(self._envoy, self._connect, lambda: self._identity.id)
@@ -173,6 +176,14 @@ class Sidecar:
             self._background.append(self._reading)
         if self._work is not None:
             self._background.append(tasks.create_task(self._begin_work(self._work), name="work"))
+        await self._take_wishes(stack)
+        self._started = True
+
+    async def _take_wishes(self, stack: AsyncExitStack) -> None:
+        if self._settings.drain_socket is not None:
+            server = DrainServer(self._departure)
+            stack.push_async_callback(server.aclose)
+            await server.listen(self._settings.drain_socket)
 
     async def _obtain_identity(self) -> None:
         limit = self._settings.start_timeout
@@ -196,6 +207,7 @@ class Sidecar:
             read_trust(settings.trust_bundle),
             trust_refresh=settings.trust_refresh,
             shared=settings.identity_directory,
+            shared_with_group=settings.identity_group,
             nats_servers=settings.nats_servers,
         )
 
@@ -235,7 +247,13 @@ class Sidecar:
         agent = None
         if inbound is not None:
             agent = AgentMetrics(inbound.agent, inbound.protocol, self._is_healthy)
-        server = MetricsServer(self._own_metrics, agent, self._metrics)
+        kubelet = KubeletAnswers(
+            None if inbound is None else inbound.agent,
+            self._settings.probes,
+            unready=self._unready,
+            departure=self._departure,
+        )
+        server = MetricsServer(self._own_metrics, agent, self._metrics, kubelet)
         stack.push_async_callback(server.aclose)
         await server.listen(self._plan.metrics_port.take())
 
@@ -249,6 +267,14 @@ class Sidecar:
             version=version("weft"),
         )
         return SidecarMetrics(caller_of(identity_subject(self._identity.id)), self._traffic.traffic, vitals)
+
+    def _unready(self) -> str:
+        """Why this sidecar is not ready; empty if it is."""
+        if self._departure.begun:
+            return "it drains"
+        if not self._started:
+            return "it starts"
+        return "" if self._envoy_ready else _ENVOY_DOWN
 
     def _is_healthy(self) -> bool:
         return self._health.status is Status.HEALTHY
@@ -372,9 +398,14 @@ class Sidecar:
     async def _leave_when_told(self) -> None:
         """Stop as upon SIGTERM once an operator wants this instance drained."""
         await drain_wanted(self._connect, self._plan.node.key)
-        if not self._draining:  # else it would be a second request, which hurries
-            logger.info("an operator wants %s drained", self._plan.node.key)
-            self._shutdown.request(signal.SIGTERM)
+        if self._departure.begun:  # it would be a second request, which hurries
+            return
+        logger.info("an operator wants %s drained", self._plan.node.key)
+        if self._settings.drain_socket is not None:
+            # Whoever stops the program stops this, too; started anew, it would take calls again.
+            await self._departure.over()
+            return
+        self._shutdown.request(signal.SIGTERM)
 
     def _envoy_changed(self, ready: bool) -> None:
         self._envoy_ready = ready
@@ -400,7 +431,7 @@ class Sidecar:
 
     def _report(self) -> None:
         """Publish what callers must know: an agent behind a dead Envoy is of no use to them."""
-        if self._registration is None or self._draining:
+        if self._registration is None or self._departure.begun:
             return
         if self._health.status is Status.HEALTHY and not self._envoy_ready:
             self._registration.report(Status.UNHEALTHY, _ENVOY_DOWN)
@@ -412,15 +443,17 @@ class Sidecar:
     async def _drain(self) -> None:
         if self._registration is None:
             return
-        self._draining = True
         try:
-            await self._shutdown.unless(Urgency.HURRY, self._drain_all(self._registration))
+            await self._shutdown.unless(Urgency.HURRY, self._departure.over())
         except ShutdownRequested:
             logger.warning("asked again to stop: not waiting for the calls in flight")
+            await self._departure.give_up()
 
-    async def _drain_all(self, registration: Registration) -> None:
+    async def _drain_all(self) -> None:
         """Calls, tasks and events at the same time: all have the same time to end."""
-        settings = self._settings
+        settings, registration = self._settings, self._registration
+        if registration is None:
+            return
         calls = drain(registration, self._envoy, grace=settings.drain_grace, timeout=settings.drain_timeout)
         if self._work is None or not self._working:
             await calls
@@ -448,6 +481,7 @@ class Sidecar:
 
     async def _end(self) -> None:
         """Leave the registry before anything else, so that no more calls come."""
+        await self._departure.give_up()
         ending = asyncio.create_task(end(self._background), name="end")
         await asyncio.sleep(0)  # by then they are cancelled
         if self._work is not None:
