@@ -42,7 +42,7 @@ def test_these_are_the_commands() -> None:
         *("llm",),
         *("apply", "get", "describe", "diff", "delete"),
         *("can", "token", "audit", "identity"),
-        *("kubernetes",),
+        *("kubernetes", "inject"),
         *("control", "sidecar", "llm-sim"),
         *("check", "version", "completion"),
     ]

@@ -90,6 +90,7 @@ COMMANDS = (
     Command("audit", "weft.cli.audit:audit", "Show who did, or was refused, what.", _ACCESS),
     Command("identity", "weft.cli.identity:app", "Show, verify, rotate and revoke identities.", _ACCESS),
     Command("kubernetes", "weft.cli.kubernetes:app", "Write manifests for a cluster.", _KUBERNETES),
+    Command("inject", "weft.cli.inject:inject", "Put sidecars into Kubernetes manifests.", _KUBERNETES),
     Command("control", "weft.cli.processes:control", "Run a control plane.", _PROCESSES, _PASSED_ON),
     Command("sidecar", "weft.cli.processes:sidecar", "Run a sidecar.", _PROCESSES, _PASSED_ON),
     Command(

@@ -7,7 +7,7 @@ The values are built from the parser's events, so no input can make this recurse
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -73,8 +73,13 @@ class NotYaml(ValueError):
         self.line = line
 
 
-def trees(text: str) -> Iterator[Tree]:
-    """The documents in `text` that are not empty. Raises NotYaml where it cannot be read any further."""
+def trees(
+    text: str, *, plain: Callable[[str], Any] | None = None, max_depth: int = MAX_DEPTH
+) -> Iterator[Tree]:
+    """The documents in `text` that are not empty. Raises NotYaml where it cannot be read any further.
+
+    `plain` says what a scalar without quotes means, where that is not by the rules of YAML 1.2.
+    """
     unreadable = _UNREADABLE.search(text)
     if unreadable:
         line = text.count("\n", 0, unreadable.start()) + 1
@@ -83,7 +88,7 @@ def trees(text: str) -> Iterator[Tree]:
         events = _limited(yaml.parse(text, Loader=_LOADER))
         for event in events:
             if isinstance(event, yaml.DocumentStartEvent):
-                tree = _Builder(events).build(next(events))
+                tree = _Builder(events, plain or _plain, max_depth).build(next(events))
                 if tree.value is not None or tree.problems:
                     yield tree
     except yaml.MarkedYAMLError as error:
@@ -108,8 +113,10 @@ def dump(values: list[Any]) -> str:
 class _Builder:
     """Builds one document from the events that follow."""
 
-    def __init__(self, events: Iterator[Any]) -> None:
+    def __init__(self, events: Iterator[Any], plain: Callable[[str], Any], max_depth: int) -> None:
         self._events = events
+        self._plain = plain
+        self._max_depth = max_depth
         self._lines: dict[Path, int] = {}
         self._spans: dict[Path, Span] = {}
         self._end = 0
@@ -123,8 +130,8 @@ class _Builder:
     def _value(self, event: Any, path: Path) -> Any:
         line = _line(event.start_mark)
         self._lines.setdefault(path, line)
-        if len(path) > MAX_DEPTH:
-            raise NotYaml(f"nested deeper than {MAX_DEPTH} levels", line)
+        if len(path) > self._max_depth:
+            raise NotYaml(f"nested deeper than {self._max_depth} levels", line)
         if isinstance(event, yaml.AliasEvent):
             return self._refuse("aliases are not allowed: write the value out", path, line)
         if event.anchor is not None:
@@ -188,7 +195,7 @@ class _Builder:
             return self._refuse("control characters are not allowed", path, _line(event.start_mark))
         if event.style:
             return text
-        return _plain(text)
+        return self._plain(text)
 
     def _refuse(self, message: str, path: Path, line: int) -> None:
         self._problems.append(Problem(message, path, line))
