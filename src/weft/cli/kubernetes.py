@@ -1,4 +1,7 @@
-"""`weft kubernetes`: what a cluster needs, as manifests on standard output. No cluster is asked."""
+"""`weft kubernetes`: what a cluster needs, as manifests on standard output.
+
+No cluster is asked but by `bootstrap`, which runs in one.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +15,10 @@ from weft.cli.show import print_json
 from weft.kubernetes.custom_resources import custom_resource_definitions
 from weft.model.yaml_tree import dump
 
-app = App(name="kubernetes", help="Write the manifests that a Kubernetes cluster needs.")
+app = App(
+    name="kubernetes", help="Write the manifests that a Kubernetes cluster needs, and make its first keys."
+)
+app.command("weft.cli.kubernetes_expand:expand", name="expand")
 app.command("weft.cli.kubernetes_bootstrap:bootstrap", name="bootstrap")
 
 

@@ -7,6 +7,7 @@ from copy import deepcopy
 from dataclasses import dataclass
 from typing import Any, Final, Literal
 
+from weft.kubernetes.agent_deployment import KIND, SERVICE_NAME_PATTERN, AgentDeploymentSpec
 from weft.kubernetes.openapi import Schema, structural_schema
 from weft.kubernetes.secret_references import KubernetesSecretSpec
 from weft.model.names import MAX_NAME_LENGTH, NAME_PATTERN
@@ -55,11 +56,12 @@ class CustomKind:
     columns: tuple[Column, ...] = ()
     rules: tuple[Schema, ...] = ()
     """What may not change in `spec`, in CEL."""
+    name_pattern: str = NAME_PATTERN
 
 
 def custom_kinds() -> tuple[CustomKind, ...]:
-    """Every kind, those of the mesh in the order of `KINDS`."""
-    return tuple(_custom_kind(kind) for kind in KINDS)
+    """Every kind: those of the mesh in the order of `KINDS`, then those that only a cluster has."""
+    return (*(_custom_kind(kind) for kind in KINDS), _AGENT_DEPLOYMENT)
 
 
 def custom_resource_definitions() -> list[Document]:
@@ -102,6 +104,7 @@ def _schema(kind: CustomKind) -> Schema:
     spec = structural_schema(kind.spec)
     if kind.rules:
         spec["x-kubernetes-validations"] = list(kind.rules)
+    name = {"type": "string", "maxLength": MAX_NAME_LENGTH, "pattern": kind.name_pattern}
     return {
         "description": spec["description"],
         "type": "object",
@@ -109,14 +112,12 @@ def _schema(kind: CustomKind) -> Schema:
         "properties": {
             "apiVersion": {"type": "string"},
             "kind": {"type": "string"},
-            "metadata": {"type": "object", "properties": {"name": _NAME}},
+            "metadata": {"type": "object", "properties": {"name": name}},
             "spec": spec,
             "status": _STATUS,
         },
     }
 
-
-_NAME: Final[Schema] = {"type": "string", "maxLength": MAX_NAME_LENGTH, "pattern": NAME_PATTERN}
 
 _TIME: Final[Schema] = {"type": "string", "format": "date-time"}
 _GENERATION: Final[Schema] = {"type": "integer", "format": "int64", "minimum": 0}
@@ -265,3 +266,18 @@ def _custom_kind(kind: str) -> CustomKind:
     return CustomKind(
         kind, _SPECS[kind], names.plural, names.short, _COLUMNS.get(kind, ()), _RULES.get(kind, ())
     )
+
+
+_AGENT_DEPLOYMENT: Final = CustomKind(
+    KIND,
+    AgentDeploymentSpec,
+    "agentdeployments",
+    "wad",
+    (
+        Column("Image", ".spec.image"),
+        Column("Least", ".spec.replicas.least", "integer"),
+        Column("Most", ".spec.replicas.most", "integer"),
+        Column("Queue", ".spec.scaling.queue.name", wide=True),
+    ),
+    name_pattern=SERVICE_NAME_PATTERN,
+)
