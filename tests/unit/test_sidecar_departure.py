@@ -58,6 +58,11 @@ async def drain_server(departure: Departure) -> AsyncIterator[Path]:
             yield Path(directory, "drain.sock")
         finally:
             await server.aclose()
+            assert not _left_in(Path(directory))
+
+
+def _left_in(directory: Path) -> list[Path]:
+    return list(directory.iterdir())
 
 
 async def test_a_hook_has_the_sidecar_drain_and_ends_when_it_has() -> None:

@@ -60,15 +60,19 @@ class DrainServer:
 
     def __init__(self, departure: Departure) -> None:
         self._departure = departure
+        self._socket: Path | None = None
         self._server = LocalServer("drain", self._answer, max_body=0)
 
     async def listen(self, socket: Path) -> None:
         """Serve at `socket`; one that was left behind there is replaced. Raises OSError."""
         await self._server.listen_at(socket)
+        self._socket = socket
 
     async def aclose(self) -> None:
-        """Serve no more."""
+        """Serve no more, and remove the socket."""
         await self._server.aclose()
+        if self._socket is not None:
+            self._socket.unlink(missing_ok=True)
 
     async def _answer(self, request: LocalRequest) -> LocalAnswer:
         if (request.method, request.path) != ("POST", DRAIN_PATH):
