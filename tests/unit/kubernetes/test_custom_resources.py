@@ -11,6 +11,7 @@ import kubernetes_validate  # type: ignore[import-untyped]
 import pytest
 import yaml
 from tests.kubernetes_documents import (
+    ROOT,
     Document,
     examples,
     manifests_of_pages,
@@ -255,6 +256,17 @@ def test_only_where_null_means_something_it_is_kept() -> None:
         each for kind, definition in DEFINITIONS.items() for each in nullable(schema_of(definition), kind)
     ]
     assert found == ["Topic.properties.spec.properties.deadLetter"]
+
+
+def test_the_cluster_takes_what_its_own_page_shows() -> None:
+    page = (ROOT / "docs" / "kubernetes.md").read_text()
+    blocks = [part.partition("```")[0] for part in page.split("```yaml\n")]
+    shown = {
+        each["kind"]: each for each in map(yaml.safe_load, blocks[1:]) if "weft.dev/" in each["apiVersion"]
+    }
+    assert {"Secret", "AgentDeployment"} <= set(shown)
+    for kind, each in shown.items():
+        assert refusals(DEFINITIONS[kind], each) == []
 
 
 def test_the_command_writes_every_definition_as_yaml(capsys: pytest.CaptureFixture[str]) -> None:
