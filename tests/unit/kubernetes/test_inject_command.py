@@ -7,6 +7,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+import kubernetes_validate  # type: ignore[import-untyped]
 import pytest
 import yaml
 from tests.unit.kubernetes.pods import POD, SETTINGS, sidecar
@@ -66,6 +67,18 @@ def test_the_pods_of_every_workload_get_a_sidecar(kind: str, api: str) -> None:
     assert "initContainers" not in pod_of(before)["spec"]
     assert {**injected.document, "spec": None, "metadata": None} == {**before, "spec": None, "metadata": None}
     assert inject_document(injected.document, SETTINGS).document == injected.document
+
+
+@pytest.mark.parametrize("version", ["1.31", "1.37"])
+def test_injected_workloads_are_what_kubernetes_takes(version: str) -> None:
+    for kind, api in (("Deployment", "apps/v1"), ("StatefulSet", "apps/v1"), ("Pod", "v1")):
+        document = workload(kind, api)
+        if kind != "Pod":
+            document["spec"] |= {"selector": {"matchLabels": {"app": "summarizer"}}}
+        if kind == "StatefulSet":
+            document["spec"] |= {"serviceName": "summarizer"}
+        injected = inject_document(document, SETTINGS).document
+        kubernetes_validate.validate(injected, version, strict=True)
 
 
 @pytest.mark.parametrize(
