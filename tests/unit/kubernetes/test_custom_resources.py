@@ -260,10 +260,9 @@ def test_only_where_null_means_something_it_is_kept() -> None:
 
 def test_the_cluster_takes_what_its_own_page_shows() -> None:
     page = (ROOT / "docs" / "kubernetes.md").read_text()
-    blocks = [part.partition("```")[0] for part in page.split("```yaml\n")]
-    shown = {
-        each["kind"]: each for each in map(yaml.safe_load, blocks[1:]) if "weft.dev/" in each["apiVersion"]
-    }
+    blocks = [part.partition("```")[0] for part in page.split("```yaml\n")[1:]]
+    resources = [yaml.safe_load(each) for each in blocks if "\napiVersion: weft.dev/" in each]
+    shown = {each["kind"]: each for each in resources}
     assert {"Secret", "AgentDeployment"} <= set(shown)
     for kind, each in shown.items():
         assert refusals(DEFINITIONS[kind], each) == []
