@@ -26,7 +26,7 @@ DRAINED_PATH: Final = "/drained"
 PROBES_PATH: Final = "/agent/probes/"
 """With a name behind it: 200 if the agent passes that probe, else 503."""
 
-DRAIN_AWAITED: Final = 10.0
+DRAIN_AWAITED: Final = 20.0
 """Seconds. A kubelet runs the hooks of a pod's containers at the same time, that which drains among them."""
 
 PROBE_TIMEOUT: Final = 60.0
