@@ -142,11 +142,46 @@ async def test_the_status_is_a_matter_of_its_own_and_is_shown(api: httpx.AsyncCl
     written = await api.patch(f"{path}/status", json=status, headers=MERGE)
     assert written.json()["status"] == status["status"]
     assert written.json()["metadata"]["generation"] == 1
-    table = (await api.get(path, headers=AS_TABLE)).json()
-    [row] = table["rows"]
-    shown = dict(zip((each["name"] for each in table["columnDefinitions"]), row["cells"], strict=True))
+    shown = await columns(api, path)
     assert (shown["Name"], shown["At once"]) == ("work", 3)
     assert (shown["Ready"], shown["Reason"]) == ("False", "Contradiction")
+
+
+async def columns(api: httpx.AsyncClient, path: str) -> dict[str, Any]:
+    """What `kubectl get` shows of a resource."""
+    table = (await api.get(path, headers=AS_TABLE)).json()
+    [row] = table["rows"]
+    return dict(zip((each["name"] for each in table["columnDefinitions"]), row["cells"], strict=True))
+
+
+_VALUE = {"secretKeyRef": {"name": "provider", "key": "api-key"}}
+
+
+@pytest.mark.parametrize(
+    ("kind", "spec", "shown"),
+    [
+        ("Agent", {"capabilities": ["a", "b"]}, {"Capabilities": '["a","b"]', "Version": None}),
+        ("Egress", {"mode": "open", "for": ["a"]}, {"Mode": "open", "For": '["a"]'}),
+        ("Secret", {"data": {"key": _VALUE}}, {"For": None}),
+        (
+            "Secret",
+            {"data": {"key": _VALUE}, "inject": [{"host": "api.example", "key": "key"}]},
+            {"For": "api.example"},
+        ),
+        ("ModelPool", {"providers": [{"name": "a"}]}, {"Models": None, "Providers": None}),
+        ("Budget", {"tokens": 10**15, "usd": 0.5}, {"Tokens": 10**15, "USD": 0.5}),
+        ("AgentDeployment", {"image": "a:1", "replicas": {"most": 4}}, {"Image": "a:1", "Most": 4}),
+    ],
+)
+async def test_columns_show_what_is_declared(
+    api: httpx.AsyncClient, kind: str, spec: Any, shown: Document
+) -> None:
+    path = f"{path_of(kind)}/shown"
+    assert (await created(api, resource(kind, "shown", spec))).status_code == 201
+    try:
+        assert shown.items() <= (await columns(api, path)).items()
+    finally:
+        await api.delete(path)
 
 
 async def test_every_kind_is_found_by_its_short_name_and_its_category(api: httpx.AsyncClient) -> None:
