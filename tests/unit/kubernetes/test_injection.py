@@ -19,9 +19,10 @@ from tests.unit.kubernetes.pods import (
     sidecar,
 )
 
+from weft.controlplane.service_accounts import AUDIENCE
 from weft.kubernetes.edits import RECORD
 from weft.kubernetes.injection import INJECTED, InjectionSettings, inject
-from weft.kubernetes.sidecar_container import AUDIENCE, expanded
+from weft.kubernetes.sidecar_container import expanded
 from weft.model.agent import Locality
 from weft.model.node import Address, AgentProtocol, Inbound, Node
 from weft.sidecar.arguments import parse_arguments
