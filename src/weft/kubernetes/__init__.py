@@ -1,1 +1,1 @@
-"""Weft on Kubernetes: documents in, documents out. Nothing here talks to a cluster."""
+"""Weft on Kubernetes: documents in, documents out. None but `in_cluster` talks to a cluster."""

@@ -1,4 +1,6 @@
-"""How the NATS of a mesh on one machine proves itself, and tells who may connect: made anew at every start.
+"""How the NATS of a mesh proves itself, and tells who may connect.
+
+On one machine it is made anew at every start; in a cluster once, by `weft kubernetes bootstrap`.
 
 | file | what | who reads it |
 |---|---|---|
@@ -15,7 +17,7 @@ the two certificates and is forgotten.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from ipaddress import ip_address
@@ -31,6 +33,9 @@ from weft.aio.private_file import write_private
 from weft.identity.keys import key_pem, new_key
 from weft.model.local_state import LOOPBACK
 from weft.store.nats_callout import account_seed, public_nkey, user_seed
+
+THIS_MACHINE = ("localhost", LOOPBACK)
+"""Where clients connect to the NATS of a mesh on one machine."""
 
 _LIFETIME = timedelta(days=3650)
 """Longer than any mesh runs without a start: nobody but this user can read the keys."""
@@ -101,20 +106,27 @@ class NatsSecurity:
         }
 
 
-_CLIENT = ExtendedKeyUsageOID.CLIENT_AUTH
-_SERVER = ExtendedKeyUsageOID.SERVER_AUTH
+_CLIENT = (ExtendedKeyUsageOID.CLIENT_AUTH,)
+_SERVER_AND_PEER = (ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH)
+"""To the other servers of its cluster a server is a client; to the control plane no member of the mesh."""
 
 
-def make_nats_security(directory: Path) -> NatsSecurity:
-    """Make everything anew in `directory`, which only this user will be able to enter. Raises OSError."""
+def make_nats_security(directory: Path, hosts: Collection[str] = THIS_MACHINE) -> NatsSecurity:
+    """Make everything anew in `directory`, which only this user will be able to enter.
+
+    `hosts` are the names and addresses by which clients connect; `*` may stand for a first label.
+    Raises OSError.
+    """
     directory.mkdir(mode=0o700, exist_ok=True)
     control, issuer = user_seed(), account_seed()
     security = NatsSecurity(directory, public_nkey(control), public_nkey(issuer))
     authority = _Authority()
-    certificate, key = authority.issue("nats", _SERVER)
+    certificate, key = authority.issue("nats", _SERVER_AND_PEER, hosts)
     write_private(security.certificate, certificate)
     write_private(security.key, key)
-    write_private(security.control_credentials, b"".join(authority.issue("weft-control", _CLIENT)))
+    write_private(
+        security.control_credentials, b"".join(authority.issue("weft-control", _CLIENT, THIS_MACHINE))
+    )
     write_private(security.roots, authority.pem)
     write_private(security.control_seed, control)
     write_private(security.issuer_seed, issuer)
@@ -144,14 +156,16 @@ class _Authority:
         certificate = builder.add_extension(usage, critical=True).sign(self._key, hashes.SHA256())
         self.pem = certificate.public_bytes(Encoding.PEM)
 
-    def issue(self, name: str, usage: x509.ObjectIdentifier) -> tuple[bytes, bytes]:
-        """A certificate for `name` on this machine, and its key, both PEM."""
+    def issue(
+        self, name: str, usages: Collection[x509.ObjectIdentifier], hosts: Collection[str]
+    ) -> tuple[bytes, bytes]:
+        """A certificate for `name` at `hosts`, and its key, both PEM."""
         key = new_key()
-        names = x509.SubjectAlternativeName([x509.DNSName("localhost"), x509.IPAddress(ip_address(LOOPBACK))])
+        names = x509.SubjectAlternativeName([_host(each) for each in hosts])
         builder = _builder(_name(name), self._name, key)
         builder = builder.add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
         builder = builder.add_extension(names, critical=False)
-        builder = builder.add_extension(x509.ExtendedKeyUsage([usage]), critical=False)
+        builder = builder.add_extension(x509.ExtendedKeyUsage(usages), critical=False)
         issuer = x509.AuthorityKeyIdentifier.from_issuer_public_key(self._key.public_key())
         builder = builder.add_extension(issuer, critical=False)
         return builder.sign(self._key, hashes.SHA256()).public_bytes(Encoding.PEM), key_pem(key)
@@ -171,6 +185,13 @@ def _builder(
         .not_valid_after(now + _LIFETIME)
         .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
     )
+
+
+def _host(text: str) -> x509.GeneralName:
+    try:
+        return x509.IPAddress(ip_address(text))
+    except ValueError:
+        return x509.DNSName(text)
 
 
 def _name(text: str) -> x509.Name:
