@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import re2
-from jsonschema import Draft4Validator  # type: ignore[import-untyped]
+from jsonschema import Draft4Validator
 
 from weft.model.yaml_tree import trees
 

@@ -19,6 +19,7 @@ from prometheus_client import CollectorRegistry
 from tests.xds import Log, OneSnapshot, snapshot
 
 from weft.controlplane.access_logs import AccessLogService
+from weft.controlplane.llm.leadership import TTL
 from weft.controlplane.llm.scheduling import LlmScheduling, Replica
 from weft.controlplane.xds.credentials import ServerIdentity, server_credentials
 from weft.controlplane.xds.server import AdsServer
@@ -56,7 +57,13 @@ def identity(directory: Path) -> ServerIdentity:
 
 @asynccontextmanager
 async def replica(
-    url: str, name: str, shown: ServerIdentity, port: int, revoked: frozenset[str] = frozenset()
+    url: str,
+    name: str,
+    shown: ServerIdentity,
+    port: int,
+    revoked: frozenset[str] = frozenset(),
+    *,
+    lead_ttl: float = TTL,
 ) -> AsyncIterator[tuple[LlmScheduling, CollectorRegistry]]:
     """One that serves; have `run` of what is given run."""
     metrics = CollectorRegistry()
@@ -66,7 +73,9 @@ async def replica(
         resources = await Resources.open(store)
         async with View(registry) as instances, ResourceView.follow(resources) as declared:
             await instances.ready()
-            who = Replica(name, f"{HOST}:{port}", DEFAULT_TRUST_DOMAIN, revoked.__contains__)
+            who = Replica(
+                name, f"{HOST}:{port}", DEFAULT_TRUST_DOMAIN, revoked.__contains__, lead_ttl=lead_ttl
+            )
             async with LlmScheduling.open(store, declared, instances, who, metrics) as models:
                 ads = AdsServer(
                     OneSnapshot(snapshot()),

@@ -77,7 +77,7 @@ async def running(url: str) -> AsyncIterator[Running]:
     with reserve_port("127.0.0.1") as reserved:
         port = reserved.port
     shown = server_identity(PKI)
-    async with replica(url, "one", shown, port, frozenset({REVOKED})) as (models, metrics):
+    async with replica(url, "one", shown, port, frozenset({REVOKED}), lead_ttl=60.0) as (models, metrics):
         running = asyncio.create_task(models.run(Told()))
         try:
             yield Running(port, models, metrics)

@@ -322,7 +322,7 @@ async def test_an_agent_is_posted_a_task_and_answers_with_the_result() -> None:
     assert (request, json.loads(body)) == ("POST /tasks", {"add": [1, 2]})
     assert headers["content-type"] == "application/json"
     assert (headers["x-weft-task"], headers["x-weft-attempt"]) == (task.id, "1")
-    assert headers["x-weft-lease-seconds"] == "30"
+    assert headers["x-weft-lease-seconds"] == f"{LIMIT:g}"
     assert abs(int(headers["x-weft-deadline"]) / 1000 - (task.deadline or 0)) < 0.01
     assert (headers["traceparent"], headers["x-weft-context"]) == (TRACE, "chat-1")
     assert not headers.keys() & {"x-weft-caller", "transfer-encoding"}

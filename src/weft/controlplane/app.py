@@ -265,6 +265,7 @@ def _replica(settings: ControlPlaneSettings, security: Security) -> Replica:
         settings.trust_domain,
         revoked=security.identities.is_revoked,
         labels_of=lambda identity: security.identities.labels.get(identity, {}),
+        lead_ttl=settings.lead_ttl,
     )
 
 

@@ -115,6 +115,11 @@ class ControlPlaneSettings(BaseSettings):
     lease_ttl: float = Field(default=10.0, ge=1.0, le=300.0)
     """Seconds after which an instance that was not renewed is taken for dead. The same for all sidecars."""
 
+    lead_ttl: float = Field(default=3.0, ge=1.0, le=300.0)
+    """Seconds after which another replica schedules calls to models if the one that does is not heard of.
+    More where machines stall: for so long calls that have to be scheduled fail when that replica dies. The
+    same for all replicas."""
+
     trace_memory: int = Field(default=64 * 1024 * 1024, ge=1024 * 1024, le=64 * 1024**3)
     """Bytes of spans that this replica keeps, about 700 each; beyond them the oldest traces go."""
 

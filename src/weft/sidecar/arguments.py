@@ -146,9 +146,7 @@ def _add_addresses(parser: argparse.ArgumentParser, environ: Mapping[str, str]) 
         type=_metrics_port,
         help="where metrics are shown; 0: any free port (default); none: they are not",
     )
-    _list_of(
-        parser, "--probe", "NAME=PATH of the agent, made for whoever asks for /agent/probes/NAME"
-    )
+    _list_of(parser, "--probe", "NAME=PATH of the agent, made for whoever asks for /agent/probes/NAME")
     _add(parser, "drain_socket", type=Path, help="Unix socket at which a pod's hook has the sidecar drain")
     _add(parser, "outside", type=_outside, help="HOST:PORT where a Gateway takes callers from outside")
     _add(parser, "identity_directory", "--identity-dir", type=Path, help="for the program's own connections")

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from cryptography import x509
 from cryptography.x509.oid import ExtendedKeyUsageOID
-from kubernetes_validate import validate  # type: ignore[import-untyped]
+from kubernetes_validate import validate
 from tests.kubernetes_documents import ROOT, Document, documents
 
 from weft.controlplane.sealing import sealer_from

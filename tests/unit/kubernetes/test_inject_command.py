@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-import kubernetes_validate  # type: ignore[import-untyped]
+import kubernetes_validate
 import pytest
 import yaml
 from tests.unit.kubernetes.pods import POD, SETTINGS, sidecar

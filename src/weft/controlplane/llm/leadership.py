@@ -29,7 +29,7 @@ BUCKET = "llm"
 KEY = "leader"
 
 TTL = 3.0
-"""Seconds after which a leader that was not heard of is none any more."""
+"""Seconds after which a leader that was not heard of is none any more, unless it is told otherwise."""
 
 RENEWAL = 1.0
 """Seconds between two renewals."""
@@ -54,12 +54,14 @@ class Leadership:
         *,
         replica: str,
         address: str,
+        ttl: float = TTL,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._bucket = bucket
         self._followed = followed
         self._replica = replica
         self._address = address
+        self._ttl = ttl
         self._clock = clock
         self._term = ""
         self._terms: deque[str] = deque(maxlen=_OWN_TERMS)
@@ -72,15 +74,18 @@ class Leadership:
 
     @classmethod
     @asynccontextmanager
-    async def open(cls, store: Store, *, replica: str, address: str) -> AsyncIterator[Leadership]:
+    async def open(
+        cls, store: Store, *, replica: str, address: str, ttl: float = TTL
+    ) -> AsyncIterator[Leadership]:
         """Within the context, the leadership over what is in `store`; a leader gives it up when it leaves.
 
-        `address` is the `host:port` at which sidecars reach this replica. Raises Unavailable.
+        `address` is the `host:port` at which sidecars reach this replica; `ttl`: seconds after which it leads
+        no more if it could not say that it still does. Raises Unavailable.
         """
         bucket = await store.bucket(BUCKET, LeaderCodec())
         following = Followed[Leader].follow(bucket, name="the leader", value_of=_with_revision)
         async with following as followed:
-            leadership = cls(bucket, followed, replica=replica, address=address)
+            leadership = cls(bucket, followed, replica=replica, address=address, ttl=ttl)
             async with TaskOwner("leadership") as tasks:
                 tasks.start(leadership._notice(), name="follow the leader", endless=True)
                 try:
@@ -152,14 +157,15 @@ class Leadership:
     async def _stand(self) -> None:
         """Become the leader if there is none, or wait a little."""
         if not self.vacant or self._resigned:
-            await self._news(TTL)
+            await self._news(self._ttl)
             return
         term = secrets.token_hex(8)
         self._terms.append(term)
         began = self._clock()
         try:
-            async with asyncio.timeout(TTL - MARGIN):
-                revision = await self._bucket.create(KEY, Leader(term, self._replica, self._address), ttl=TTL)
+            async with asyncio.timeout(self._ttl - MARGIN):
+                record = Leader(term, self._replica, self._address)
+                revision = await self._bucket.create(KEY, record, ttl=self._ttl)
         except (MeshError, TimeoutError) as error:
             logger.debug("this replica does not lead: %s", error)
             await self._news(RETRY)
@@ -177,7 +183,7 @@ class Leadership:
         record = Leader(term, self._replica, self._address)
         try:
             async with asyncio.timeout(self._until - began):
-                revision = await self._bucket.update(KEY, record, revision=self._revision, ttl=TTL)
+                revision = await self._bucket.update(KEY, record, revision=self._revision, ttl=self._ttl)
         except Conflict:
             await self._look(term)
         except (Unavailable, TimeoutError) as error:
@@ -185,7 +191,7 @@ class Leadership:
             await asyncio.sleep(RETRY)
         else:
             if self._term == term:
-                self._revision, self._until = revision, began + TTL - MARGIN
+                self._revision, self._until = revision, began + self._ttl - MARGIN
 
     async def _look(self, term: str) -> None:
         """See whether a renewal of which no answer came was done after all."""
@@ -198,7 +204,7 @@ class Leadership:
             self.lapse()
 
     def _lead(self, term: str, revision: int, began: float) -> None:
-        self._term, self._revision, self._until = term, revision, began + TTL - MARGIN
+        self._term, self._revision, self._until = term, revision, began + self._ttl - MARGIN
         logger.info("this replica (%s) schedules calls to models", self._replica)
         self._generation.advance()
 

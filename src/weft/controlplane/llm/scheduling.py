@@ -21,7 +21,7 @@ from weft.controlplane.llm.asking import Asking
 from weft.controlplane.llm.call import Attempt, Call, Decision, Ended, Reason, Refusal
 from weft.controlplane.llm.declared import Declared, declared_of
 from weft.controlplane.llm.kept_records import Superseded
-from weft.controlplane.llm.leadership import RENEWAL, Leadership
+from weft.controlplane.llm.leadership import RENEWAL, TTL, Leadership
 from weft.controlplane.llm.leased_log import LeasedLog
 from weft.controlplane.llm.leases import Leases
 from weft.controlplane.llm.metering import Metering
@@ -91,6 +91,8 @@ class Replica:
     """Asked by SPIFFE ID."""
     labels_of: LabelsOf = lambda _: {}
     """What is attested of who asks, for AccessPolicies that go by it."""
+    lead_ttl: float = TTL
+    """Seconds after which it schedules no more if it could not say that it still does."""
 
 
 class LlmScheduling:
@@ -135,7 +137,7 @@ class LlmScheduling:
         metrics: CollectorRegistry,
     ) -> AsyncIterator[LlmScheduling]:
         """Within the context, `replica`'s part in the scheduling over `store`. Raises Unavailable."""
-        opening = Leadership.open(store, replica=replica.name, address=replica.address)
+        opening = Leadership.open(store, replica=replica.name, address=replica.address, ttl=replica.lead_ttl)
         async with opening as leadership, Leases.open(store, lambda: bool(leadership.term)) as leases:
             parts = _Parts(leadership, leases, await StateBuckets.open(store), await Standing.open(store))
             yield cls(parts, declared, instances, replica, LlmMetrics(metrics))

@@ -33,7 +33,7 @@ HEARTBEAT = 10
 _GOODBYE = 3.0
 
 _NOT_DECLARED = re.compile(r"\bno (queue|exchange|binding) ")
-"""In a NOT_FOUND: of what is there, but whose process does not run (yet), RabbitMQ says it is down or stopped."""
+"""In a NOT_FOUND. Of what is there, but whose process does not run (yet), it says that it is down."""
 
 # Its own log says less than our errors do, and says it at every attempt.
 logging.getLogger("aiormq").setLevel(logging.CRITICAL)
