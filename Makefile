@@ -7,10 +7,11 @@ export VIRTUAL_ENV := $(CURDIR)/.venv
 RUN := $(UV) run --no-project
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test soak lint lock format docs bench peers frameworks clean
+.PHONY: help setup demo test soak lint lock format docs bench peers frameworks \
+	kubernetes-assets clean
 
 help: ## show this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-17s %s\n", $$1, $$2}' Makefile
 
 $(UV): bootstrap.sh
 	@PYTHON="$(PYTHON)" UV_VERSION="$(UV_VERSION)" sh bootstrap.sh
@@ -82,8 +83,18 @@ peers: .venv-peers/.synced ## make .venv-peers with the proxies that bench measu
 
 frameworks: .venv-frameworks/.synced ## make .venv-frameworks, for examples/frameworks and their tests
 
+.kubernetes-assets/kube-apiserver: $(wildcard tests/kubernetes_assets/apiserver/*)
+	@cd tests/kubernetes_assets/apiserver && go build -mod=readonly -trimpath -ldflags='-s -w' \
+		-o $(CURDIR)/$@ k8s.io/kubernetes/cmd/kube-apiserver
+
+.kubernetes-assets/etcd: $(wildcard tests/kubernetes_assets/etcd/*)
+	@cd tests/kubernetes_assets/etcd && go build -mod=readonly -trimpath -ldflags='-s -w' \
+		-o $(CURDIR)/$@ go.etcd.io/etcd/server/v3
+
+kubernetes-assets: .kubernetes-assets/kube-apiserver .kubernetes-assets/etcd ## build kube-apiserver and etcd, for tests (Go; some minutes)
+
 bench: setup peers ## measure beside baselines, print ratios
 	@$(RUN) python -m benchmarks
 
 clean: ## remove the environment and every cache
-	rm -rf src/weft/native/lib .venv .venv-peers .venv-frameworks .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
+	rm -rf src/weft/native/lib .venv .venv-peers .venv-frameworks .kubernetes-assets .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
