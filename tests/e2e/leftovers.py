@@ -11,8 +11,6 @@ from tempfile import TemporaryDirectory
 import psutil
 from tests.integration.sidecar_process import alive, eventually
 
-from weft.aio.ports import PortUnavailable, reserve_port
-
 MARK = "WEFT_TEST_SCOPE"
 """Environment variable that says to which scope a process belongs; inherited by all it starts."""
 
@@ -23,7 +21,7 @@ class Scope:
     def __init__(self, directory: Path) -> None:
         """`directory` is for temporary files; its path is short, since Unix sockets are made in it."""
         self.directory = directory
-        self._ports: set[int] = set()
+        self._listeners: set[tuple[int, int]] = set()
 
     @property
     def environ(self) -> dict[str, str]:
@@ -35,15 +33,27 @@ class Scope:
         return [each for each in psutil.process_iter() if alive(each) and self._owns(each)]
 
     def note_ports(self) -> None:
-        """Remember the ports at which its processes listen now: they must be free at the end."""
-        self._ports |= {port for each in self.processes() for port in _listening(each)}
+        """Remember the ports at which its processes listen now, and whoever else does: none may at the end.
+
+        A port that was given back is soon another mesh's, so it is not enough that somebody has it.
+        """
+        ports = {port for each in self.processes() for port in _listening(each)}
+        listeners = {(port, each.pid) for each in psutil.process_iter() for port in _listening(each)}
+        self._listeners |= {(port, pid) for port, pid in listeners if port in ports}
 
     async def check_empty(self) -> None:
         """Fail unless everything has gone, or goes in a moment."""
         await eventually(lambda: not self.processes(), lambda: f"still running: {self.processes()}")
         await eventually(lambda: not self._files(), lambda: f"left behind: {self._files()}")
-        taken = [port for port in sorted(self._ports) if not _free(port)]
-        assert not taken, f"still in use: {taken}"
+        known = {pid for _, pid in self._listeners}
+        now = {
+            (port, each.pid)
+            for each in psutil.process_iter()
+            if each.pid in known
+            for port in _listening(each)
+        }
+        taken = sorted(self._listeners & now)
+        assert not taken, f"still in use (port, process): {taken}"
 
     def _owns(self, process: psutil.Process) -> bool:
         with suppress(psutil.Error):
@@ -67,11 +77,3 @@ def _listening(process: psutil.Process) -> set[int]:
         connections = process.net_connections("inet")
         return {each.laddr.port for each in connections if each.status == psutil.CONN_LISTEN}
     return set()
-
-
-def _free(port: int) -> bool:
-    try:
-        reserve_port("127.0.0.1", port).release()
-    except PortUnavailable:
-        return False
-    return True

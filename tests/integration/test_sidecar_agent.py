@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 
+import httpx
 import pytest
 from tests.freezing import freeze
 from tests.integration.sidecar_control import Control, control_plane
@@ -181,6 +182,26 @@ async def test_a_drain_waits_for_the_call_in_flight(world: World) -> None:
         assert (await held).body == b"released"
         assert await running.exit_code() == 4  # the program's own answer to SIGTERM
         assert await world.instance() is None
+
+
+async def test_a_drain_waits_for_calls_that_have_not_reached_the_agent_yet(world: World) -> None:
+    async with world.agent("--renew-interval", "0.2") as running:
+        endpoint = (await world.has_status(Status.HEALTHY)).endpoint
+        address = parse_address(endpoint)
+        async with asyncio.timeout(LIMIT), httpx.AsyncClient(trust_env=False) as others:
+            reader, writer = await asyncio.open_connection(address.host, address.port)
+            writer.write(b"GET /pid HTTP/1.1\r\nhost: agent\r\n")
+
+            async def asks_to_go() -> bool:
+                return (await others.get(f"http://{endpoint}/pid")).headers.get("connection") == "close"
+
+            running.send(signal.SIGTERM)
+            await until(asks_to_go)
+            writer.write(b"\r\n")
+            assert (await reader.readline()).startswith(b"HTTP/1.1 200 ")
+            writer.close()
+            await writer.wait_closed()
+        assert await running.exit_code() == 4
 
 
 async def test_calls_are_served_until_all_callers_have_heard_of_the_drain(world: World) -> None:

@@ -5,15 +5,30 @@ from __future__ import annotations
 import asyncio
 import json
 from pathlib import Path
+from typing import Final, NamedTuple
 from urllib.parse import quote
 
-from weft.sidecar.bootstrap import AGENT_CLUSTER
+from weft.sidecar.bootstrap import AGENT_CLUSTER, INBOUND_LISTENER, OUTSIDE_LISTENER
 from weft.sidecar.envoy_stats import FILTER as CALLS_FILTER
 from weft.sidecar.http import Answer, BadAnswer, exchange
 
 _MAX_ANSWER_BYTES = 4 * 1024 * 1024
 _TIMEOUT = 2.0
 _IN_FLIGHT = rf"^cluster\.{AGENT_CLUSTER}\.upstream_rq(_pending)?_active$"
+_CALLS: Final = "downstream_rq_active"
+_CONNECTIONS: Final = "downstream_cx_active"
+_HTTP2: Final = "downstream_cx_http2_active"
+_CALLERS: Final = rf"^http\.({INBOUND_LISTENER}|{OUTSIDE_LISTENER})\.({_CALLS}|{_CONNECTIONS}|{_HTTP2})$"
+
+
+class Callers(NamedTuple):
+    """What there is of those who call the agent."""
+
+    calls: int
+    """Calls under way, from the first header to the last byte, also where the agent has not heard of them."""
+    silent: int
+    """Connections that are not HTTP/2's: whoever has made one may be about to call for the first time.
+    HTTP/2's belong to Envoys, which the control plane tells to call others, or to who was sent a GOAWAY."""
 
 
 class AdminUnavailable(Exception):
@@ -45,6 +60,18 @@ class Admin:
             return sum(int(line.rpartition(b":")[2]) for line in answer.body.splitlines())
         except ValueError as error:
             raise AdminUnavailable(f"unexpected answer to /stats: {error}") from error
+
+    async def callers(self) -> Callers:
+        """The calls under way from outside this sidecar, and the connections on which others may come."""
+        answer = await self._ask("GET", f"/stats?filter={quote(_CALLERS)}")
+        counted = dict.fromkeys((_CALLS, _CONNECTIONS, _HTTP2), 0)
+        try:
+            for line in answer.body.decode().splitlines():
+                name, _, value = line.rpartition(": ")
+                counted[name.rpartition(".")[2]] += int(value)
+        except (ValueError, KeyError) as error:
+            raise AdminUnavailable(f"unexpected answer to /stats: {error!r}") from error
+        return Callers(counted[_CALLS], max(0, counted[_CONNECTIONS] - counted[_HTTP2]))
 
     async def calls(self) -> str:
         """What it has counted of the agent's calls, as `weft.sidecar.envoy_stats` reads it."""

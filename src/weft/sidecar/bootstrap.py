@@ -48,7 +48,11 @@ _STATS = (
     {"prefix": "control_plane."},
     {"prefix": "listener_manager."},
     {"prefix": "server."},
-    {"safe_regex": {"regex": r"http\.(inbound|outbound|outside)\.(downstream_rq|downstream_cx_active).*"}},
+    {
+        "safe_regex": {
+            "regex": r"http\.(inbound|outbound|outside)\.(downstream_rq|downstream_cx_(http2_)?active).*"
+        }
+    },
     {"prefix": f"{telemetry_wire.CALLS_SCOPE}."},
     {"prefix": f"{telemetry_wire.ALL_CALLS_SCOPE}."},
 )
