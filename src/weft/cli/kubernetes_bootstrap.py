@@ -8,8 +8,9 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from weft.errors import Unavailable
+from weft.identity.pod_access import PodAccess
 from weft.kubernetes.first_keys import DEFAULT_CLUSTER_DOMAIN, DEFAULT_NAME, first_keys
-from weft.kubernetes.in_cluster import InCluster, PodAccess
+from weft.kubernetes.in_cluster import InCluster
 
 
 async def bootstrap(

@@ -23,8 +23,10 @@ from tests.pki import Pki
 
 from weft.cli.exit_codes import ExitCode
 from weft.errors import Denied, InvalidRequest, Unauthenticated, Unavailable
+from weft.identity.cluster_api import MAX_ANSWER_BYTES
+from weft.identity.pod_access import PodAccess
 from weft.kubernetes.first_keys import first_keys
-from weft.kubernetes.in_cluster import MAX_ANSWER_BYTES, InCluster, PodAccess
+from weft.kubernetes.in_cluster import InCluster
 
 HOST = "127.0.0.1"
 TOKEN = "of-the-pod"
@@ -120,7 +122,7 @@ async def server(tmp_path: Path) -> AsyncIterator[StandIn]:
 async def bootstrapped(credentials: Path, environ: dict[str, str]) -> tuple[int, str, str]:
     """The exit code of the command, and what it wrote."""
     program = (
-        "import sys, pathlib; import weft.kubernetes.in_cluster as c; "
+        "import sys, pathlib; import weft.identity.pod_access as c; "
         "c.PodAccess.of.__func__.__defaults__ = (pathlib.Path(sys.argv[1]),); "
         "from weft.cli.main import run; sys.exit(run(['kubernetes', 'bootstrap']))"
     )
