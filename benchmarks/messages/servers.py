@@ -21,7 +21,7 @@ from weft.aio.children import Child
 from weft.aio.guard import Guard
 from weft.aio.poll import until
 from weft.aio.ports import reserve_port
-from weft.local.nats import MAX_PAYLOAD_BYTES, nats_program
+from weft.local.nats_settings import MAX_PAYLOAD_BYTES, nats_program
 
 HOST = "127.0.0.1"
 

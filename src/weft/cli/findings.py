@@ -18,7 +18,7 @@ from typing import NamedTuple
 
 from weft.cli.programs import envoy_program
 from weft.errors import InvalidRequest, Unavailable
-from weft.local.nats import nats_program
+from weft.local.nats_settings import nats_program
 from weft.local.ports import DEFAULT_PORT_BASE, port_problem, ports_from
 from weft.model.local_state import mesh_directory, mesh_name
 from weft.sdk.local_mesh import running_mesh

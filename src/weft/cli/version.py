@@ -12,7 +12,7 @@ from weft.cli.options import Output, OutputOption
 from weft.cli.programs import envoy_program
 from weft.cli.show import print_json
 from weft.errors import Unavailable
-from weft.local.nats import nats_program
+from weft.local.nats_settings import nats_program
 
 _TIMEOUT = 10.0
 _NUMBER = re.compile(r"\d+\.\d+\.\d+")

