@@ -19,27 +19,17 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
-from ipaddress import ip_address
 from pathlib import Path
 
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.hazmat.primitives.serialization import Encoding
-from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from weft.aio.private_file import write_private
-from weft.identity.keys import key_pem, new_key
+from weft.identity.one_time_authority import OneTimeAuthority
 from weft.model.local_state import LOOPBACK
 from weft.store.nats_callout import account_seed, public_nkey, user_seed
 
 THIS_MACHINE = ("localhost", LOOPBACK)
 """Where clients connect to the NATS of a mesh on one machine."""
-
-_LIFETIME = timedelta(days=3650)
-"""Longer than any mesh runs without a start: nobody but this user can read the keys."""
-_CLOCK_SKEW = timedelta(minutes=5)
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +39,8 @@ class NatsSecurity:
     directory: Path
     control_user: str
     issuer: str
+    runtime: Path | None = None
+    """Where `clients.pem` is, if not in `directory`, which need not be writable then."""
 
     @property
     def certificate(self) -> Path:
@@ -68,7 +60,7 @@ class NatsSecurity:
     @property
     def clients(self) -> Path:
         """By which NATS believes clients."""
-        return self.directory / "clients.pem"
+        return (self.runtime or self.directory) / "clients.pem"
 
     @property
     def control_credentials(self) -> Path:
@@ -120,7 +112,7 @@ def make_nats_security(directory: Path, hosts: Collection[str] = THIS_MACHINE) -
     directory.mkdir(mode=0o700, exist_ok=True)
     control, issuer = user_seed(), account_seed()
     security = NatsSecurity(directory, public_nkey(control), public_nkey(issuer))
-    authority = _Authority()
+    authority = OneTimeAuthority("weft local nats")
     certificate, key = authority.issue("nats", _SERVER_AND_PEER, hosts)
     write_private(security.certificate, certificate)
     write_private(security.key, key)
@@ -132,67 +124,3 @@ def make_nats_security(directory: Path, hosts: Collection[str] = THIS_MACHINE) -
     write_private(security.issuer_seed, issuer)
     security.trust(b"")
     return security
-
-
-class _Authority:
-    """Signs a few certificates and is forgotten."""
-
-    def __init__(self) -> None:
-        self._key = new_key()
-        self._name = _name("weft local nats")
-        usage = x509.KeyUsage(
-            digital_signature=False,
-            content_commitment=False,
-            key_encipherment=False,
-            data_encipherment=False,
-            key_agreement=False,
-            key_cert_sign=True,
-            crl_sign=False,
-            encipher_only=False,
-            decipher_only=False,
-        )
-        builder = _builder(self._name, self._name, self._key)
-        builder = builder.add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
-        certificate = builder.add_extension(usage, critical=True).sign(self._key, hashes.SHA256())
-        self.pem = certificate.public_bytes(Encoding.PEM)
-
-    def issue(
-        self, name: str, usages: Collection[x509.ObjectIdentifier], hosts: Collection[str]
-    ) -> tuple[bytes, bytes]:
-        """A certificate for `name` at `hosts`, and its key, both PEM."""
-        key = new_key()
-        names = x509.SubjectAlternativeName([_host(each) for each in hosts])
-        builder = _builder(_name(name), self._name, key)
-        builder = builder.add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
-        builder = builder.add_extension(names, critical=False)
-        builder = builder.add_extension(x509.ExtendedKeyUsage(usages), critical=False)
-        issuer = x509.AuthorityKeyIdentifier.from_issuer_public_key(self._key.public_key())
-        builder = builder.add_extension(issuer, critical=False)
-        return builder.sign(self._key, hashes.SHA256()).public_bytes(Encoding.PEM), key_pem(key)
-
-
-def _builder(
-    subject: x509.Name, issuer: x509.Name, key: ec.EllipticCurvePrivateKey
-) -> x509.CertificateBuilder:
-    now = datetime.now(UTC)
-    return (
-        x509.CertificateBuilder()
-        .subject_name(subject)
-        .issuer_name(issuer)
-        .public_key(key.public_key())
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(now - _CLOCK_SKEW)
-        .not_valid_after(now + _LIFETIME)
-        .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
-    )
-
-
-def _host(text: str) -> x509.GeneralName:
-    try:
-        return x509.IPAddress(ip_address(text))
-    except ValueError:
-        return x509.DNSName(text)
-
-
-def _name(text: str) -> x509.Name:
-    return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, text)])
