@@ -4,35 +4,23 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from typing import Annotated
-
-from cyclopts import Parameter
 
 from weft.cli.exit_codes import ExitCode
+from weft.cli.injection_options import InjectionOptions
 from weft.cli.kubernetes import ManifestForm, ManifestFormOption
 from weft.cli.manifests import read_manifests
 from weft.cli.options import FileOption
 from weft.cli.show import print_json
 from weft.kubernetes import manifest_text
-from weft.kubernetes.injection_settings import InjectionSettings
 from weft.kubernetes.workloads import InjectedDocument, inject_document
 
-_DEFAULTS = InjectionSettings()
-
-
-def _listed(addresses: Sequence[str]) -> str:
-    return ",".join(addresses)
+_AS_USUAL = InjectionOptions()
 
 
 def inject(
     *,
     file: FileOption = (),
-    image: Annotated[str, Parameter(help="The sidecars' image.")] = _DEFAULTS.image,
-    trust_domain: Annotated[str, Parameter(help="The mesh's.")] = _DEFAULTS.trust_domain,
-    roots: Annotated[str, Parameter(help="ConfigMap with the mesh's roots.")] = _DEFAULTS.roots,
-    api: Annotated[str, Parameter(help="URL,... of the control plane's API.")] = _listed(_DEFAULTS.api),
-    xds: Annotated[str, Parameter(help="HOST:PORT,... of its xDS.")] = _listed(_DEFAULTS.xds),
-    nats: Annotated[str, Parameter(help="URL,... of NATS servers.")] = _listed(_DEFAULTS.nats),
+    sidecars: InjectionOptions = _AS_USUAL,
     output: ManifestFormOption = ManifestForm.YAML,
 ) -> int:
     """Put a sidecar into every pod of Kubernetes manifests: `weft inject -f agent.yaml | kubectl apply -f -`.
@@ -40,14 +28,7 @@ def inject(
     All that has no pods is written as it was, but for its comments. What is wrong is told on stderr; where a
     pod cannot have a sidecar nothing is written, and the exit code is 1.
     """
-    settings = InjectionSettings(
-        image=image,
-        trust_domain=trust_domain,
-        roots=roots,
-        api=_parts(api),
-        xds=_parts(xds),
-        nats=_parts(nats),
-    )
+    settings = sidecars.settings()
     manifests = read_manifests(file)
     with manifests.located():
         documents = manifest_text.read_manifests(manifests.text, manifests.name)
@@ -61,10 +42,6 @@ def inject(
     else:
         print(manifest_text.write_manifests(written), end="")
     return ExitCode.OK
-
-
-def _parts(text: str) -> tuple[str, ...]:
-    return tuple(part.strip() for part in text.split(",") if part.strip())
 
 
 def _tell_problems(injected: Sequence[InjectedDocument]) -> None:
