@@ -10,7 +10,7 @@ from typing import Any
 import jwt
 from cryptography.hazmat.primitives.asymmetric import rsa
 
-from weft.controlplane.service_accounts import AUDIENCE
+from weft.controlplane.pods import AUDIENCE
 
 ISSUER = "https://cluster.example"
 

@@ -15,6 +15,7 @@ from tests.cluster import ISSUER, Cluster
 from weft.aio.poll import until
 from weft.controlplane.ca.lifetimes import Lifetimes
 from weft.controlplane.ca.rotation import Level
+from weft.controlplane.pods import PodAdmission
 from weft.controlplane.service_accounts import ServiceAccounts
 from weft.errors import Denied, InvalidRequest, Unauthenticated, Unavailable
 from weft.identity.svid import parse_svid, verify_svid
@@ -93,7 +94,7 @@ async def test_a_join_token_used_twice_is_refused_and_audited(api: AuthorityApi,
 
 async def test_a_pod_gets_its_identity_by_the_token_that_kubernetes_gives_it(tmp_path: Path) -> None:
     cluster = Cluster(tmp_path)
-    pods = ServiceAccounts(DEFAULT_TRUST_DOMAIN, issuer=ISSUER, keys=cluster.keys)
+    pods = ServiceAccounts(PodAdmission(DEFAULT_TRUST_DOMAIN), issuer=ISSUER, keys=cluster.keys)
     (tmp_path / "token").write_text(f"{cluster.token()}\n")
     async with authority_api(tmp_path, attestors={SERVICE_ACCOUNT: pods}) as api:
         own = identity(api, tmp_path / "runtime")

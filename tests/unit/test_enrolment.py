@@ -16,6 +16,7 @@ from weft.controlplane.ca.authority import Authority
 from weft.controlplane.enrolment import Applicant, Enrolment
 from weft.controlplane.identities import Identities
 from weft.controlplane.join_tokens import JoinTokens
+from weft.controlplane.pods import PodAdmission
 from weft.controlplane.sealing import Sealer
 from weft.controlplane.service_accounts import ServiceAccounts
 from weft.errors import Denied, InvalidRequest, NotFound, Unauthenticated
@@ -159,7 +160,7 @@ def cluster(tmp_path: Path) -> Cluster:
 
 
 async def test_a_pod_is_the_instance_and_its_service_account_the_type(cluster: Cluster) -> None:
-    pods = ServiceAccounts(DEFAULT_TRUST_DOMAIN, issuer=ISSUER, keys=cluster.keys)
+    pods = ServiceAccounts(PodAdmission(DEFAULT_TRUST_DOMAIN), issuer=ISSUER, keys=cluster.keys)
     attested = await pods.attest(cluster.token(), instance="editor-0")
     assert attested.id == EDITOR
     assert attested.labels == {"namespace": "crew"}
@@ -183,7 +184,7 @@ async def test_a_pod_is_the_instance_and_its_service_account_the_type(cluster: C
 async def test_service_account_tokens_that_prove_nothing_are_refused(
     cluster: Cluster, changes: dict[str, Any]
 ) -> None:
-    pods = ServiceAccounts(DEFAULT_TRUST_DOMAIN, issuer=ISSUER, keys=cluster.keys)
+    pods = ServiceAccounts(PodAdmission(DEFAULT_TRUST_DOMAIN), issuer=ISSUER, keys=cluster.keys)
     with pytest.raises(Unauthenticated):
         await pods.attest(cluster.token(**changes), instance="editor-0")
 
@@ -191,7 +192,7 @@ async def test_service_account_tokens_that_prove_nothing_are_refused(
 async def test_a_service_account_token_signed_by_another_or_by_nobody_is_refused(
     cluster: Cluster, tmp_path: Path
 ) -> None:
-    pods = ServiceAccounts(DEFAULT_TRUST_DOMAIN, issuer=ISSUER, keys=cluster.keys)
+    pods = ServiceAccounts(PodAdmission(DEFAULT_TRUST_DOMAIN), issuer=ISSUER, keys=cluster.keys)
     (tmp_path / "other").mkdir()
     unsigned = jwt.encode({"iss": ISSUER}, "", algorithm="none", headers={"kid": "one"})
     for token in (Cluster(tmp_path / "other").token(), unsigned, "nonsense", ""):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import ssl
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -19,12 +20,15 @@ from weft.controlplane.identities import Identities
 from weft.controlplane.join_tokens import JoinTokens
 from weft.controlplane.membership import Membership
 from weft.controlplane.own_identity import OwnIdentity
+from weft.controlplane.pods import PodAdmission
 from weft.controlplane.sealing import Sealer, sealer_from
 from weft.controlplane.service_accounts import ServiceAccounts
 from weft.controlplane.settings import ControlPlaneSettings
+from weft.controlplane.token_reviews import TokenReviews
 from weft.controlplane.tokens import Tokens
 from weft.controlplane.xds.credentials import ServerIdentity
 from weft.errors import InvalidRequest
+from weft.identity.pod_access import PodAccess
 from weft.identity.tls import client_context
 from weft.model.node import Node, parse_address
 from weft.model.operator import Scope
@@ -137,14 +141,34 @@ def write_bundle(file: Path | None, authority: Authority) -> None:
 
 def _attestors(settings: ControlPlaneSettings, join_tokens: JoinTokens) -> Mapping[str, Attestor]:
     attestors: dict[str, Attestor] = {"join-token": join_tokens}
+    if (pods := _pods(settings)) is not None:
+        attestors["service-account"] = pods
+    return attestors
+
+
+def _pods(settings: ControlPlaneSettings) -> Attestor | None:
+    """Who says which pod it is that comes with a service account token; None where none can."""
+    admission = PodAdmission(settings.trust_domain, frozenset(settings.service_account_namespaces))
     issuer, keys = settings.service_account_issuer, settings.service_account_keys_file
     if bool(issuer) != bool(keys):
         raise InvalidRequest(
             "--service-account-issuer and --service-account-keys-file go together: give both"
         )
+    if settings.service_account_review:
+        if keys is not None:
+            raise InvalidRequest(
+                "--service-account-review asks the cluster, which knows its issuer and keys: leave out "
+                "--service-account-issuer and --service-account-keys-file"
+            )
+        return TokenReviews(admission, lambda: PodAccess.of(os.environ))
     if keys is not None:
-        attestors["service-account"] = ServiceAccounts(settings.trust_domain, issuer=issuer, keys=keys)
-    return attestors
+        return ServiceAccounts(admission, issuer=issuer, keys=keys)
+    if admission.namespaces:
+        raise InvalidRequest(
+            "--service-account-namespaces limits which pods are believed, and none are: give "
+            "--service-account-review, or --service-account-issuer and --service-account-keys-file"
+        )
+    return None
 
 
 def _hosts(settings: ControlPlaneSettings) -> list[str]:

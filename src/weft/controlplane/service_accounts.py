@@ -13,25 +13,21 @@ from typing import Any
 import jwt
 
 from weft.controlplane.attestation import Attested
-from weft.errors import Denied, InvalidRequest, Unauthenticated, Unavailable
-from weft.model.spiffe import agent_id
-
-AUDIENCE = "weft"
-"""The audience for which the token must be projected."""
+from weft.controlplane.pods import AUDIENCE, Pod, PodAdmission
+from weft.errors import Unauthenticated, Unavailable
 
 MAX_KEYS_BYTES = 1024 * 1024
 
 _ALGORITHMS = ["RS256", "ES256"]
 _LEEWAY = 10.0
-_NAMESPACE_LABEL = "namespace"
 
 
 class ServiceAccounts:
     """Attests the pods of one cluster."""
 
-    def __init__(self, trust_domain: str, *, issuer: str, keys: Path) -> None:
+    def __init__(self, admission: PodAdmission, *, issuer: str, keys: Path) -> None:
         """`issuer` is the cluster's; `keys` a file with its public keys (JWKS), read anew at every use."""
-        self._trust_domain = trust_domain
+        self._admission = admission
         self._issuer = issuer
         self._keys = keys
 
@@ -39,20 +35,13 @@ class ServiceAccounts:
         """Which pod has the token `evidence`. Raises as `Attestor.attest` does."""
         claims = self._claims(evidence)
         try:
-            pod = claims["kubernetes.io"]
-            name, account = pod["pod"]["name"], pod["serviceaccount"]["name"]
-            namespace = pod["namespace"]
-            if name != instance:
-                raise Denied(f"the service account token is pod {name!r}'s, not {instance!r}'s")
-            return Attested(
-                agent_id(self._trust_domain, account, name),
-                {_NAMESPACE_LABEL: namespace},
-                f"service account {namespace}/{account}",
+            bound = claims["kubernetes.io"]
+            pod = Pod(
+                str(bound["namespace"]), str(bound["serviceaccount"]["name"]), str(bound["pod"]["name"])
             )
         except (KeyError, TypeError) as error:
             raise Unauthenticated("the service account token is not bound to a pod") from error
-        except InvalidRequest as error:
-            raise Unauthenticated(f"the pod cannot be an agent of the mesh: {error.detail}") from error
+        return self._admission.admit(pod, instance)
 
     def _claims(self, token: str) -> dict[str, Any]:
         try:

@@ -109,6 +109,14 @@ class ControlPlaneSettings(BaseSettings):
     service_account_keys_file: Path | None = None
     """File with the public keys of that issuer (JWKS)."""
 
+    service_account_review: bool = False
+    """In a pod, in place of both: ask the cluster's own API about every such token (TokenReview). It also
+    knows which pods are gone."""
+
+    service_account_namespaces: list[str] = []
+    """Namespaces whose pods are believed; empty: those of all. Whoever has an identity keeps it: it is taken
+    back by `weft identity revoke`."""
+
     max_hops: int = Field(default=MAX_HOPS, ge=1, le=256)
     """Agents that a call tree may pass: a call that would pass one more is answered with 508."""
 

@@ -19,7 +19,7 @@ from tests.unit.kubernetes.pods import (
     sidecar,
 )
 
-from weft.controlplane.service_accounts import AUDIENCE
+from weft.controlplane.pods import AUDIENCE
 from weft.kubernetes.edits import RECORD
 from weft.kubernetes.injection import INJECTED, InjectionSettings, inject
 from weft.kubernetes.sidecar_container import expanded
