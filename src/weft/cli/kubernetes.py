@@ -20,6 +20,7 @@ app = App(
 )
 app.command("weft.cli.kubernetes_expand:expand", name="expand")
 app.command("weft.cli.kubernetes_bootstrap:bootstrap", name="bootstrap")
+app.command("weft.cli.kubernetes_nats:nats", name="nats")
 
 
 class ManifestForm(StrEnum):
