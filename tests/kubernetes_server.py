@@ -102,14 +102,28 @@ class KubernetesServer(_Program):
         with reserve_port(HOST) as reserved:
             self._port = reserved.port
 
-    def client(self) -> httpx.AsyncClient:
-        """A client that may do everything; to be closed by whoever asked for it."""
+    @property
+    def url(self) -> str:
+        """Where clients connect."""
+        return f"https://{HOST}:{self._port}"
+
+    @property
+    def token(self) -> str:
+        """With which everything is allowed."""
+        return _TOKEN
+
+    def trust(self) -> ssl.SSLContext:
+        """By which a client knows it."""
         trusted = ssl.create_default_context(cafile=str(self._certificates / "apiserver.crt"))
         trusted.check_hostname = False
+        return trusted
+
+    def client(self) -> httpx.AsyncClient:
+        """A client that may do everything; to be closed by whoever asked for it."""
         return httpx.AsyncClient(
-            base_url=f"https://{HOST}:{self._port}",
+            base_url=self.url,
             headers={"authorization": f"Bearer {_TOKEN}"},
-            verify=trusted,
+            verify=self.trust(),
             timeout=60.0,
         )
 

@@ -23,7 +23,8 @@ WATCH_SECONDS: Final = 120
 """After how many seconds a watch ends, to begin anew where it was."""
 
 _WATCH_TIMEOUT = WATCH_SECONDS + 30.0
-_PAGE = 250
+PAGE: Final = 250
+"""Objects that a list asks for at once."""
 MAX_ANSWER_BYTES: Final = 64 * 1024 * 1024
 MAX_LINE_BYTES: Final = 8 * 1024 * 1024
 """Of one change. etcd takes objects of 1.5 MiB."""
@@ -100,17 +101,20 @@ class Cluster:
         except NotFound:
             return None
 
-    async def list(self, kind: ClusterKind, *, namespace: str = "", labels: str = "") -> Listing:
+    async def list(
+        self, kind: ClusterKind, *, namespace: str = "", labels: str = "", page: int = PAGE
+    ) -> Listing:
         """All objects of a kind, or those of a namespace, or with labels (a selector as kubectl has it).
 
+        They are asked for `page` at once.
         Raises NotFound if the cluster has no such kind.
         """
-        query = {"limit": str(_PAGE), **({"labelSelector": labels} if labels else {})}
+        query = {"limit": str(page), **({"labelSelector": labels} if labels else {})}
         items: list[Document] = []
         while True:
-            page = await self._ask("GET", kind.path(namespace), f"the list of {kind.plural}", query=query)
-            items += (_with_type(each, kind) for each in page.get("items") or ())
-            metadata = page.get("metadata") or {}
+            answer = await self._ask("GET", kind.path(namespace), f"the list of {kind.plural}", query=query)
+            items += (_with_type(each, kind) for each in answer.get("items") or ())
+            metadata = answer.get("metadata") or {}
             if not metadata.get("continue"):
                 return Listing(items, str(metadata.get("resourceVersion", "")))
             query["continue"] = metadata["continue"]

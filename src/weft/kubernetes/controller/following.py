@@ -53,7 +53,8 @@ class Following:
         self.missing = False
         """Whether the cluster has no such kind. Then `objects` are those that were known last."""
         self._cluster = cluster
-        self._where = {"namespace": namespace, "labels": labels}
+        self._namespace = namespace
+        self._labels = labels
         self._objects: dict[Key, Document] = {}
         self._heard: list[Heard] = []
         self._known = asyncio.Event()
@@ -78,7 +79,7 @@ class Following:
         loop = asyncio.get_running_loop()
         while True:
             try:
-                listing = await self._cluster.list(self.kind, **self._where)
+                listing = await self._cluster.list(self.kind, namespace=self._namespace, labels=self._labels)
                 self._take(listing.items)
                 await self._watch(listing.resource_version)
             except Expired:
@@ -93,7 +94,8 @@ class Following:
 
     async def _watch(self, version: str) -> None:
         while True:
-            async with aclosing(self._cluster.watch(self.kind, version, **self._where)) as changes:
+            watched = self._cluster.watch(self.kind, version, namespace=self._namespace, labels=self._labels)
+            async with aclosing(watched) as changes:
                 async for change in changes:
                     version = change.resource_version
                     self._note(change.type, change.object)
