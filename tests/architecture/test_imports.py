@@ -102,9 +102,12 @@ _OF_SERVERS = {"fastapi", "grpc", "pydantic_settings", "yaml"}
 @pytest.mark.parametrize(
     ("started", "spared"),
     [
-        ("weft.controlplane.__main__", _FOR_A_FEW),
+        ("weft.controlplane.__main__", _FOR_A_FEW | {"aiohttp"}),
         ("weft.gateway.__main__", _FOR_A_FEW | {"grpc", "pydantic_settings", "yaml"}),
-        ("weft.sidecar.__main__", _FOR_A_FEW | _OF_SERVERS | {"opentelemetry", "starlette", "uvicorn"}),
+        (
+            "weft.sidecar.__main__",
+            _FOR_A_FEW | _OF_SERVERS | {"aiohttp", "opentelemetry", "starlette", "uvicorn"},
+        ),
         ("weft.sdk.agent", _FOR_A_FEW | _OF_SERVERS | {"opentelemetry"}),
         ("weft.cli.main", _FOR_A_FEW - {"cyclopts"} | _OF_SERVERS | {"aiohttp", "nats", "pydantic"}),
     ],
