@@ -202,10 +202,12 @@ def _end_well(
 def _give_time(edits: Edits, pod: Mapping[str, Any], sidecar: SidecarSettings) -> Iterable[Problem]:
     needed = math.ceil(sidecar.drain_grace + sidecar.drain_timeout + sidecar.stop_timeout + _SLACK)
     given = pod["spec"].get("terminationGracePeriodSeconds")
-    if (_USUAL_GRACE if given is None else given) >= needed:
+    given = _USUAL_GRACE if given is None else given
+    if given >= needed:
         return
     edits.put("spec", "terminationGracePeriodSeconds", value=needed)
-    if given is not None:
+    # What is usual an API server writes into every pod: nobody asked for it.
+    if given != _USUAL_GRACE:
         yield warning(
             "GracePeriodRaised",
             f"terminationGracePeriodSeconds is raised from {given} to {needed}: calls in flight have "

@@ -37,7 +37,7 @@ class Document:
 
     def problem(self, message: str, path: Path) -> FieldProblem:
         """A problem with the field at `path`, or where that is not given, with the nearest one around it."""
-        return FieldProblem(message, _field(path), self.file, _line(self.lines, path))
+        return FieldProblem(message, field_name(path), self.file, _line(self.lines, path))
 
 
 def parse_manifest(text: str, file: str = "") -> list[AnyResource]:
@@ -75,6 +75,11 @@ def parse_documents(text: str, file: str = "") -> list[Document]:
     return documents
 
 
+def parse_resource(value: Any) -> AnyResource:
+    """The resource that `value`, of JSON types, declares, checked by itself. Raises InvalidResource."""
+    return _document(Tree(value, {}, {}, ()), "").resource
+
+
 def check_together(documents: Iterable[Document], stored: Iterable[AnyResource] = ()) -> None:
     """Check the resources of a manifest against each other and those `stored`. Raises InvalidResource.
 
@@ -102,11 +107,12 @@ def _document(tree: Tree, file: str) -> Document:
     """The resource in `tree`. Raises InvalidResource."""
     resource, mistakes = _resource(tree.value)
     problems = {
-        each.path: FieldProblem(each.message, _field(each.path), file, each.line) for each in tree.problems
+        each.path: FieldProblem(each.message, field_name(each.path), file, each.line)
+        for each in tree.problems
     }
     for path, message in mistakes:
         # What was left out of the tree for a reason is told once, by that reason.
-        problems.setdefault(path, FieldProblem(message, _field(path), file, _line(tree.lines, path)))
+        problems.setdefault(path, FieldProblem(message, field_name(path), file, _line(tree.lines, path)))
     if resource is None or problems:
         raise InvalidResource(list(problems.values()))
     return Document(resource, file, tree.lines)
@@ -152,7 +158,7 @@ def _doubled(documents: Iterable[Document]) -> Iterator[FieldProblem]:
 def _elsewhere(found: Inconsistency) -> FieldProblem:
     """A problem that the manifest makes in a resource which is stored."""
     return FieldProblem(
-        f"with this, {found.key}, which is declared already, {found.message}", _field(found.path)
+        f"with this, {found.key}, which is declared already, {found.message}", field_name(found.path)
     )
 
 
@@ -177,7 +183,8 @@ def _path(location: Path) -> Path:
     return location[:-1] if location and location[-1] == "[key]" else location
 
 
-def _field(path: Path) -> str:
+def field_name(path: Path) -> str:
+    """How people are told of the field at `path`: `spec.rules[0].timeout`."""
     text = ""
     for part in path:
         if isinstance(part, int):
