@@ -210,10 +210,9 @@ class KubernetesStandIn:
         self, kind: _Kind, at: Id, subresource: str, make: Callable[[Document], Document], body: Document
     ) -> Document:
         found = _found(kind, at)
-        for name in ("uid", "resourceVersion"):
-            given = (body.get("metadata") or {}).get(name)
-            if given is not None and given != found["metadata"][name]:
-                raise Refusal(409, "Conflict", f"Precondition failed: {name} is {found['metadata'][name]}")
+        version = (body.get("metadata") or {}).get("resourceVersion")
+        if version not in {None, found["metadata"]["resourceVersion"]}:
+            raise Refusal(409, "Conflict", "the object has been modified; please apply your changes to it")
         made = make(deepcopy(found))
         after = {**found, "status": made.get("status")} if subresource else made
         if not subresource and kind.has_status:

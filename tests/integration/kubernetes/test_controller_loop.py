@@ -104,13 +104,15 @@ async def test_an_object_is_replaced_only_at_the_version_that_is_meant(api: Clus
         await api.cluster.replace(CONFIG_MAP, config_map("never-there", {}))
 
 
-async def test_a_patch_for_another_object_of_the_name_is_refused(api: ClusterApi) -> None:
+async def test_a_patch_of_another_version_is_refused(api: ClusterApi) -> None:
     await api.cluster.create(CONFIG_MAP, config_map("patched", {"a": "1", "b": "2"}))
     key = Key("default", "patched")
     patched = await api.cluster.merge(CONFIG_MAP, key, {"data": {"a": None, "c": "3"}})
     assert patched["data"] == {"b": "2", "c": "3"}
+    version = {"resourceVersion": patched["metadata"]["resourceVersion"]}
+    await api.cluster.merge(CONFIG_MAP, key, {"metadata": version, "data": {"c": "4"}})
     with pytest.raises(Conflict):
-        await api.cluster.merge(CONFIG_MAP, key, {"metadata": {"uid": "another"}, "data": {"c": "4"}})
+        await api.cluster.merge(CONFIG_MAP, key, {"metadata": version, "data": {"c": "5"}})
     with pytest.raises(NotFound):
         await api.cluster.merge(CONFIG_MAP, Key("default", "no-such"), {"data": {}})
 

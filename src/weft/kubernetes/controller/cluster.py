@@ -137,7 +137,7 @@ class Cluster:
     async def merge(self, kind: ClusterKind, key: Key, patch: Document, *, subresource: str = "") -> Document:
         """Change an object by a JSON merge patch (RFC 7386). Raises NotFound.
 
-        Raises Conflict if the patch has a `uid` or a `resourceVersion` that is not the object's.
+        Raises Conflict if the patch has a `resourceVersion` that is not the object's.
         """
         path = kind.path(key.namespace, key.name, subresource)
         return await self._ask("PATCH", path, f"{kind.kind} {key}", patch, media_type=_MERGE)

@@ -90,7 +90,7 @@ class Reports:
 
         It is about the generation that `document` has. Nothing is written where nothing changes. A condition
         that is new, or has another status or reason, is told as an event too: as a warning if it is not True.
-        An object that is gone is no error. Raises Conflict if another one has its name by now.
+        An object that is gone is no error. Raises Conflict if it was changed since `document` was read.
         """
         generation = int(document["metadata"].get("generation") or 0)
         before = found_conditions(document)
@@ -99,7 +99,10 @@ class Reports:
         found = document.get("status") or {}
         if all(found.get(name) == value for name, value in status.items()):
             return
-        patch = {"metadata": {"uid": document["metadata"]["uid"]}, "status": status}
+        patch = {
+            "metadata": {"resourceVersion": document["metadata"]["resourceVersion"]},
+            "status": status,
+        }
         try:
             await self._cluster.merge(kind, key_of(document), patch, subresource="status")
         except NotFound:
