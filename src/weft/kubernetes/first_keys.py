@@ -5,6 +5,7 @@
 | `<name>-nats` | the files of `weft.local.nats_security`, and the public halves of its nkeys |
 | `<name>-sealing-key` | `sealing.key`, which seals the authority's keys and the Secrets in NATS |
 | `<name>-operator-token` | `token`, an admin token to begin with |
+| `<name>-webhook` | the certificate of the webhooks, its key and its authority |
 
 What belongs together is in one Secret, which is there as a whole or not at all: however often its making is
 broken off, no two halves of different makings meet. A pod mounts those parts that it needs.
@@ -19,6 +20,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from weft.controlplane.sealing import new_sealing_key
+from weft.kubernetes.webhook.certificates import webhook_keys
 from weft.local.nats_security import THIS_MACHINE, NatsSecurity, make_nats_security
 from weft.model.names import check_name
 from weft.model.operator import new_token
@@ -46,16 +48,25 @@ def first_keys(
         _secret(f"{name}-nats", _nats(nats_hosts(name, namespace, cluster_domain))),
         _secret(f"{name}-sealing-key", {SEALING_KEY: f"{new_sealing_key()}\n".encode()}),
         _secret(f"{name}-operator-token", {OPERATOR_TOKEN: f"{new_token()}\n".encode()}),
+        _secret(f"{name}-webhook", webhook_keys(webhook_hosts(name, namespace, cluster_domain))),
     ]
+
+
+def webhook_hosts(name: str, namespace: str, cluster_domain: str = DEFAULT_CLUSTER_DOMAIN) -> list[str]:
+    """By which names the webhooks of an installation can be connected to: those of its Service."""
+    return _service(f"{name}-webhook", namespace, cluster_domain)
 
 
 def nats_hosts(name: str, namespace: str, cluster_domain: str = DEFAULT_CLUSTER_DOMAIN) -> list[str]:
     """By which names the NATS of an installation can be connected to: its Service, and each pod behind it."""
-    service = f"{name}-nats"
-    inside = f"{service}.{namespace}.svc"
-    names = [service, f"{service}.{namespace}", inside, f"{inside}.{cluster_domain}"]
+    names = _service(f"{name}-nats", namespace, cluster_domain)
     # Not `*.<service>` alone: many clients take no wildcard right below a top level.
     return [*names, *(f"*.{each}" for each in names[1:]), *THIS_MACHINE]
+
+
+def _service(service: str, namespace: str, cluster_domain: str) -> list[str]:
+    inside = f"{service}.{namespace}.svc"
+    return [service, f"{service}.{namespace}", inside, f"{inside}.{cluster_domain}"]
 
 
 def _nats(hosts: list[str]) -> Mapping[str, bytes]:

@@ -31,7 +31,7 @@ from weft.kubernetes.in_cluster import InCluster
 HOST = "127.0.0.1"
 TOKEN = "of-the-pod"
 NAMESPACE = "mesh"
-NAMES = ["weft-nats", "weft-sealing-key", "weft-operator-token"]
+NAMES = ["weft-nats", "weft-sealing-key", "weft-operator-token", "weft-webhook"]
 
 Secret = dict[str, Any]
 
@@ -153,7 +153,7 @@ async def test_what_is_missing_is_made_and_the_rest_stays(server: StandIn) -> No
     server.secrets["weft-sealing-key"] = kept
     async with InCluster(server.access()) as cluster:
         made = [await cluster.create_secret(each) for each in first_keys("weft", NAMESPACE)]
-    assert made == [True, False, True]
+    assert made == [True, False, True, True]
     assert server.secrets["weft-sealing-key"] is kept
 
 

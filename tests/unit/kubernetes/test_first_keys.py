@@ -67,7 +67,7 @@ def test_the_job_runs_restricted_and_may_create_secrets_only() -> None:
     }
 
 
-def test_they_are_three_by_who_needs_them() -> None:
+def test_they_are_apart_by_who_needs_them() -> None:
     found = made()
     assert {name: sorted(data) for name, data in found.items()} == {
         "weft-nats": [
@@ -76,6 +76,7 @@ def test_they_are_three_by_who_needs_them() -> None:
         ],
         "weft-sealing-key": ["sealing.key"],
         "weft-operator-token": ["token"],
+        "weft-webhook": ["ca.crt", "tls.crt", "tls.key"],
     }
     assert is_token(found["weft-operator-token"]["token"].decode().strip())
 
