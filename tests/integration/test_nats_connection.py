@@ -5,7 +5,13 @@ from __future__ import annotations
 import asyncio
 import socket
 import struct
-from contextlib import suppress
+from collections.abc import Awaitable, Callable
+from contextlib import AsyncExitStack, suppress
+from pathlib import Path
+
+import pytest
+from nats.aio.client import Client
+from tests.secured_nats import secured_nats
 
 from weft.aio.poll import until
 from weft.aio.ports import reserve_port
@@ -49,6 +55,60 @@ async def test_a_reset_while_much_is_to_be_written_is_noticed() -> None:
         await connection.close()
         for each in peers:
             each.close()
+
+
+async def test_a_server_that_falls_silent_is_given_up_without_a_farewell(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """TLS would wait for the answer to one: here for an hour, else for 30 seconds, longer than a lease."""
+    monkeypatch.setattr("asyncio.constants.SSL_SHUTDOWN_TIMEOUT", 3600.0)
+    async with secured_nats(tmp_path) as secured:
+
+        async def given_up() -> bool:
+            return not secured.control.connected
+
+        secured.server.freeze()
+        try:
+            async with asyncio.timeout(PATIENCE):
+                await until(given_up)
+        finally:
+            secured.server.thaw()
+
+
+async def test_of_several_servers_the_one_that_was_lost_comes_last() -> None:
+    peers: list[tuple[int, asyncio.StreamWriter]] = []
+
+    async def greet(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        peers.append((writer.get_extra_info("sockname")[1], writer))
+        writer.write(_INFO)
+        with suppress(ConnectionError):
+            while line := await reader.readline():
+                if line.startswith(b"PING"):
+                    writer.write(b"PONG\r\n")
+        writer.close()
+
+    async with AsyncExitStack() as stack:
+        servers = [await stack.enter_async_context(await _listening(greet)) for _ in range(2)]
+        urls = [f"nats://127.0.0.1:{each.sockets[0].getsockname()[1]}" for each in servers]
+        connection = await NatsConnection.open(urls, name="test", timeout=PATIENCE)
+        stack.push_async_callback(connection.close)
+        for losses in range(1, 8):
+            former = connection.sender
+            peers[-1][1].transport.abort()
+
+            async def another(former: Client | None = former) -> bool:
+                return connection.sender not in {None, former}
+
+            async with asyncio.timeout(PATIENCE):
+                await until(another)
+            assert len(peers) == losses + 1
+            assert peers[-1][0] != peers[-2][0]
+
+
+async def _listening(
+    greet: Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]],
+) -> asyncio.Server:
+    return await asyncio.start_server(greet, "127.0.0.1", 0)
 
 
 async def test_who_connects_can_be_cancelled_at_any_moment() -> None:

@@ -57,7 +57,18 @@ class TellingClient(Client):
         # It would try to write what still waits to be written, fail, and end without a word to anybody.
         self._pending.clear()
         self._pending_data_size = 0
+        self._hang_up()
         await super()._process_op_err(e)
+
+    def _hang_up(self) -> None:
+        """Close a broken connection without a farewell.
+
+        TLS waits 30 seconds for the answer to one, and tells of the end only then: no answer comes from a
+        machine that is gone, or frozen.
+        """
+        writer = getattr(self._transport, "_io_writer", None)
+        if isinstance(writer, asyncio.StreamWriter):
+            writer.transport.abort()
 
 
 async def unsubscribe(subscriptions: Iterable[Subscription]) -> None:

@@ -52,7 +52,8 @@ class NatsConnection:
     """A connection to one of `servers` and its JetStream. Open it with `open`."""
 
     def __init__(self, servers: Sequence[str], login: NatsLogin, *, name: str, timeout: float) -> None:
-        self._servers = list(servers)
+        self._servers = random.sample(servers, len(servers))
+        """In the order in which they are tried next."""
         self._login = login
         self._name = name
         self._timeout = timeout
@@ -260,6 +261,8 @@ class NatsConnection:
         client = TellingClient()
         requests = Requests(client)
         self._failures.reason = ""
+        servers = list(self._servers)
+        self._try_later(servers[0])
 
         async def lost() -> None:
             requests.lose(self._failures.reason or _LOST)
@@ -271,7 +274,8 @@ class NatsConnection:
             try:
                 async with asyncio.timeout(self._timeout):
                     await client.connect(
-                        random.sample(self._servers, len(self._servers)),
+                        servers,
+                        dont_randomize=True,
                         name=self._name,
                         allow_reconnect=False,
                         max_reconnect_attempts=1,
@@ -290,11 +294,17 @@ class NatsConnection:
             if not client.is_connected:
                 raise self.unavailable("connect", None if self._failures.reason else ConnectionError(HUNG_UP))
             stack.pop_all()
+        if client.connected_url is not None:
+            self._try_later(client.connected_url.geturl())
         self._client = client
         self._requests = requests
         self._failures.reason = ""
         self._down.clear()
         self._up.set()
+
+    def _try_later(self, server: str) -> None:
+        """Have `server` come last the next time: should it be gone, to wait for it takes most of the time."""
+        self._servers.sort(key=lambda each: without_credentials(each) == without_credentials(server))
 
     async def _keep_connected(self) -> None:
         while True:
