@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
-import logging
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from hashlib import sha256
 from typing import Final
 
 from weft.errors import Denied, InvalidRequest, InvalidResource, NotFound
-from weft.kubernetes.agent_deployment import AgentDeployment, read_agent_deployment
+from weft.kubernetes.agent_deployment import read_agent_deployment
 from weft.kubernetes.agent_manifests import agent_manifests
-from weft.kubernetes.controller.cluster import Cluster
+from weft.kubernetes.controller.cluster import MANAGER, Cluster
 from weft.kubernetes.controller.conditions import Condition, Reports
 from weft.kubernetes.controller.following import Followed
-from weft.kubernetes.controller.kinds import CUSTOM_KINDS, ClusterKind, Document, Key, key_of
+from weft.kubernetes.controller.kinds import CUSTOM_KINDS, ClusterKind, Document, Key
 from weft.kubernetes.controller.loop import Source
 from weft.kubernetes.controller.rollout import rollout_conditions, rollout_figures
 from weft.kubernetes.controller.roots import MANAGED_LABEL, ends
@@ -22,20 +23,16 @@ from weft.kubernetes.custom_resources import READY
 from weft.kubernetes.injection import InjectionSettings
 from weft.kubernetes.problem import Problem, Refusal
 
-logger = logging.getLogger(__name__)
-
 AGENT_DEPLOYMENT: Final = CUSTOM_KINDS["AgentDeployment"]
 DEPLOYMENT: Final = ClusterKind("apps", "v1", "Deployment", "deployments")
 SERVICE: Final = ClusterKind("", "v1", "Service", "services")
 SCALED_OBJECT: Final = ClusterKind("keda.sh", "v1alpha1", "ScaledObject", "scaledobjects")
-_AUTOSCALER = ClusterKind("autoscaling", "v2", "HorizontalPodAutoscaler", "horizontalpodautoscalers")
-
 MADE: Final = (
     ClusterKind("", "v1", "ServiceAccount", "serviceaccounts"),
     SERVICE,
     DEPLOYMENT,
     ClusterKind("policy", "v1", "PodDisruptionBudget", "poddisruptionbudgets"),
-    _AUTOSCALER,
+    ClusterKind("autoscaling", "v2", "HorizontalPodAutoscaler", "horizontalpodautoscalers"),
     SCALED_OBJECT,
 )
 """All kinds of which an AgentDeployment may consist."""
@@ -49,6 +46,15 @@ LOOK_SOON: Final = 20.0
 """The same where something is in the way that may go."""
 
 _HANDOVER: Final = "weft-handover"
+
+
+@dataclass(frozen=True, slots=True)
+class _Applied:
+    """What was applied last."""
+
+    mark: str
+    at: float
+    """In the loop's time."""
 
 
 class AgentDeployments:
@@ -71,8 +77,7 @@ class AgentDeployments:
         self._declared = agent_deployments
         self._deployments = deployments
         self._settings = settings
-        self._applied: dict[Key, str] = {}
-        """What was applied last, and to which Deployment, for as long as that need not be done again."""
+        self._applied: dict[Key, _Applied] = {}
         self.sources: Sequence[Source] = (Source(agent_deployments), Source(deployments))
 
     async def reconcile(self, key: Key) -> float | None:
@@ -105,22 +110,122 @@ class AgentDeployments:
 
         Raises InvalidResource or Refusal where it cannot be, and what the cluster says against it.
         """
-        deployment = read_agent_deployment({name: document.get(name) for name in ("metadata", "spec")})
-        manifests = agent_manifests(deployment, self._settings)
+        manifests = agent_manifests(read_agent_deployment(document), self._settings)
         for problem in manifests.problems:
             if problem.refused:
                 raise Refusal(problem.reason, problem.message)
-        owner = _owner(document)
-        wanted = [_owned(each, owner) for each in manifests.documents]
+        owner = str(document["metadata"]["uid"])
+        wanted = [_owned(each, document) for each in manifests.documents]
         digest = sha256(json.dumps(wanted).encode()).hexdigest()
         running = self._deployments.objects.get(key)
-        if running is None or self._applied.get(key) != _mark(digest, running):
+        now = asyncio.get_running_loop().time()
+        if running is None or not self._settled(key, _mark(digest, running), now):
             running = await self._apply(key, wanted, owner)
-            self._applied[key] = _mark(digest, running)
-            again = LOOK_AGAIN
-        else:
-            # The next look applies all of it, unless something changes before that.
-            self._applied.pop(key)
-            again = LOOK_AGAIN
-        await self._tell(document, deployment, running, manifests.problems)
-        return again
+            self._applied[key] = _Applied(_mark(digest, running), now)
+        await self._tell(document, running, manifests.problems)
+        return LOOK_AGAIN
+
+    def _settled(self, key: Key, mark: str, now: float) -> bool:
+        applied = self._applied.get(key)
+        return applied is not None and applied.mark == mark and now - applied.at < LOOK_AGAIN
+
+    async def _apply(self, key: Key, wanted: Iterable[Document], owner: str) -> Document:
+        """Have everything be there that is wanted, and nothing else; the Deployment, as it stands."""
+        by_kind = {each["kind"]: each for each in wanted}
+        found = [(kind, await self._cluster.get(kind, key)) for kind in MADE]
+        for kind, there in found:
+            if there is not None and not _is_owned(there, owner):
+                if kind.kind in by_kind and not _is_free(there):
+                    raise _name_taken(kind, key)
+            elif there is not None and kind.kind not in by_kind:
+                # Two autoscalers would work against each other: the old one goes before the new one comes.
+                await self._cluster.delete(kind, key, uid=there["metadata"]["uid"])
+        deployment = dict(found)[DEPLOYMENT]
+        if deployment is not None and "replicas" not in by_kind[DEPLOYMENT.kind]["spec"]:
+            await self._hand_over(deployment)
+        made = {
+            kind: await self._apply_one(kind, by_kind[kind.kind]) for kind in MADE if kind.kind in by_kind
+        }
+        return made[DEPLOYMENT]
+
+    async def _apply_one(self, kind: ClusterKind, document: Document) -> Document:
+        try:
+            return await self._cluster.apply(kind, document)
+        except NotFound as error:
+            if kind is not SCALED_OBJECT:
+                raise
+            message = (
+                "the cluster has no ScaledObject, which scaling.queue needs: install KEDA, or leave it out; "
+                "until then nothing scales the pods"
+            )
+            raise Refusal("KedaMissing", message) from error
+
+    async def _hand_over(self, deployment: Document) -> None:
+        """Have the number of pods stay what it is, though it is applied no more.
+
+        https://kubernetes.io/docs/reference/using-api/server-side-apply/#transferring-ownership
+        """
+        if not any(_applied_replicas(each) for each in deployment["metadata"].get("managedFields") or ()):
+            return
+        metadata = {name: deployment["metadata"][name] for name in ("name", "namespace")}
+        spec = {"replicas": deployment["spec"]["replicas"]}
+        document = {
+            "apiVersion": DEPLOYMENT.api_version,
+            "kind": DEPLOYMENT.kind,
+            "metadata": metadata,
+            "spec": spec,
+        }
+        await self._cluster.apply(DEPLOYMENT, document, manager=_HANDOVER)
+
+    async def _tell(self, document: Document, running: Document, problems: Iterable[Problem]) -> None:
+        known = (document.get("status") or {}).get("observedGeneration")
+        if known != document["metadata"].get("generation"):
+            for each in problems:
+                await self._reports.event(document, "Warning", each.reason, each.message)
+        await self._reports.status(
+            AGENT_DEPLOYMENT, document, rollout_conditions(running), fields=rollout_figures(running)
+        )
+
+
+def _owned(document: Document, owner: Document) -> Document:
+    """`document`, so that it goes with `owner`."""
+    metadata = owner["metadata"]
+    reference = {
+        "apiVersion": AGENT_DEPLOYMENT.api_version,
+        "kind": AGENT_DEPLOYMENT.kind,
+        "name": metadata["name"],
+        "uid": metadata["uid"],
+        "controller": True,
+    }
+    return {**document, "metadata": {**document["metadata"], "ownerReferences": [reference]}}
+
+
+def _is_owned(document: Document, owner: str) -> bool:
+    return any(each.get("uid") == owner for each in document["metadata"].get("ownerReferences") or ())
+
+
+def _is_free(document: Document) -> bool:
+    """Whether it was made of an AgentDeployment, as by `weft kubernetes expand`, and nobody keeps it."""
+    metadata = document["metadata"]
+    kept = any(each.get("controller") for each in metadata.get("ownerReferences") or ())
+    return not kept and (metadata.get("labels") or {}).get(MANAGED_LABEL) == "weft"
+
+
+def _name_taken(kind: ClusterKind, key: Key) -> Refusal:
+    message = (
+        f"there is a {kind.kind} {key} already, which is not this AgentDeployment's: delete it, or give this "
+        f"one another name"
+    )
+    return Refusal("NameTaken", message)
+
+
+def _applied_replicas(entry: Document) -> bool:
+    """Whether a Deployment's number of pods is what this controller applied."""
+    fields = (entry.get("fieldsV1") or {}).get("f:spec") or {}
+    return entry.get("manager") == MANAGER and entry.get("operation") == "Apply" and "f:replicas" in fields
+
+
+def _mark(digest: str, deployment: Document) -> str:
+    """Changes with what is declared, and with what others do to the Deployment."""
+    metadata = deployment["metadata"]
+    return f"{digest} {metadata['uid']} {metadata.get('generation')}"
