@@ -18,6 +18,7 @@ from weft.model.yaml_tree import dump
 app = App(
     name="kubernetes", help="Write the manifests that a Kubernetes cluster needs, and make its first keys."
 )
+app.command("weft.cli.kubernetes_render:render", name="render")
 app.command("weft.cli.kubernetes_expand:expand", name="expand")
 app.command("weft.cli.kubernetes_bootstrap:bootstrap", name="bootstrap")
 app.command("weft.cli.kubernetes_nats:nats", name="nats")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from weft.kubernetes.custom_resources import custom_resource_definitions
 from weft.kubernetes.first_keys import DEFAULT_NAME
 from weft.kubernetes.installation.bootstrap import bootstrap
 from weft.kubernetes.installation.control import control
@@ -47,8 +46,3 @@ def namespace_document(namespace: str = DEFAULT_NAMESPACE) -> Document:
     levels = {f"pod-security.kubernetes.io/{mode}": "restricted" for mode in ("enforce", "audit", "warn")}
     labels = {"app.kubernetes.io/name": "weft", "app.kubernetes.io/part-of": "weft", **levels}
     return {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": namespace, "labels": labels}}
-
-
-def foundation(namespace: str = DEFAULT_NAMESPACE) -> list[Document]:
-    """What there has to be before an installation: its namespace, and the definitions of custom resources."""
-    return [namespace_document(namespace), *custom_resource_definitions()]
