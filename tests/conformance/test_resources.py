@@ -13,6 +13,7 @@ from weft.resources import turn
 from weft.resources.store import Applied, Outcome, Resources
 from weft.resources.view import ResourceView
 from weft.store.bucket import Bucket, Store
+from weft.store.memory import MemoryStore
 
 PATIENCE = 60.0
 
@@ -52,6 +53,25 @@ async def test_applying_creates_then_configures_then_changes_nothing(resources: 
         ["unchanged"],
     ]
     assert [each.metadata.name for each in await resources.list("Agent")] == ["critic", "summarizer"]
+
+
+async def test_where_else_a_resource_is_declared_stays_when_others_apply_theirs(resources: Resources) -> None:
+    marked = agent(metadata=', annotations: {"weft.dev/declared-in": one/crew, why: because}')
+    await resources.apply(parsed(marked))
+    assert await resources.diff(parsed(agent(metadata=", annotations: {why: because}"))) == []
+    [applied] = await resources.apply(parsed(agent(spec="{weight: 3}")))
+    assert applied.resource.metadata.annotations == {"weft.dev/declared-in": "one/crew"}
+    [moved] = await resources.apply(
+        parsed(agent(metadata=', annotations: {"weft.dev/declared-in": two/crew}'))
+    )
+    assert moved.resource.metadata.annotations == {"weft.dev/declared-in": "two/crew"}
+
+
+async def test_a_mesh_is_the_same_for_as_long_as_its_store_is(store: Store) -> None:
+    first, second = await Resources.open(store), await Resources.open(store)
+    uids = await asyncio.gather(*(each.uid.get() for each in (first, second) * 4))
+    assert len(set(uids)) == 1
+    assert uids[0] != await (await Resources.open(MemoryStore())).uid.get()
 
 
 async def test_the_generation_grows_with_the_spec_only(resources: Resources) -> None:
@@ -176,7 +196,7 @@ async def test_a_write_that_fails_midway_says_what_was_written_and_is_completed_
     store: Store,
 ) -> None:
     resources = await Resources.open(store)
-    failing = Resources(_FailsAfter(resources.bucket, 1), await turn.Turn.open(store))
+    failing = Resources(_FailsAfter(resources.bucket, 1), await turn.Turn.open(store), resources.uid)
     manifest = parsed(agent("a"), agent("b"), agent("c"))
     with pytest.raises(Unavailable) as caught:
         await failing.apply(manifest)

@@ -188,6 +188,19 @@ async def test_a_manifest_is_created_configured_or_left_alone(api: Api) -> None:
     assert stored["spec"]["capabilities"] == ["summarize", "quote"]
 
 
+async def test_who_applies_is_told_at_which_version_each_resource_is(api: Api) -> None:
+    assert (await api.apply(AGENT, dryRun=True)).json()["results"][0]["resourceVersion"] is None
+    [applied] = (await api.apply(AGENT)).json()["results"]
+    stored = (await api.http.get("/v1/resources/agent/summarizer")).json()
+    assert applied["resourceVersion"] == stored["metadata"]["resourceVersion"]
+
+
+async def test_a_mesh_says_which_one_it_is(api: Api) -> None:
+    uid = (await api.http.get("/v1/mesh")).json()["uid"]
+    assert uid
+    assert (await api.http.get("/v1/mesh")).json() == {"uid": uid}
+
+
 async def test_nothing_is_applied_unless_all_of_it_is_valid(api: Api) -> None:
     broken = AGENT.replace("capabilities", "capabilites").replace("name: summarizer", "name: other")
     answer = await api.apply(f"{AGENT}---{broken}", file="mesh.yaml")

@@ -11,6 +11,7 @@ from weft.model.access import AccessPolicySpec
 from weft.model.agent_spec import AgentSpec, Labels
 from weft.model.budget import BudgetSpec
 from weft.model.egress import EgressSpec
+from weft.model.external_agent import ExternalAgentSpec
 from weft.model.gateway import GatewaySpec
 from weft.model.message_broker import BrokerSpec
 from weft.model.model_pool import ModelPoolSpec
@@ -38,8 +39,16 @@ KINDS: Final[Mapping[str, type[Spec]]] = {
     "Budget": BudgetSpec,
     "Tool": ToolSpec,
     "Telemetry": TelemetrySpec,
+    "ExternalAgent": ExternalAgentSpec,
 }
 """The spec of each kind of resource."""
+
+
+DECLARED_IN: Final = "weft.dev/declared-in"
+"""Annotation: in which cluster and namespace a resource is declared that came from a cluster.
+
+It stays when the resource is applied without it, since it says who else has the resource.
+"""
 
 
 class Metadata(Spec):

@@ -11,11 +11,13 @@ from typing import Protocol
 
 from weft.errors import Conflict, InvalidResource, MeshError, NotFound, Unavailable
 from weft.model.manifest import Document, check_together, dump_manifest
-from weft.model.resource import AnyResource
+from weft.model.resource import DECLARED_IN, AnyResource
 from weft.model.secret import SecretSpec
 from weft.model.unchangeable import forbidden_changes
 from weft.resources.codec import ResourceCodec
-from weft.resources.turn import Turn
+from weft.resources.mesh_uid import MeshUid
+from weft.resources.turn import BUCKET as TURNS
+from weft.resources.turn import TextCodec, Turn
 from weft.store.bucket import Bucket, Entry, Store
 
 BUCKET = "resources"
@@ -67,16 +69,23 @@ class Resources:
     """The declared resources of a mesh."""
 
     def __init__(
-        self, bucket: Bucket[AnyResource], turn: Turn, prepare: Preparation = without_secrets
+        self,
+        bucket: Bucket[AnyResource],
+        turn: Turn,
+        uid: MeshUid,
+        prepare: Preparation = without_secrets,
     ) -> None:
         self.bucket = bucket
+        self.uid = uid
+        """Which mesh this is."""
         self._turn = turn
         self._prepare = prepare
 
     @classmethod
     async def open(cls, store: Store, prepare: Preparation = without_secrets) -> Resources:
         """Open the resources in `store`. Whatever is applied goes through `prepare` first."""
-        return cls(await store.bucket(BUCKET, ResourceCodec()), await Turn.open(store), prepare)
+        uid = MeshUid(await store.bucket(TURNS, TextCodec()))
+        return cls(await store.bucket(BUCKET, ResourceCodec()), await Turn.open(store), uid, prepare)
 
     async def apply(self, documents: Sequence[Document], *, dry_run: bool = False) -> list[Applied]:
         """Write the resources of a manifest, after checking them together with what is declared already.
@@ -99,7 +108,7 @@ class Resources:
         _check_changes(documents, stored)
         for document in documents:
             current = stored.get(document.resource.key)
-            resource = self._prepare(document, current.value if current else None)
+            resource = self._prepared(document, current)
             if _plan(resource, current).outcome is not Outcome.UNCHANGED:
                 before = dump_manifest([_declared(current.value)]) if current else None
                 after = dump_manifest([_declared(resource)])
@@ -136,7 +145,13 @@ class Resources:
         return [self._planned(each, stored.get(each.resource.key)) for each in documents]
 
     def _planned(self, document: Document, current: Entry[AnyResource] | None) -> Applied:
-        return _plan(self._prepare(document, current.value if current else None), current)
+        return _plan(self._prepared(document, current), current)
+
+    def _prepared(self, document: Document, current: Entry[AnyResource] | None) -> AnyResource:
+        """The resource of `document` as it is to be stored."""
+        if current is None:
+            return self._prepare(document, None)
+        return _still_declared_in(self._prepare(document, current.value), current.value)
 
     async def _write(self, plans: Sequence[Applied], deadline: float) -> list[Applied]:
         """Do what was planned, until `deadline` (the event loop's time)."""
@@ -200,6 +215,19 @@ def _stamped(
 ) -> AnyResource:
     stamps = {"resource_version": version, "generation": generation, "creation_timestamp": created}
     return resource.model_copy(update={"metadata": resource.metadata.model_copy(update=stamps)})
+
+
+def _still_declared_in(resource: AnyResource, before: AnyResource) -> AnyResource:
+    """`resource` with the mark of where else it is declared, as `before`, unless it says so itself.
+
+    Whoever applies a manifest of their own knows nothing of that.
+    """
+    mark = before.metadata.annotations.get(DECLARED_IN)
+    if mark is None or DECLARED_IN in resource.metadata.annotations:
+        return resource
+    annotations = {**resource.metadata.annotations, DECLARED_IN: mark}
+    metadata = resource.metadata.model_copy(update={"annotations": annotations})
+    return resource.model_copy(update={"metadata": metadata})
 
 
 def _check_changes(documents: Sequence[Document], stored: Mapping[str, Entry[AnyResource]]) -> None:

@@ -26,13 +26,15 @@ PATIENCE = 8.0
 """Seconds to wait for a turn: one whole turn of somebody who was killed, and some of others."""
 
 
-class _Text:
+class TextCodec:
     """Text as UTF-8."""
 
     def encode(self, value: str) -> bytes:
+        """Return the bytes of `value`."""
         return value.encode()
 
     def decode(self, data: bytes) -> str:
+        """Return the text in `data`. Raises ValueError if it is none."""
         return data.decode()
 
 
@@ -45,7 +47,7 @@ class Turn:
     @classmethod
     async def open(cls, store: Store) -> Turn:
         """Open the turns in `store`."""
-        return cls(await store.bucket(BUCKET, _Text()))
+        return cls(await store.bucket(BUCKET, TextCodec()))
 
     @asynccontextmanager
     async def taken(self) -> AsyncIterator[float]:

@@ -49,6 +49,8 @@ class AppliedOut(Body):
     kind: str
     name: str
     outcome: Outcome
+    resource_version: str | None
+    """The one it has by now; null if it was not written yet, or not at all."""
 
 
 class ApplyResult(Body):
@@ -71,6 +73,13 @@ class DiffResult(Body):
     """What applying would change; resources that stay as they are do not appear."""
 
     differences: list[DifferenceOut]
+
+
+class MeshOut(Body):
+    """Which mesh this is."""
+
+    uid: str
+    """Made once for a store, and kept in it: with another one nothing is left of the resources there were."""
 
 
 class ResourceList(Body):
@@ -96,7 +105,12 @@ async def apply(context: Context, changes: Audited, body: ManifestToApply) -> Ap
             changes.note("apply resource", _target(each.resource), outcome=each.outcome)
     return ApplyResult(
         results=[
-            AppliedOut(kind=each.resource.kind, name=each.resource.metadata.name, outcome=each.outcome)
+            AppliedOut(
+                kind=each.resource.kind,
+                name=each.resource.metadata.name,
+                outcome=each.outcome,
+                resource_version=None if body.dry_run else each.resource.metadata.resource_version,
+            )
             for each in applied
         ]
     )
@@ -120,6 +134,12 @@ async def list_all(context: Context, admitted: Admitted, *, watch: bool = False)
     if watch:
         return event_stream(_changes(context.declared), admitted)
     return ResourceList(items=[each.document() for each in context.declared.resources.values()])
+
+
+@router.get("/mesh", dependencies=_READERS)
+async def mesh(context: Context) -> MeshOut:
+    """Which mesh this is."""
+    return MeshOut(uid=await context.resources.uid.get())
 
 
 @router.get("/resources/{kind}", dependencies=_READERS)
