@@ -78,7 +78,11 @@ async def run_control_plane(settings: ControlPlaneSettings) -> None:
         scraped = stack.enter_context(_listen_for_scrapes(settings))
         looked_at = stack.enter_context(_listen_for_browsers(settings))
         store = await NatsStore.connect(
-            settings.nats, name="weft-control", tls=nats_tls(settings), credentials=settings.nats_seed_file
+            settings.nats,
+            name="weft-control",
+            replicas=settings.nats_replicas,
+            tls=nats_tls(settings),
+            credentials=settings.nats_seed_file,
         )
         stack.push_async_callback(store.close)
         security = await stack.enter_async_context(open_security(settings, store, sealer))

@@ -40,6 +40,10 @@ class ControlPlaneSettings(BaseSettings):
     """File with the nkey seed of the account that NATS's auth callout trusts: with it this control plane
     decides what every client of NATS may do."""
 
+    nats_replicas: int = Field(default=1, ge=1, le=5)
+    """How many of these servers keep each thing that is kept: with three of three any one may be lost.
+    What fewer keep is copied to more at the next start. That fewer are to keep it is not followed."""
+
     host: str = "127.0.0.1"
     """Address to listen at, for API and xDS. Loopback unless told otherwise."""
 

@@ -35,15 +35,15 @@ _HOMES = {
 """Module, class, and the extra that brings the client library; loaded when a mesh has such a broker."""
 
 
-async def open_broker(access: BrokerAccess, store: NatsStore, *, replicas: int = 1) -> BrokerAdmin:
+async def open_broker(access: BrokerAccess, store: NatsStore) -> BrokerAdmin:
     """Connect to the broker; if that is NATS, through the connection of `store`.
 
-    `replicas` is how many servers of a NATS cluster keep each queue. Raises Unavailable if it cannot be
-    reached or its client library is not installed.
+    As many NATS servers keep a queue as keep a bucket. Raises Unavailable if it cannot be reached or its
+    client library is not installed.
     """
     if access.type == BrokerType.NATS:
-        broker = _load("weft.messaging.brokers.nats", "NatsBroker", "")(store.connection, replicas=replicas)
-        return cast(BrokerAdmin, broker)
+        nats_broker = _load("weft.messaging.brokers.nats", "NatsBroker", "")
+        return cast(BrokerAdmin, nats_broker(store.connection, replicas=store.replicas))
     module, name, extra = _HOMES[BrokerType(access.type)]
     options: dict[str, Any] = {"username": access.username, "password": access.password}
     if access.type == BrokerType.RABBITMQ:

@@ -54,9 +54,10 @@ class NatsStore:
         (`handshake_first`). `credentials` is a file with the seed of a user nkey, for who has more rights
         than its certificate says. Answers come in under `inbox_prefix`. `name` is what the servers'
         monitoring calls this client. `timeout`, in seconds, limits the connecting and then each operation.
-        `replicas` is how many servers of a cluster keep each bucket that is new. A connection that is lost is
-        made again, for as long as it takes. Raises Unavailable if no server answers in time or all refuse
-        this identity, and InvalidRequest if URLs and `tls` do not fit together.
+        `replicas` is how many servers of a cluster keep each bucket and journal: new ones, and those that
+        fewer keep. A connection that is lost is made again, for as long as it takes. Raises Unavailable if no
+        server answers in time or all refuse this identity, and InvalidRequest if URLs and `tls` do not fit
+        together.
         """
         login = NatsLogin(tls, credentials, inbox_prefix)
         connection = await NatsConnection.open(servers, login, name=name, timeout=timeout)
@@ -66,6 +67,11 @@ class NatsStore:
     def connection(self) -> NatsConnection:
         """The connection, for what else is kept in NATS."""
         return self._connection
+
+    @property
+    def replicas(self) -> int:
+        """How many servers are to keep what is kept."""
+        return self._replicas
 
     @property
     def connected(self) -> bool:

@@ -18,6 +18,11 @@ _REFUSAL = re.compile(f"authorization|authentication|{HUNG_UP}", re.IGNORECASE)
 _NO_ROOM = re.compile("insufficient (storage )?resources|resource limits exceeded", re.IGNORECASE)
 _MAKE_ROOM = "its disk, or its share of it, is full: make room, or raise JetStream's limits"
 
+_NO_SERVERS = re.compile("replicas > 1 not supported|no suitable peers", re.IGNORECASE)
+_HAVE_SERVERS = (
+    "there are fewer NATS servers than are to keep copies: run more of them, or lower nats_replicas"
+)
+
 # A stream whose disk was full answers nobody any more, until its server is started again.
 _SEE = "see that nats-server runs there with JetStream on, and that its disk is not full"
 
@@ -51,7 +56,9 @@ class Failures:
         """The error that tells that Weft could not do `what`."""
         reason = str(error or "") or self.reason or f"no answer within {self._timeout:g} s"
         advice = _SEE
-        if _NO_ROOM.search(reason):
+        if _NO_SERVERS.search(reason):
+            advice = _HAVE_SERVERS
+        elif _NO_ROOM.search(reason):
             advice = _MAKE_ROOM
         elif self._encrypted and _REFUSAL.search(reason):
             advice = _REFUSED

@@ -1,21 +1,32 @@
-"""Having a stream: it is made where it is not there."""
+"""Having a stream: it is made where it is not there, and gets more copies where it has too few."""
 
 from __future__ import annotations
+
+import logging
 
 import nats.js.errors
 from nats.js import JetStreamContext
 from nats.js.api import StreamConfig
 
+logger = logging.getLogger(__name__)
+
 _OTHER_CONFIGURATION = 10058
 
 
 async def have(jetstream: JetStreamContext, config: StreamConfig) -> None:
-    """See that there is a stream of that name; one that is there stays as it is. Raises nats-py's errors."""
+    """See that there is a stream of that name, with as many copies at least. Raises nats-py's errors.
+
+    Of one that is there all else stays as it is. If more copies are not to be had now, it is kept with those
+    it has.
+    """
     # Asked first: an agent's identity may use a stream, and may not make one.
     try:
-        await jetstream.stream_info(config.name or "")
+        found = await jetstream.stream_info(config.name or "")
     except nats.js.errors.NotFoundError:
         await _make(jetstream, config)
+        return
+    if (found.config.num_replicas or 1) < (config.num_replicas or 1):
+        await _copy(jetstream, found.config, config.num_replicas or 1)
 
 
 async def _make(jetstream: JetStreamContext, config: StreamConfig) -> None:
@@ -25,3 +36,18 @@ async def _make(jetstream: JetStreamContext, config: StreamConfig) -> None:
         # An operator may have changed it, to have more replicas, say: it is taken as it is.
         if error.err_code != _OTHER_CONFIGURATION:
             raise
+
+
+async def _copy(jetstream: JetStreamContext, there: StreamConfig, replicas: int) -> None:
+    """Have a stream that is `there` kept by so many servers."""
+    try:
+        await jetstream.update_stream(there, num_replicas=replicas)
+    except nats.js.errors.APIError as error:
+        # It works as it is; servers for the other copies may be away, or still to come.
+        logger.warning(
+            "stream %s is kept by %d NATS servers, not yet by %d: NATS says %s",
+            there.name,
+            there.num_replicas or 1,
+            replicas,
+            error.description,
+        )

@@ -44,7 +44,7 @@ class NatsBroker:
     """A BrokerAdmin in NATS; through a member's connection only what is the Broker's works."""
 
     def __init__(self, connection: NatsConnection, *, replicas: int = 1) -> None:
-        """`connection` stays its owner's to close. `replicas` servers of a cluster keep each new stream."""
+        """`connection` stays its owner's to close. `replicas` servers, or more, keep each stream."""
         self._api = JetStreamApi(connection)
         self._replicas = replicas
         self._consumers: set[NatsConsumer] = set()

@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
+import logging
 from contextlib import suppress
 
 from weft.errors import NotFound
-from weft.messaging.brokers.nats_api import JetStreamApi
+from weft.messaging.brokers.nats_api import JetStreamApi, Refused
 from weft.messaging.brokers.nats_streams import Config, changed
 
+logger = logging.getLogger(__name__)
+
 _OPERATORS = ("num_replicas", "storage")
-"""What an operator may have changed about a stream stays as it is."""
+"""What an operator may have changed about a stream stays as it is, but that it gets more copies."""
 
 _ONCE = ("deliver_policy", "opt_start_seq", "opt_start_time")
 """What a consumer is made with, and keeps."""
 
 
 async def declare_stream(api: JetStreamApi, what: str, config: Config) -> None:
-    """Have a stream, or change it. Raises Refused, Unavailable or Denied."""
+    """Have a stream, or change it. Raises Refused, Unavailable or Denied.
+
+    If more copies of one that is there are not to be had now, it is kept with those it has.
+    """
     name = config["name"]
     try:
         there = (await api.ask(what, f"STREAM.INFO.{name}"))["config"]
@@ -26,6 +32,16 @@ async def declare_stream(api: JetStreamApi, what: str, config: Config) -> None:
     other = changed(there, config, _OPERATORS)
     if other is not None:
         await api.ask(what, f"STREAM.UPDATE.{name}", other)
+    if there["num_replicas"] < config["num_replicas"]:
+        more = {**(other or there), "num_replicas": config["num_replicas"]}
+        try:
+            await api.ask(what, f"STREAM.UPDATE.{name}", more)
+        except Refused as error:
+            # It works as it is; servers for the other copies may be away, or still to come.
+            logger.warning(
+                "stream %s is kept by %d NATS servers, not yet by %d: %s",
+                *(name, there["num_replicas"], config["num_replicas"], error.detail),
+            )
 
 
 async def declare_consumer(api: JetStreamApi, what: str, stream: str, config: Config) -> None:
