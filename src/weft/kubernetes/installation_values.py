@@ -310,11 +310,18 @@ class InstallationValues(Spec):
                 raise ValueError(f"control.settings.{name} is the installation's own: leave it out")
         return self
 
+    @model_validator(mode="after")
+    def _gateways_have_accounts(self) -> Self:
+        if "default" in self.gateways:
+            raise ValueError("gateways.default: every namespace has an account of that name, of nobody's")
+        return self
+
 
 def read_values(document: Mapping[str, Any], file: str = "values") -> InstallationValues:
-    """The values that a document says. Raises InvalidResource, with all that is wrong."""
+    """The values that a document says, over the defaults. Raises InvalidResource, with all that is wrong."""
+    given = json.dumps(_over_defaults(document))
     try:
-        return InstallationValues.model_validate_json(json.dumps(document), by_alias=True, by_name=False)
+        return InstallationValues.model_validate_json(given, by_alias=True, by_name=False)
     except ValidationError as error:
         raise InvalidResource(
             [
@@ -324,3 +331,26 @@ def read_values(document: Mapping[str, Any], file: str = "values") -> Installati
                 for each in error.errors(include_url=False)
             ]
         ) from error
+
+
+def overlaid(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
+    """`below` with `above` over it: mappings by their names, everything else as `above` says."""
+    found = dict(below)
+    for name, value in above.items():
+        before = found.get(name)
+        if isinstance(before, Mapping) and isinstance(value, Mapping):
+            found[name] = overlaid(before, value)
+        else:
+            found[name] = value
+    return found
+
+
+def _over_defaults(document: Mapping[str, Any]) -> dict[str, Any]:
+    found = overlaid(InstallationValues().model_dump(mode="json", by_alias=True), document)
+    gateway = GatewayValues().model_dump(mode="json", by_alias=True)
+    if isinstance(found["gateways"], dict):
+        found["gateways"] = {
+            name: overlaid(gateway, each) if isinstance(each, Mapping) else each
+            for name, each in found["gateways"].items()
+        }
+    return found

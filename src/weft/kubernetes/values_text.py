@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from weft.errors import FieldProblem, InvalidRequest, InvalidResource
+from weft.kubernetes.installation_values import overlaid
 from weft.kubernetes.manifest_text import read_manifests
 
 _PART = re.compile(r"(?:\\.|[^.\\])+")
@@ -43,24 +44,8 @@ def assignment(text: str) -> dict[str, Any]:
 
 
 def merged(given: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """All of them as one: mappings by their names, everything else as the last one says.
-
-    A null takes back what was said before, so that the default is meant again: as in Helm.
-    """
+    """All of them as one: mappings by their names, everything else as the last one says."""
     together: dict[str, Any] = {}
     for each in given:
-        together = _over(together, each)
+        together = overlaid(together, each)
     return together
-
-
-def _over(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
-    found = dict(below)
-    for name, value in above.items():
-        if value is None:
-            found.pop(name, None)
-        elif isinstance(value, Mapping):
-            before = found.get(name)
-            found[name] = _over(before if isinstance(before, Mapping) else {}, value)
-        else:
-            found[name] = value
-    return found
