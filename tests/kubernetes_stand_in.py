@@ -173,7 +173,9 @@ class KubernetesStandIn:
         chosen = [
             each
             for at, each in sorted(kind.objects.items())
-            if namespace in {"", at[0]} and _selected(each, query.get("labelSelector", ""))
+            if namespace in {"", at[0]}
+            and _selected(each, query.get("labelSelector", ""))
+            and query.get("fieldSelector", "") in {"", f"metadata.name={at[1]}"}
         ]
         start, limit = int(query.get("continue") or 0), int(query.get("limit") or 0) or len(chosen)
         more = {"continue": str(start + limit)} if start + limit < len(chosen) else {}

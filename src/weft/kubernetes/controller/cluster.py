@@ -102,14 +102,21 @@ class Cluster:
             return None
 
     async def list(
-        self, kind: ClusterKind, *, namespace: str = "", labels: str = "", page: int = PAGE
+        self,
+        kind: ClusterKind,
+        *,
+        namespace: str = "",
+        labels: str = "",
+        fields: str = "",
+        page: int = PAGE,
     ) -> Listing:
-        """All objects of a kind, or those of a namespace, or with labels (a selector as kubectl has it).
+        """All objects of a kind, or those of a namespace, or with labels or fields (selectors as kubectl's).
 
         They are asked for `page` at once.
         Raises NotFound if the cluster has no such kind.
         """
-        query = {"limit": str(page), **({"labelSelector": labels} if labels else {})}
+        chosen = {"labelSelector": labels, "fieldSelector": fields}
+        query = {"limit": str(page), **{name: value for name, value in chosen.items() if value}}
         items: list[Document] = []
         while True:
             answer = await self._ask("GET", kind.path(namespace), f"the list of {kind.plural}", query=query)
