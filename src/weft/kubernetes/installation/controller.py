@@ -25,8 +25,8 @@ from weft.kubernetes.installation.pods import (
 )
 from weft.kubernetes.installation.rbac import (
     clusterwide,
+    controller_own_rules,
     controller_rules,
-    leader_rules,
     namespaced,
     secret_readers,
 )
@@ -43,7 +43,7 @@ def controller(setup: Setup) -> list[Document]:
         return []
     return [
         service_account(setup, PART),
-        *namespaced(setup, PART, leader_rules()),
+        *namespaced(setup, PART, controller_own_rules()),
         *clusterwide(setup, PART, controller_rules(setup)),
         *secret_readers(setup),
         deployment(setup, PART, _template(setup), values.replicas),

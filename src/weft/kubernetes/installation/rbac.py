@@ -12,7 +12,8 @@ _RBAC: Final = "rbac.authorization.k8s.io"
 _API: Final = f"{_RBAC}/v1"
 
 READ: Final = ("get", "list", "watch")
-OWN: Final = (*READ, "create", "update", "patch", "delete")
+MAKE: Final = (*READ, "create", "patch")
+OWN: Final = (*MAKE, "update", "delete")
 
 
 def rule(
@@ -95,30 +96,34 @@ def webhook_rules(setup: Setup) -> list[Document]:
     ]
 
 
-def leader_rules() -> list[Document]:
-    """Which of the controllers works."""
-    return [rule(["coordination.k8s.io"], ["leases"], ["get", "create", "update", "patch"])]
+def controller_own_rules() -> list[Document]:
+    """Which of the controllers works, and the mesh's roots, to follow them."""
+    return [
+        rule(["coordination.k8s.io"], ["leases"], ["get", "create", "update", "patch"]),
+        rule([""], ["configmaps"], READ),
+    ]
 
 
 def controller_rules(setup: Setup) -> list[Document]:
     """Custom resources, what is made of AgentDeployments, and what is read of others."""
     return [
         rule([GROUP], ["*"], OWN),
-        rule([""], ["namespaces", "services"], READ),
-        rule(["discovery.k8s.io"], ["endpointslices"], READ),
+        rule([""], ["namespaces"], READ),
         rule(["apiextensions.k8s.io"], ["customresourcedefinitions"], READ),
-        rule(["gateway.networking.k8s.io"], ["httproutes"], READ),
-        rule(["gateway.networking.k8s.io"], ["httproutes/status"], ["update", "patch"]),
         rule(["", "events.k8s.io"], ["events"], ["create", "patch"]),
         # What agents begin with, in their namespaces.
-        rule([""], ["configmaps"], ["list", "watch"]),
-        rule([""], ["configmaps"], ["get", "create", "patch", "delete"], [setup.roots]),
-        # What is made of AgentDeployments.
-        rule([""], ["serviceaccounts", "services"], OWN),
-        rule(["apps"], ["deployments"], OWN),
-        rule(["policy"], ["poddisruptionbudgets"], OWN),
-        rule(["autoscaling"], ["horizontalpodautoscalers"], OWN),
-        rule(["keda.sh"], ["scaledobjects"], OWN),
+        rule([""], ["configmaps"], ["create"]),
+        rule([""], ["configmaps"], ["get", "patch", "delete"], [setup.roots]),
+        # Plain Services, and routes that have one for a parent.
+        rule(["discovery.k8s.io"], ["endpointslices"], READ),
+        rule(["gateway.networking.k8s.io"], ["httproutes"], READ),
+        rule(["gateway.networking.k8s.io"], ["httproutes/status"], ["patch"]),
+        # What is made of AgentDeployments; the cluster takes it away with them.
+        rule([""], ["serviceaccounts", "services"], MAKE),
+        rule(["apps"], ["deployments"], MAKE),
+        rule(["policy"], ["poddisruptionbudgets"], MAKE),
+        rule(["autoscaling"], ["horizontalpodautoscalers"], [*MAKE, "delete"]),
+        rule(["keda.sh"], ["scaledobjects"], [*MAKE, "delete"]),
     ]
 
 
