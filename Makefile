@@ -83,8 +83,10 @@ peers: .venv-peers/.synced ## make .venv-peers with the proxies that bench measu
 
 frameworks: .venv-frameworks/.synced ## make .venv-frameworks, for examples/frameworks and their tests
 
+# Charts ask an API server for its version, which it has from whoever builds it.
 .kubernetes-assets/kube-apiserver: $(wildcard tests/kubernetes_assets/apiserver/*)
-	@cd tests/kubernetes_assets/apiserver && go build -mod=readonly -trimpath -ldflags='-s -w' \
+	@cd tests/kubernetes_assets/apiserver && version=$$(go list -mod=readonly -m -f '{{.Version}}' k8s.io/kubernetes) && \
+		go build -mod=readonly -trimpath -ldflags="-s -w -X k8s.io/component-base/version.gitVersion=$$version" \
 		-o $(CURDIR)/$@ k8s.io/kubernetes/cmd/kube-apiserver
 
 .kubernetes-assets/etcd: $(wildcard tests/kubernetes_assets/etcd/*)
