@@ -1,6 +1,7 @@
 """Writes the tables of the reference from the code: `python docs/generate.py`.
 
-In every page, what stands between `<!-- generated: NAME -->` and `<!-- end -->` comes from here.
+In every page, what stands between `<!-- generated: NAME -->` and `<!-- end -->` comes from here. What is made
+from the code of the Helm chart comes from `docs.chart`.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, Union, get_args, get_origin
 
+from docs import chart
 from fastapi import APIRouter
 from fastapi.routing import APIRoute
 from pydantic import BaseModel
@@ -623,3 +625,4 @@ def pages() -> list[Path]:
 if __name__ == "__main__":
     for path in pages():
         path.write_text(generated(path.read_text()))
+    chart.write()
