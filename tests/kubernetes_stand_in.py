@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 import re
+import ssl
 import uuid
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -19,6 +20,7 @@ from typing import Any
 
 from aiohttp import web
 
+from tests.kubernetes_admission import Denied, admission_request, admitted
 from tests.kubernetes_documents import Document, refusals
 
 HOST = "127.0.0.1"
@@ -37,6 +39,8 @@ _BUILT_IN = {
     **dict.fromkeys(("coordination.k8s.io/v1/leases", "events.k8s.io/v1/events"), True),
     "/v1/namespaces": False,
     "apiextensions.k8s.io/v1/customresourcedefinitions": False,
+    "admissionregistration.k8s.io/v1/mutatingwebhookconfigurations": False,
+    "admissionregistration.k8s.io/v1/validatingwebhookconfigurations": False,
 }
 """The kinds, and whether they are in namespaces."""
 _WITH_STATUS = {"apps/v1/deployments", "/v1/services", "/v1/namespaces", "/v1/pods"}
@@ -100,14 +104,14 @@ class KubernetesStandIn:
             self._put(self._kinds["/v1/namespaces"], "ADDED", {"metadata": {"name": name}, **_NAMESPACE})
 
     @asynccontextmanager
-    async def serving(self) -> AsyncIterator[KubernetesStandIn]:
-        """Listen until the context is left."""
+    async def serving(self, tls: ssl.SSLContext | None = None) -> AsyncIterator[KubernetesStandIn]:
+        """Listen until the context is left; with `tls` as a real one does."""
         application = web.Application(client_max_size=4 * 1024 * 1024)
         application.router.add_route("*", "/{path:.*}", self._answer)
         runner = web.AppRunner(application, shutdown_timeout=1)
         await runner.setup()
-        await web.TCPSite(runner, HOST, 0).start()
-        self.url = f"http://{HOST}:{runner.addresses[0][1]}"
+        await web.TCPSite(runner, HOST, 0, ssl_context=tls).start()
+        self.url = f"http{'s' if tls else ''}://{HOST}:{runner.addresses[0][1]}"
         try:
             yield self
         finally:
@@ -129,10 +133,31 @@ class KubernetesStandIn:
             if request.query.get("watch") == "true":
                 return await self._watch(request, kind, at[0])
             body = await request.json() if request.can_read_body else {}
+            body, told = await self._admitted(request, kind, at, subresource, body)
             done = self._done(request, kind, at, subresource, body)
-            return web.json_response(done, status=201 if request.method == "POST" else 200)
+            warnings = [("warning", f"299 - {json.dumps(each)}") for each in told]
+            return web.json_response(done, status=201 if request.method == "POST" else 200, headers=warnings)
         except Refusal as refusal:
             return web.json_response(refusal.document, status=refusal.code)
+        except Denied as denied:
+            return web.json_response(denied.status, status=denied.status["code"])
+
+    async def _admitted(
+        self, request: web.Request, kind: _Kind, at: Id, subresource: str, body: Document
+    ) -> tuple[Document, list[str]]:
+        """What webhooks make of an object that is to be created or replaced, and what they say."""
+        webhooks = [
+            {"kind": name, **each}
+            for name in ("MutatingWebhookConfiguration", "ValidatingWebhookConfiguration")
+            for each in self._kinds[f"admissionregistration.k8s.io/v1/{name.lower()}s"].objects.values()
+        ]
+        space = self._kinds["/v1/namespaces"].objects.get(("", at[0]))
+        if not webhooks or space is None or subresource or request.method not in {"POST", "PUT"}:
+            return body, []
+        old = kind.objects.get(at) if request.method == "PUT" else None
+        name = body["metadata"].get("name", "")
+        asked = admission_request(kind.plural, name, at[0], body, old)
+        return await admitted(webhooks, asked, space)
 
     def _asked_for(self, request: web.Request) -> tuple[_Kind, Id, str]:
         if request.headers.get("authorization") != f"Bearer {TOKEN}":

@@ -22,6 +22,8 @@ app.command("weft.cli.kubernetes_render:render", name="render")
 app.command("weft.cli.kubernetes_expand:expand", name="expand")
 app.command("weft.cli.kubernetes_bootstrap:bootstrap", name="bootstrap")
 app.command("weft.cli.kubernetes_nats:nats", name="nats")
+app.command("weft.cli.kubernetes_webhook:webhook", name="webhook")
+app.command("weft.cli.kubernetes_controller:controller", name="controller")
 
 
 class ManifestForm(StrEnum):
