@@ -14,6 +14,8 @@ from tests import helm_chart
 from tests.kubernetes_documents import Document
 from tests.kubernetes_server import kubernetes_server, missing
 
+from weft.kubernetes.custom_resources import custom_resource_definitions
+
 pytestmark = [
     pytest.mark.asyncio(loop_scope="module"),
     pytest.mark.skipif(missing() is not None, reason=str(missing())),
@@ -23,10 +25,16 @@ pytestmark = [
 NAMESPACE = "weft-system"
 WEBHOOKS = "/apis/admissionregistration.k8s.io/v1"
 INJECTOR = f"{WEBHOOKS}/mutatingwebhookconfigurations/weft-injector"
+DEFINITIONS = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"
 ROOTS = f"/api/v1/namespaces/{NAMESPACE}/configmaps/weft-roots"
 CONTROL = f"/apis/apps/v1/namespaces/{NAMESPACE}/deployments/weft-control"
 MERGE = {"content-type": "application/merge-patch+json"}
 AUTHORITY = "LS0tLS1CRUdJTiBDRVJUSUZJQ0FURS0tLS0t"
+UNCHANGEABLE: list[tuple[Document, str]] = [
+    ({"storage": {"size": "20Gi"}}, "nats.storage.size cannot be changed here"),
+    ({"storage": {"className": "fast"}}, "nats.storage.className cannot be changed"),
+    ({"replicas": 1}, "nats.replicas cannot go from 3 to 1"),
+]
 
 
 class Cluster:
@@ -58,6 +66,16 @@ class Cluster:
         answer = await self._client.patch(path, json=change, headers=MERGE)
         assert answer.status_code == 200, answer.text
 
+    async def apply(self, path: str, document: Document) -> None:
+        """Apply what Helm does not upgrade, as `kubectl apply --server-side --force-conflicts` does."""
+        answer = await self._client.patch(
+            path,
+            params={"fieldManager": "kubectl", "force": "true"},
+            json=document,
+            headers={"content-type": "application/apply-patch+yaml"},
+        )
+        assert answer.status_code == 200, answer.text
+
     async def is_there(self, path: str) -> bool:
         """Whether it is."""
         return (await self._client.get(path)).status_code != 404
@@ -75,6 +93,10 @@ async def test_a_release_is_installed_upgraded_and_taken_away(cluster: Cluster) 
     await cluster.helm("install", "weft", chart, "--create-namespace")
     assert (await cluster.get(CONTROL))["spec"]["replicas"] == 3
     assert await cluster.is_there("/apis/weft.dev/v1alpha1/agents")
+
+    definition = custom_resource_definitions()[0]
+    definition["spec"]["names"]["shortNames"] = ["another"]
+    await cluster.apply(f"{DEFINITIONS}/{definition['metadata']['name']}", definition)
 
     # What runs there writes these: an upgrade must not take it away.
     await cluster.patch(ROOTS, {"data": {"roots.pem": "-----BEGIN CERTIFICATE-----"}})
@@ -94,6 +116,11 @@ async def test_a_release_is_installed_upgraded_and_taken_away(cluster: Cluster) 
     assert control["template"]["spec"]["containers"][0]["image"] == "weft:0.9.9"
     assert (await cluster.get(ROOTS))["data"] == {"roots.pem": "-----BEGIN CERTIFICATE-----"}
     assert (await cluster.get(INJECTOR))["webhooks"][0]["clientConfig"]["caBundle"] == AUTHORITY
+
+    # What a StatefulSet, or NATS, cannot become is said before anything is changed.
+    for nats, text in UNCHANGEABLE:
+        with pytest.raises(helm_chart.Refused, match=text):
+            await cluster.helm("upgrade", "weft", chart, "--values", "-", values={"nats": nats})
 
     await cluster.helm("rollback", "weft", "1")
     assert (await cluster.get(CONTROL))["spec"]["replicas"] == 3
