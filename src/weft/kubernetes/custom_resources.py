@@ -23,6 +23,10 @@ API_VERSION: Final = f"{GROUP}/{VERSION}"
 READY: Final = "Ready"
 """The type of the condition that says whether the mesh has a resource as it is declared."""
 
+ROLLOUT_FIGURES: Final = ("replicas", "readyReplicas", "updatedReplicas")
+"""What the status of an AgentDeployment says of its pods: how many there are, are ready, are of the newest
+version."""
+
 Document = dict[str, Any]
 """An object of Kubernetes, as JSON types."""
 
@@ -57,6 +61,8 @@ class CustomKind:
     rules: tuple[Schema, ...] = ()
     """What may not change in `spec`, in CEL."""
     name_pattern: str = NAME_PATTERN
+    figures: tuple[str, ...] = ()
+    """Whole numbers in `status`."""
 
 
 def custom_kinds() -> tuple[CustomKind, ...]:
@@ -114,9 +120,14 @@ def _schema(kind: CustomKind) -> Schema:
             "kind": {"type": "string"},
             "metadata": {"type": "object", "properties": {"name": name}},
             "spec": spec,
-            "status": _STATUS,
+            "status": _status(kind),
         },
     }
+
+
+def _status(kind: CustomKind) -> Schema:
+    figures = {name: {"type": "integer", "format": "int32", "minimum": 0} for name in kind.figures}
+    return {**_STATUS, "properties": {**_STATUS["properties"], **figures}}
 
 
 _TIME: Final[Schema] = {"type": "string", "format": "date-time"}
@@ -145,6 +156,16 @@ _STATUS: Final[Schema] = {
     "type": "object",
     "properties": {
         "observedGeneration": {"description": "The generation that this is about.", **_GENERATION},
+        "meshRevision": {
+            "description": "The resourceVersion in the mesh of what this was last the same as.",
+            "type": "string",
+            "maxLength": 64,
+        },
+        "mesh": {
+            "description": "Which mesh that was in, where it was declared there.",
+            "type": "string",
+            "maxLength": 64,
+        },
         "conditions": {
             "type": "array",
             "maxItems": 16,
@@ -184,6 +205,7 @@ _NAMES: Final[Mapping[str, _Names]] = {
     "Budget": _Names("budgets", "wbu"),
     "Tool": _Names("tools", "wtl"),
     "Telemetry": _Names("telemetries", "wte"),
+    "ExternalAgent": _Names("externalagents", "wex"),
 }
 """Short names begin with w: secrets, routes and gateways are others' first."""
 
@@ -242,6 +264,13 @@ _COLUMNS: Final[Mapping[str, tuple[Column, ...]]] = {
         Column("Access log", ".spec.accessLog"),
         Column("Recorded", ".spec.recording.messages", "boolean"),
     ),
+    "ExternalAgent": (
+        Column("Endpoints", ".spec.endpoints"),
+        Column("Capabilities", ".spec.capabilities"),
+        Column("Version", ".spec.version", wide=True),
+        Column("Protocol", ".spec.protocol", wide=True),
+        Column("TLS", ".spec.tls", wide=True),
+    ),
 }
 """What `weft get` says of them in words, as far as it is a field of theirs."""
 
@@ -275,9 +304,11 @@ _AGENT_DEPLOYMENT: Final = CustomKind(
     "wad",
     (
         Column("Image", ".spec.image"),
+        Column("Pods", ".status.readyReplicas", "integer"),
         Column("Least", ".spec.replicas.least", "integer"),
         Column("Most", ".spec.replicas.most", "integer"),
         Column("Queue", ".spec.scaling.queue.name", wide=True),
     ),
     name_pattern=SERVICE_NAME_PATTERN,
+    figures=ROLLOUT_FIGURES,
 )

@@ -6,7 +6,7 @@ from typing import Any, Final
 
 from weft.kubernetes.controller.conditions import Condition, found_condition
 from weft.kubernetes.controller.kinds import Document
-from weft.kubernetes.custom_resources import READY
+from weft.kubernetes.custom_resources import READY, ROLLOUT_FIGURES
 
 PROGRESSING: Final = "Progressing"
 """The type of the condition that says whether a new version is being rolled out."""
@@ -14,7 +14,7 @@ PROGRESSING: Final = "Progressing"
 
 def rollout_figures(deployment: Document) -> dict[str, int]:
     """How many pods there are, how many are ready, and how many are of the newest version."""
-    return {name: _number(deployment, name) for name in ("replicas", "readyReplicas", "updatedReplicas")}
+    return {name: _number(deployment, name) for name in ROLLOUT_FIGURES}
 
 
 def rollout_conditions(deployment: Document) -> tuple[Condition, ...]:
