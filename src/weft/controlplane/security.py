@@ -24,7 +24,6 @@ from weft.controlplane.pods import PodAdmission
 from weft.controlplane.sealing import Sealer, sealer_from
 from weft.controlplane.service_accounts import ServiceAccounts
 from weft.controlplane.settings import ControlPlaneSettings
-from weft.controlplane.token_reviews import TokenReviews
 from weft.controlplane.tokens import Tokens
 from weft.controlplane.xds.credentials import ServerIdentity
 from weft.errors import InvalidRequest
@@ -160,6 +159,9 @@ def _pods(settings: ControlPlaneSettings) -> Attestor | None:
                 "--service-account-review asks the cluster, which knows its issuer and keys: leave out "
                 "--service-account-issuer and --service-account-keys-file"
             )
+        # With an HTTP client, which only those in a cluster need.
+        from weft.controlplane.token_reviews import TokenReviews  # noqa: PLC0415
+
         return TokenReviews(admission, lambda: PodAccess.of(os.environ))
     if keys is not None:
         return ServiceAccounts(admission, issuer=issuer, keys=keys)
