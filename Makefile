@@ -8,7 +8,7 @@ RUN := $(UV) run --no-project
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test soak lint lock format docs bench peers frameworks \
-	kubernetes-assets helm clean
+	kubernetes-assets helm sbom clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-17s %s\n", $$1, $$2}' Makefile
@@ -113,6 +113,9 @@ else
 endif
 
 helm: .kubernetes-assets/helm ## fetch or build Helm, for tests of the chart
+
+sbom: ## write what the image consists of, as CycloneDX, to weft.cdx.json
+	@$(PYTHON) deploy/image.py sbom >weft.cdx.json
 
 bench: setup peers ## measure beside baselines, print ratios
 	@$(RUN) python -m benchmarks
