@@ -598,6 +598,7 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "budget": _page_of(KINDS["Budget"]),
     "tool": _page_of(KINDS["Tool"]),
     "telemetry": _page_of(KINDS["Telemetry"]),
+    "externalagent": _page_of(KINDS["ExternalAgent"]),
     "gateway-endpoints": gateway_endpoints,
     "balancing-policies": balancing_policies,
     "scopes": scopes,

@@ -111,6 +111,11 @@ class Caller:
         self.snapshots.update(self.instances, self._resources.values())
         await self.synced()
 
+    async def forget(self) -> None:
+        """Take back all that was declared, and whoever runs."""
+        self.instances = []
+        await self.declare("", without=list(self._resources))
+
     @property
     def output(self) -> Path:
         """The file with what its Envoy has written to its standard output."""
@@ -158,12 +163,14 @@ async def caller(
     agent: int = 9,
     telemetry: int | None = None,
     gateway: bool = False,
+    roots: Path | None = None,
 ) -> AsyncIterator[Caller]:
     """The sidecar of an agent of this type, or of none; its Envoy is gone when the context is left.
 
     `pki` gives it its identity; by default one that nobody else has. `guarded`: it has the stream guard.
     `agent`: the port of the agent itself; `telemetry`: that at which spans are taken, without TLS.
-    `gateway`: whether it can take callers from outside the mesh.
+    `gateway`: whether it can take callers from outside the mesh. `roots`: whom its machine trusts; by default
+    whom this one does.
     """
     with (
         TemporaryDirectory(prefix="wt-") as name,
@@ -178,7 +185,7 @@ async def caller(
             node = replace(node, outside=Address(HOST, outside.port))
         result = Caller(node, secrets, Path(name))
         ads = AdsServer(result.snapshots, observer=result.log, registry=CollectorRegistry())
-        async with result.http, result.admin, ads, _envoy(result, ads.port, pki or Pki(), telemetry):
+        async with result.http, result.admin, ads, _envoy(result, ads.port, pki or Pki(), telemetry, roots):
             pushing = asyncio.create_task(ads.run())
             await _listening(result)
             yield result
@@ -186,14 +193,16 @@ async def caller(
 
 
 @asynccontextmanager
-async def _envoy(caller: Caller, xds_port: int, pki: Pki, telemetry: int | None) -> AsyncIterator[None]:
+async def _envoy(
+    caller: Caller, xds_port: int, pki: Pki, telemetry: int | None, roots: Path | None
+) -> AsyncIterator[None]:
     """The caller's Envoy with the sidecars' own bootstrap, but for the TLS towards the control plane."""
     config = bootstrap(
         caller.node,
         xds=[Address(HOST, xds_port)],
         admin_socket=caller.directory / "admin",
         max_connections=100,
-        system_roots=system_roots({}),
+        system_roots=roots or system_roots({}),
     )
     for cluster in config["static_resources"]["clusters"]:
         cluster.pop("transport_socket", None)

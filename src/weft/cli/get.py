@@ -17,6 +17,7 @@ from weft.model.access import AccessPolicySpec, Mode
 from weft.model.agent_spec import AgentSpec
 from weft.model.duration import format_duration
 from weft.model.egress import EgressMode, EgressSpec
+from weft.model.external_agent import ExternalAgentSpec, ExternalTls
 from weft.model.gateway import GatewaySpec
 from weft.model.message_broker import BrokerSpec
 from weft.model.queue import QueueSpec
@@ -116,6 +117,15 @@ def _agent(spec: AgentSpec) -> str:
     return "; ".join(parts) or spec.description
 
 
+def _external(spec: ExternalAgentSpec) -> str:
+    first, *others = spec.endpoints
+    parts = [first + (f" and {len(others)} more" if others else "")]
+    parts += [", ".join(spec.capabilities)] if spec.capabilities else []
+    parts += [f"version {spec.version}"] if spec.version else []
+    parts += ["in plain text"] if spec.tls is ExternalTls.NONE else []
+    return "; ".join(parts)
+
+
 def _route(spec: RouteSpec) -> str:
     return f"{spec.destination}, {len(spec.rules)} rule{'s' if len(spec.rules) > 1 else ''}"
 
@@ -151,4 +161,5 @@ _SUMMARIES: Mapping[type[Spec], Callable[[Any], str]] = {
     SecretSpec: _secret,
     EgressSpec: _egress,
     TelemetrySpec: _telemetry,
+    ExternalAgentSpec: _external,
 }

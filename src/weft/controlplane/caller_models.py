@@ -6,6 +6,7 @@ import re
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 
+from weft.controlplane.caller_identity import caller_identities
 from weft.controlplane.outside import OpenedValue, SecretValue, opened_values
 from weft.controlplane.translate.credentials import credential_secret
 from weft.controlplane.translate.llm_clusters import key_value, provider_clusters
@@ -26,7 +27,6 @@ from weft.model.model_pool import ModelPool, ModelPoolSpec
 from weft.model.node import Node
 from weft.model.resource import AnyResource
 from weft.model.secret import SecretSpec
-from weft.model.spiffe import Role, SpiffeId, agent_id, operator_id, parse_spiffe_id
 
 Encoded = Mapping[str, EncodedResource]
 
@@ -34,7 +34,6 @@ MAX_CALLERS = 4096
 """For how many callers it is kept which models they have."""
 
 _HEADER_VALUE = re.compile(r"[\t\x20-\x7e\x80-\xff]*")
-_NOBODY = "nobody"
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,7 +186,7 @@ class CallerModels:
         if not rules.policies:
             return None
         request = AccessRequest(Action.CALL, AccessTarget(TargetKind.POOL, pool.name))
-        for identity in self._identities(node):
+        for identity in caller_identities(node, rules.labels_of, self._trust_domain):
             decision = decide(
                 rules.policies,
                 identity,
@@ -199,22 +198,6 @@ class CallerModels:
             if not decision.allowed:
                 return Denial(decision.policy, decision.reason)
         return None
-
-    def _identities(self, node: Node) -> list[SpiffeId]:
-        """Who `node` may be. A Node without an agent does not say in whose name it runs; the authority knows.
-
-        Until that is heard here it is nobody in particular, whom a policy may allow only if it allows anyone.
-        """
-        if node.inbound is not None:
-            return [agent_id(self._trust_domain, node.inbound.type, node.id)]
-        known = [
-            identity
-            for each in self._declared.rules.labels_of
-            if each.endswith(f"/{node.id}")
-            and (identity := parse_spiffe_id(each)).role is Role.OPERATOR
-            and identity.segments[-1] == node.id
-        ]
-        return known or [operator_id(self._trust_domain, _NOBODY, node.id)]
 
 
 def _is_about(spec: AccessPolicySpec, pools: Iterable[ModelPool]) -> bool:

@@ -14,6 +14,7 @@ from functools import lru_cache
 
 from weft.aio.generation import Generation
 from weft.controlplane.caller_models import CallerModels
+from weft.controlplane.external_agents import ExternalAgents
 from weft.controlplane.lease_configs import LeaseConfigs
 from weft.controlplane.outside import OutsideWorld, SecretValue, unopened
 from weft.controlplane.translate.access import Access, called
@@ -21,10 +22,12 @@ from weft.controlplane.translate.clusters import control_cluster, destination_cl
 from weft.controlplane.translate.destination import Destination, by_context, of_type
 from weft.controlplane.translate.egress import Outside
 from weft.controlplane.translate.endpoints import Endpoint, endpoint, load_assignment
+from weft.controlplane.translate.external_clusters import ExternalForm, external_cluster
 from weft.controlplane.translate.inbound_routes import McpSide, inbound_routes, mcp_side
 from weft.controlplane.translate.listeners import CONNECTION_LIFETIME, listeners
 from weft.controlplane.translate.llm_clusters import scheduler_cluster
 from weft.controlplane.translate.llm_pools import Models
+from weft.controlplane.translate.outbound_access import ExternalCalls, Guard
 from weft.controlplane.translate.policy import (
     declared_destinations,
     declared_routes,
@@ -68,6 +71,7 @@ MAX_OUTSIDES = 256
 
 Encoded = Mapping[str, EncodedResource]
 Policies = Mapping[Destination, TrafficPolicySpec]
+Forms = Mapping[Destination, ExternalForm]
 
 
 class Snapshots:
@@ -106,15 +110,21 @@ class Snapshots:
         self._last_seen: dict[Destination, float] = {}
         self._policies: Policies = {}
         self._routes_declared: Mapping[Destination, RouteSpec] = {}
+        self._external = ExternalAgents(trust_domain)
+        self._forms: Forms = {}
+        """Of the destinations that lead to agents without a sidecar."""
         self._members: Mapping[Destination, frozenset[Endpoint]] = {}
         self._clusters: Encoded = self._fixed_clusters
         self._outside = OutsideWorld(secret_value)
         self._models = CallerModels(trust_domain, secret_value)
-        self._routes: dict[tuple[Outside, Models], Encoded] = {}
-        """By what they lead to outside the mesh, and the models; encoded for the first who needs them."""
+        self._routes: dict[tuple[Outside, Models, tuple[Guard, ...]], Encoded] = {}
+        """By what they lead to outside the mesh, the models, and what stands between the caller and agents
+        without a sidecar; encoded for the first who needs them."""
         self._endpoints: dict[Locality, Encoded] = {}
         self._access = Access(trust_domain=trust_domain)
-        self._routes_both_ways: dict[tuple[Outside, Models, AccessTarget, McpSide], Encoded] = {}
+        self._routes_both_ways: dict[
+            tuple[Outside, Models, tuple[Guard, ...], AccessTarget, McpSide], Encoded
+        ] = {}
         """Those of sidecars with an agent, by what they reach outside, their models, what their agent is."""
         self._tools = NO_TOOLS
         self._telemetry = NO_TELEMETRY
@@ -221,7 +231,10 @@ class Snapshots:
             [each for each in instances if self._identity(each) not in revoked] if revoked else instances
         )
         members = _members(policies, trusted)
-        changed = self._update_routing(policies, routes)
+        changed = self._update_external(resources, instances, labels_of, revoked)
+        forms = self._external.forms(policies)
+        members |= {each: self._external.endpoints(each) for each in forms}
+        changed |= self._update_routing(policies, routes, forms)
         changed |= self._outside.update(resources)
         changed |= self._update_endpoints(policies, members)
         changed |= self._update_access(resources, labels_of, revoked)
@@ -230,6 +243,7 @@ class Snapshots:
         changed |= self._update_offered(instances)
         changed |= self._update_telemetry(resources)
         self._policies, self._routes_declared, self._members = policies, routes, members
+        self._forms = forms
         if changed:
             self._generation.advance()
 
@@ -244,21 +258,41 @@ class Snapshots:
         self._last_seen = {**dict(gone[:MAX_RETAINED]), **dict.fromkeys(current, now)}
         return frozenset(self._last_seen)
 
-    def _update_routing(self, policies: Policies, routes: Mapping[Destination, RouteSpec]) -> bool:
-        if policies == self._policies and routes == self._routes_declared:
+    def _update_external(
+        self,
+        resources: Iterable[AnyResource],
+        instances: Iterable[Instance],
+        labels_of: Mapping[str, Mapping[str, str]],
+        revoked: Collection[str],
+    ) -> bool:
+        if not self._external.update(resources, instances, labels_of, revoked):
+            return False
+        self._routes, self._routes_both_ways = {}, {}
+        return True
+
+    def _update_routing(
+        self, policies: Policies, routes: Mapping[Destination, RouteSpec], forms: Forms
+    ) -> bool:
+        if policies == self._policies and routes == self._routes_declared and forms == self._forms:
             return False
         clusters = {
             destination.cluster: self._clusters[destination.cluster]
             if self._policies.get(destination) == policy
-            else encode(
-                destination.cluster,
-                destination_cluster(destination, policy, trust_domain=self._trust_domain),
-            )
+            and self._forms.get(destination) == forms.get(destination)
+            else self._encoded_cluster(destination, policy, forms.get(destination))
             for destination, policy in policies.items()
         }
         self._clusters = {**self._fixed_clusters, **clusters}
         self._routes = {}
         return True
+
+    def _encoded_cluster(
+        self, destination: Destination, policy: TrafficPolicySpec, form: ExternalForm | None
+    ) -> EncodedResource:
+        if form is not None:
+            return encode(destination.cluster, external_cluster(destination, policy, form))
+        cluster = destination_cluster(destination, policy, trust_domain=self._trust_domain)
+        return encode(destination.cluster, cluster)
 
     def _update_endpoints(
         self, policies: Policies, members: Mapping[Destination, frozenset[Endpoint]]
@@ -279,8 +313,8 @@ class Snapshots:
             self._endpoints[locality] = kept | _encoded_endpoints(locality, moved, policies, members)
         return True
 
-    def _routes_to(self, outside: Outside, models: Models) -> Encoded:
-        key = (outside, models)
+    def _routes_to(self, outside: Outside, models: Models, external: ExternalCalls) -> Encoded:
+        key = (outside, models, external.guards)
         if key not in self._routes:
             while len(self._routes) >= MAX_OUTSIDES:
                 del self._routes[next(iter(self._routes))]
@@ -289,10 +323,11 @@ class Snapshots:
                 self._routes_declared,
                 outside,
                 models,
-                self._without_card,
+                self._without_card | self._forms.keys(),
                 self._tools,
                 self._telemetry,
-                self._max_hops,
+                external,
+                max_hops=self._max_hops,
             )
         return self._routes[key]
 
@@ -356,7 +391,8 @@ class Snapshots:
 
     def _routes_of(self, node: Node, outside: Outside, models: Models) -> Encoded:
         """The routes from `node` and to its agent."""
-        routes = self._routes_to(outside, models)
+        external = self._external.calls_of(node)
+        routes = self._routes_to(outside, models, external)
         if node.inbound is None:
             return routes
         target = called(node.inbound)
@@ -364,7 +400,7 @@ class Snapshots:
         offered = self._offered.get(node.key, frozenset())
         target = replace(target, capabilities=target.capabilities | offered)
         mcp = mcp_side(node.inbound, self._tools)
-        key = (outside, models, target, mcp)
+        key = (outside, models, external.guards, target, mcp)
         known = self._routes_both_ways.get(key, {})
         if routes.items() <= known.items():
             return known
@@ -432,11 +468,13 @@ def _encoded_routes(
     without_card: Collection[Destination],
     tools: McpCatalogue,
     telemetry: Telemetries,
+    external: ExternalCalls,
+    *,
     max_hops: int,
 ) -> Encoded:
     cards = policies.keys() - without_card
     configuration = route_configuration(
-        policies, routes, outside, models, cards, tools, telemetry, max_hops=max_hops
+        policies, routes, outside, models, cards, tools, telemetry, external, max_hops=max_hops
     )
     return {configuration.name: encode(configuration.name, configuration)}
 

@@ -11,6 +11,7 @@ from weft.model.agent_spec import AgentSpec
 from weft.model.contradictions import contradictions
 from weft.model.duration import format_duration
 from weft.model.egress import EgressSpec
+from weft.model.external_agent import ExternalAgentSpec
 from weft.model.gateway import GatewaySpec
 from weft.model.llm_contradictions import llm_inconsistencies
 from weft.model.message_broker import DEFAULT_BROKER, BrokerSpec
@@ -54,6 +55,8 @@ def inconsistencies(resources: Iterable[AnyResource]) -> list[Inconsistency]:
         *_injected_twice(each for each in resources if isinstance(each.spec, SecretSpec)),
         *_second_broker(resources),
         *_gateways_that_are_agents(resources),
+        *_external_and_not(resources),
+        *_external_unlike(each for each in resources if isinstance(each.spec, ExternalAgentSpec)),
         *_dead_letters_without_topic(resources),
         *(Inconsistency(each.key, path, message) for each, path, message in llm_inconsistencies(resources)),
         *(Inconsistency(each.key, path, message) for each, path, message in tool_inconsistencies(resources)),
@@ -74,6 +77,46 @@ def _gateways_that_are_agents(resources: Collection[AnyResource]) -> Iterator[In
         if isinstance(each.spec, GatewaySpec) and each.metadata.name in agents:
             message = f"there is an Agent {each.metadata.name!r}: a gateway is the only agent of its type"
             yield Inconsistency(each.key, ("metadata", "name"), message)
+
+
+def _external_and_not(resources: Collection[AnyResource]) -> Iterator[Inconsistency]:
+    """Calls go to agents with sidecars or to others: not by chance to the one or the other."""
+    own = {
+        each.metadata.name: each.kind for each in resources if isinstance(each.spec, AgentSpec | GatewaySpec)
+    }
+    offering = {
+        capability: each.metadata.name
+        for each in resources
+        if isinstance(each.spec, AgentSpec)
+        for capability in each.spec.capabilities
+    }
+    for each in resources:
+        if not isinstance(each.spec, ExternalAgentSpec):
+            continue
+        if kind := own.get(each.metadata.name):
+            message = f"there is {kind} {each.metadata.name!r}: agents of a type have sidecars, or none has"
+            yield Inconsistency(each.key, ("metadata", "name"), message)
+        for index, capability in enumerate(each.spec.capabilities):
+            if capability in offering:
+                message = (
+                    f"Agent {offering[capability]!r} offers {capability!r}: agents with a capability have "
+                    "sidecars, or none has"
+                )
+                yield Inconsistency(each.key, ("spec", "capabilities", index), message)
+
+
+def _external_unlike(external: Iterable[AnyResource]) -> Iterator[Inconsistency]:
+    """One capability, one way to call it."""
+    first: dict[str, AnyResource] = {}
+    for each in external:
+        for index, capability in enumerate(each.spec.capabilities):
+            other = first.setdefault(capability, each)
+            if (other.spec.protocol, other.spec.tls) != (each.spec.protocol, each.spec.tls):
+                message = (
+                    f"ExternalAgent {other.metadata.name!r} offers {capability!r} by another protocol, or "
+                    "with another tls: have both the same"
+                )
+                yield Inconsistency(each.key, ("spec", "capabilities", index), message)
 
 
 def _dead_letters_without_topic(resources: Collection[AnyResource]) -> Iterator[Inconsistency]:

@@ -10,12 +10,14 @@ from weft.model.agent_spec import AgentSpec
 from weft.model.budget import BudgetSpec
 from weft.model.decision import RESERVED_POLICY_NAMES
 from weft.model.egress import EgressMode, EgressSpec
+from weft.model.external_agent import ExternalAgentSpec, ExternalTls
 from weft.model.gateway import GatewaySpec
 from weft.model.llm_contradictions import of_budget, of_pool
 from weft.model.message_broker import BrokerSpec
 from weft.model.messaging_contradictions import of_broker, of_channel, of_gateway
 from weft.model.model_pool import ModelPoolSpec
 from weft.model.names import check_type
+from weft.model.outside_host import is_ip
 from weft.model.queue import QueueSpec
 from weft.model.resource import AnyResource
 from weft.model.route import Mirror, RouteRule, RouteSpec, SplitTarget
@@ -53,6 +55,17 @@ def _of_agent(name: str, spec: AgentSpec) -> Iterator[Contradiction]:
         )
     if spec.run is not None and not spec.run.command[0]:
         yield ("spec", "run", "command", 0), "the program's name is empty"
+
+
+def _of_external(name: str, spec: ExternalAgentSpec) -> Iterator[Contradiction]:
+    try:
+        check_type(name)
+    except InvalidRequest as error:
+        yield ("metadata", "name"), error.detail
+    if spec.tls is ExternalTls.SERVER:
+        for index, address in enumerate(spec.addresses):
+            if is_ip(address.host):
+                yield ("spec", "endpoints", index), "goes by its name with tls: certificates are of names"
 
 
 def _of_policy(spec: TrafficPolicySpec) -> Iterator[Contradiction]:
@@ -161,5 +174,6 @@ _CHECKS: Mapping[type[Spec], Callable[[AnyResource], Iterator[Contradiction]]] =
     ModelPoolSpec: of_pool,
     BudgetSpec: of_budget,
     ToolSpec: of_tool,
+    ExternalAgentSpec: lambda resource: _of_external(resource.metadata.name, resource.spec),
     TelemetrySpec: lambda resource: _of_telemetry(resource.spec),
 }

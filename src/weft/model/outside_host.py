@@ -37,6 +37,15 @@ def _pattern(value: str) -> str:
     return _name(value)
 
 
+def is_ip(host: str) -> bool:
+    """Whether `host` is an IP address rather than a name."""
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        return False
+    return True
+
+
 def _is_ipv4(value: str) -> bool:
     try:
         ipaddress.IPv4Address(value)

@@ -106,8 +106,8 @@ def parse_denial(line: str, *, callee: str, observer: str, own: str = "") -> Aud
             return _call(fields, Outcome.WOULD_BE_DENIED, fields.get("policy", ""), callee, observer)
         case "connection":
             return _connection(fields, observer)
-        case "egress":
-            return _egress(fields, own or observer, observer)
+        case "egress" | "outbound" as kind:
+            return _own(kind, fields, own or observer, observer)
     return None
 
 
@@ -148,14 +148,17 @@ def _call(fields: dict[str, str], outcome: Outcome, policy: str, callee: str, ob
     )
 
 
-def _egress(fields: dict[str, str], who: str, observer: str) -> AuditRecord:
+def _own(kind: str, fields: dict[str, str], who: str, observer: str) -> AuditRecord:
+    """What the agent itself asked for: something outside the mesh, or an agent without a sidecar."""
+    outside = kind == "egress"
+    told = ("method", "authority") if outside else ("destination", "method", "path")
     return AuditRecord(
         time=_time(fields) or 0.0,
         who=who,
-        action="reach outside",
-        target=f"{fields.get('method', '-')} {fields.get('authority', '-')}"[:_MAX_FIELD],
+        action="reach outside" if outside else "call",
+        target=" ".join(fields.get(each, "-") for each in told)[:_MAX_FIELD],
         outcome=Outcome.DENIED,
-        policy=fields.get("policy", ""),
+        policy=fields.get("policy", "") if outside else _policy(fields),
         observer=observer,
     )
 

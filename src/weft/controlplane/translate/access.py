@@ -98,7 +98,7 @@ def called(inbound: Inbound) -> AccessTarget:
 
 def restrict(routes: RouteConfiguration, agent: AccessTarget, access: Access) -> None:
     """Have `routes`, which lead to `agent`, say who may use them."""
-    own = _own(agent, access.policies)
+    own = about_calls(agent, access.policies)
     if default := default_of(own)[0]:
         for host in routes.virtual_hosts:
             for route in host.routes:
@@ -110,7 +110,7 @@ def restrict(routes: RouteConfiguration, agent: AccessTarget, access: Access) ->
         routes.typed_per_filter_config[name].Pack(RBACPerRoute(rbac=config))
 
 
-def _own(agent: AccessTarget, policies: AccessPolicies) -> AccessPolicies:
+def about_calls(agent: AccessTarget, policies: AccessPolicies) -> AccessPolicies:
     """The policies about calls of `agent`, each with its rules about calls only."""
     own = {}
     for name, spec in sorted(policies.items()):
@@ -123,14 +123,12 @@ def _own(agent: AccessTarget, policies: AccessPolicies) -> AccessPolicies:
 def _filters(own: AccessPolicies, access: Access) -> Iterator[tuple[str, RBAC]]:
     if access.revoked:
         identities = [_exactly(each) for each in sorted(access.revoked)]
-        rules = _rules(rules_pb2.RBAC.DENY, {REVOKED: Policy(permissions=[_ANYTHING], principals=identities)})
+        rules = _rules(rules_pb2.RBAC.DENY, {REVOKED: Policy(permissions=[ANYTHING], principals=identities)})
         yield REVOKED_FILTER, RBAC(rules=rules)
     enforced, on_trial = _of_mode(own, Mode.ENFORCE), _of_mode(own, Mode.DRY_RUN)
     denying = _policies(enforced, Effect.DENY, access)
-    if any(rule.reads_paths for spec in enforced.values() for rule in spec.rules):
-        denying[AMBIGUOUS] = Policy(
-            permissions=[_path_regex(each) for each in AMBIGUOUS_PATHS], principals=[_ANYONE]
-        )
+    if ambiguous := ambiguous_paths(enforced):
+        denying[AMBIGUOUS] = Policy(permissions=ambiguous, principals=[ANYONE])
     denying_on_trial = _policies(on_trial, Effect.DENY, access)
     if denying or denying_on_trial:
         yield DENY_FILTER, _filter(rules_pb2.RBAC.DENY, denying, denying_on_trial)
@@ -162,7 +160,7 @@ def _policies(policies: AccessPolicies, effect: Effect, access: Access) -> dict[
     found = {}
     for name, spec in policies.items():
         if spec.effect is effect and (identities := _identities(spec, access)):
-            found[name] = Policy(permissions=_permissions(spec), principals=identities)
+            found[name] = Policy(permissions=permissions_of(spec), principals=identities)
     return found
 
 
@@ -183,14 +181,15 @@ def _rules(action: rules_pb2.RBAC.Action, policies: Mapping[str, Policy]) -> rul
 
 # Who
 
-_ANYONE = Identity(any=True)
+ANYONE = Identity(any=True)
+"""Whoever calls."""
 
 
 def _identities(spec: AccessPolicySpec, access: Access) -> list[Identity]:
     """Whom a policy is about; empty: nobody there is."""
     if not spec.callers:
         # Allowing anyone is not allowing those who have not said who they are.
-        return [_ANYONE if spec.effect is Effect.DENY else Identity(authenticated=Identity.Authenticated())]
+        return [ANYONE if spec.effect is Effect.DENY else Identity(authenticated=Identity.Authenticated())]
     return [identity for each in spec.callers for identity in _identity(each, access)]
 
 
@@ -235,20 +234,22 @@ def _known_as(name: StringMatcher) -> Identity:
 
 # What
 
-_ANYTHING = Permission(any=True)
+ANYTHING = Permission(any=True)
+"""Every call."""
 
 
-def _permissions(spec: AccessPolicySpec) -> list[Permission]:
+def permissions_of(spec: AccessPolicySpec) -> list[Permission]:
+    """Which calls a policy is about: any of these."""
     denies = spec.effect is Effect.DENY
-    return [_permission(rule, denies=denies) for rule in spec.rules] or [_ANYTHING]
+    return [_permission(rule, denies=denies) for rule in spec.rules] or [ANYTHING]
 
 
 def _permission(rule: AccessRule, *, denies: bool) -> Permission:
     parts = []
     if rule.methods:
-        parts.append(_any(_method(each, ignore_case=denies) for each in rule.methods))
+        parts.append(any_of(_method(each, ignore_case=denies) for each in rule.methods))
     if rule.paths:
-        parts.append(_any(form for each in rule.paths for form in _path(each, denies=denies)))
+        parts.append(any_of(form for each in rule.paths for form in _path(each, denies=denies)))
     if rule.mcp is not None:
         parts.append(_mcp(rule.mcp, denies=denies))
     if rule.a2a is not None:
@@ -257,16 +258,18 @@ def _permission(rule: AccessRule, *, denies: bool) -> Permission:
 
 
 def _all(permissions: Iterable[Permission]) -> Permission:
-    rules = list(permissions) or [_ANYTHING]
+    rules = list(permissions) or [ANYTHING]
     return rules[0] if len(rules) == 1 else Permission(and_rules=Permission.Set(rules=rules))
 
 
-def _any(permissions: Iterable[Permission]) -> Permission:
+def any_of(permissions: Iterable[Permission]) -> Permission:
+    """What one of `permissions`, of which there is at least one, holds for."""
     rules = list(permissions)
     return rules[0] if len(rules) == 1 else Permission(or_rules=Permission.Set(rules=rules))
 
 
-def _not(permission: Permission) -> Permission:
+def negated(permission: Permission) -> Permission:
+    """What `permission` does not hold for."""
     return Permission(not_rule=permission)
 
 
@@ -291,6 +294,13 @@ def _path(path: str, *, denies: bool) -> Iterator[Permission]:
         yield permission
 
 
+def ambiguous_paths(policies: AccessPolicies) -> list[Permission]:
+    """The calls that nobody may make while any of `policies` depends on paths; none where none does."""
+    if not any(rule.reads_paths for spec in policies.values() for rule in spec.rules):
+        return []
+    return [_path_regex(each) for each in AMBIGUOUS_PATHS]
+
+
 def _exact_paths(path: str, *, denies: bool) -> list[str]:
     """The whole paths that `path` means. Many agents do not care for a slash at the end."""
     if not path.endswith("*"):
@@ -310,21 +320,21 @@ def _mcp(match: McpMatch, *, denies: bool) -> Permission:
     methods = match.methods or (TOOLS_CALL,)
     forms = [says("method", each) for each in methods if each != TOOLS_CALL or not match.tools]
     if match.tools:
-        tool = _any(says("name", each) for each in match.tools)
+        tool = any_of(says("name", each) for each in match.tools)
         forms.append(_all([says("method", TOOLS_CALL), tool]))
     if denies:
-        return _all([_post(denies=True), _any([*forms, unreadable()])])
-    return _all([_post(denies=False), _any(forms), unambiguous()])
+        return _all([_post(denies=True), any_of([*forms, unreadable()])])
+    return _all([_post(denies=False), any_of(forms), unambiguous()])
 
 
 def _a2a(match: A2aMatch, *, denies: bool) -> Permission:
     methods = [A2A_METHODS[each] for each in match.methods]
     posted = [says("method", name) for each in methods for name in each.rpc_names]
     if denies:
-        every = _any(_form(form, ignore_case=False) for each in A2A_METHODS.values() for form in each.http)
-        posted.append(_all([unreadable(), _not(every)]))
-    body = [_any(posted)] if denies else [_any(posted), unambiguous()]
-    return _any(
+        every = any_of(_form(form, ignore_case=False) for each in A2A_METHODS.values() for form in each.http)
+        posted.append(_all([unreadable(), negated(every)]))
+    body = [any_of(posted)] if denies else [any_of(posted), unambiguous()]
+    return any_of(
         [
             *(_form(form, ignore_case=denies) for each in methods for form in each.http),
             _all([_post(denies=denies), *body]),
@@ -334,11 +344,11 @@ def _a2a(match: A2aMatch, *, denies: bool) -> Permission:
 
 def _form(form: HttpForm, *, ignore_case: bool) -> Permission:
     parts = [
-        _any(_method(each, ignore_case=ignore_case) for each in form.methods),
+        any_of(_method(each, ignore_case=ignore_case) for each in form.methods),
         _path_regex(form.pattern, ignore_case=ignore_case),
     ]
     if form.unless:
-        parts.append(_not(_path_regex(form.unless, ignore_case=ignore_case)))
+        parts.append(negated(_path_regex(form.unless, ignore_case=ignore_case)))
     return _all(parts)
 
 

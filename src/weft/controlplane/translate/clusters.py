@@ -63,10 +63,22 @@ def destination_cluster(
     destination: Destination, policy: TrafficPolicySpec, *, trust_domain: str = DEFAULT_TRUST_DOMAIN
 ) -> Cluster:
     """The cluster of `destination` under the traffic policy in force for it."""
+    cluster = balanced_cluster(destination, policy)
+    options = http_options()
+    use_http2(options)
+    cluster.typed_extension_protocol_options[HTTP_OPTIONS].Pack(options)
+    secure_cluster(cluster, server_prefix(destination, trust_domain))
+    return cluster
+
+
+def balanced_cluster(
+    destination: Destination, policy: TrafficPolicySpec, *, connect_timeout: float = CONNECT_TIMEOUT
+) -> Cluster:
+    """The same, but for how its endpoints, which come by EDS, are spoken to."""
     cluster = Cluster(
         name=destination.cluster,
         type=Cluster.EDS,
-        connect_timeout=duration(CONNECT_TIMEOUT),
+        connect_timeout=duration(connect_timeout),
         load_balancing_policy=_balancing(destination, policy.load_balancing),
         circuit_breakers=circuit_breakers(policy.circuit_breaker),
     )
@@ -76,8 +88,6 @@ def destination_cluster(
     cluster.common_lb_config.healthy_panic_threshold.value = 0
     if policy.outlier_detection.enabled:
         cluster.outlier_detection.CopyFrom(_outlier_detection(policy.outlier_detection))
-    cluster.typed_extension_protocol_options[HTTP_OPTIONS].Pack(_http2_options())
-    secure_cluster(cluster, server_prefix(destination, trust_domain))
     return cluster
 
 
@@ -118,14 +128,19 @@ def static_endpoint(address: Address) -> LbEndpoint:
     return LbEndpoint(endpoint=Endpoint(address=EnvoyAddress(socket_address=socket)))
 
 
-def _http2_options() -> HttpProtocolOptions:
+def http_options() -> HttpProtocolOptions:
+    """What is said of all that agents answer, whatever they speak."""
     options = HttpProtocolOptions()
     options.outlier_detection.error_matcher.CopyFrom(_failures())
+    return options
+
+
+def use_http2(options: HttpProtocolOptions) -> None:
+    """Speak HTTP/2, and notice peers that are gone."""
     options.common_http_protocol_options.idle_timeout.CopyFrom(duration(IDLE_TIMEOUT))
     http2 = options.explicit_http_config.http2_protocol_options
     http2.connection_keepalive.interval.CopyFrom(duration(KEEPALIVE_INTERVAL))
     http2.connection_keepalive.timeout.CopyFrom(duration(KEEPALIVE_TIMEOUT))
-    return options
 
 
 def _failures() -> MatchPredicate:

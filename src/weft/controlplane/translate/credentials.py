@@ -6,7 +6,6 @@ of its configuration masks it. The filter that adds it is the cluster's: it runs
 
 from __future__ import annotations
 
-import ipaddress
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -25,6 +24,7 @@ from weft.controlplane.translate.clusters import HTTP_OPTIONS, circuit_breakers,
 from weft.controlplane.translate.durations import duration
 from weft.controlplane.translate.forward import without_empty_trace_state
 from weft.model.node import Address
+from weft.model.outside_host import is_ip
 from weft.model.resource import AnyResource
 from weft.model.sds import SYSTEM_ROOTS
 from weft.model.secret import Injection, SecretSpec
@@ -131,12 +131,3 @@ def outside_tls(host: str, ca: str | None) -> UpstreamTlsContext:
         # In the sidecar's bootstrap, since only the sidecar knows whom its machine trusts.
         combined.validation_context_sds_secret_config.name = SYSTEM_ROOTS
     return context
-
-
-def is_ip(host: str) -> bool:
-    """Whether `host` is an IP address rather than a name."""
-    try:
-        ipaddress.ip_address(host)
-    except ValueError:
-        return False
-    return True

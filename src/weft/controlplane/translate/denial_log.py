@@ -7,7 +7,8 @@ without a value is null. `weft.sidecar.denials` reads it.
 | field | what |
 |---|---|
 | `kind` | `call` (refused by a policy), `dry-run` (would have been), `connection` (refused before a call), |
-| | `egress` (the agent's own call, which an Egress does not let out) |
+| | `egress` (the agent's own call, which an Egress does not let out), |
+| | `outbound` (the agent's own call of agents without a sidecar, which a policy refuses) |
 | `time` | seconds since 1970 |
 | `caller` | the URI SANs of its certificate, by commas; of a `connection` they are a claim, no more |
 | `peer` | the address that it came from |
@@ -25,6 +26,7 @@ from envoy.extensions.access_loggers.filters.cel.v3.cel_pb2 import ExpressionFil
 from envoy.extensions.access_loggers.stream.v3.stream_pb2 import StdoutAccessLog
 
 from weft.controlplane.translate.access import DEFAULT_SHADOW_PREFIX
+from weft.controlplane.translate.replies import DESTINATION_HEADER
 
 _RBAC = "envoy.filters.http.rbac"
 _DENIED = "response.code_details.startsWith('rbac_access_denied')"
@@ -66,6 +68,19 @@ def egress_log() -> list[AccessLog]:
         "policy": "%ROUTE_NAME%",
     }
     return [_log(_forbidden("response.code == 403 && xds.route_name.startsWith('egress/')"), fields)]
+
+
+def outbound_log() -> list[AccessLog]:
+    """What the outbound connection manager writes: calls that a policy refuses in place of the callee."""
+    fields = {
+        "kind": "outbound",
+        "time": _WHO["time"],
+        "method": _CALL["method"],
+        "path": _CALL["path"],
+        "destination": f"%REQ({DESTINATION_HEADER}):256%",
+        "details": "%RESPONSE_CODE_DETAILS%",
+    }
+    return [_log(_forbidden(_DENIED), fields)]
 
 
 def connection_log() -> list[AccessLog]:

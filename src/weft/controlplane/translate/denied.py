@@ -10,7 +10,13 @@ from envoy.extensions.filters.network.http_connection_manager.v3.http_connection
     ResponseMapper,
 )
 
-from weft.controlplane.translate.replies import ERROR_HEADER, POLICY_HEADER, header, problem_format
+from weft.controlplane.translate.replies import (
+    DESTINATION_HEADER,
+    ERROR_HEADER,
+    POLICY_HEADER,
+    header,
+    problem_format,
+)
 from weft.errors import Denied, InvalidRequest, MeshError
 from weft.model.decision import AMBIGUOUS, REVOKED
 
@@ -35,6 +41,31 @@ def denied_replies(agent_type: str) -> Iterator[ResponseMapper]:
     They have no `x-weft-refused`: another instance would say the same.
     """
     who = f"'%DOWNSTREAM_PEER_URI_SAN%' may not make this call to '{agent_type}'"
+    yield from _of_named_policies(who)
+    yield _mapper(
+        _by(_NO_POLICY),
+        Denied,
+        f"{who}: no AccessPolicy allows it, and the mesh-wide default ('{_DEFAULT}') is to deny; "
+        "see why with 'weft can'",
+        f"accesspolicy/{_DEFAULT}",
+    )
+    yield _of_any_policy(who)
+    yield _mapper(
+        "response.code_details == 'request_payload_too_large'",
+        InvalidRequest,
+        f"policies for '{agent_type}' depend on what the body says, and this one is too large to be read",
+        status=413,
+    )
+
+
+def outbound_denied_replies() -> Iterator[ResponseMapper]:
+    """The answers to an agent's own calls of agents without a sidecar, which its own Envoy gives."""
+    who = f"this agent may not make this call to '%REQ({DESTINATION_HEADER})%'"
+    yield from _of_named_policies(who)
+    yield _of_any_policy(who)
+
+
+def _of_named_policies(who: str) -> Iterator[ResponseMapper]:
     yield _mapper(_by(REVOKED), Denied, f"{who}: its identity has been revoked", REVOKED)
     yield _mapper(
         _by(AMBIGUOUS),
@@ -43,24 +74,14 @@ def denied_replies(agent_type: str) -> Iterator[ResponseMapper]:
         "write it in its normal form, without '//', '..', ';' and needless escapes",
         AMBIGUOUS,
     )
-    yield _mapper(
-        _by(_NO_POLICY),
-        Denied,
-        f"{who}: no AccessPolicy allows it, and the mesh-wide default ('{_DEFAULT}') is to deny; "
-        "see why with 'weft can'",
-        f"accesspolicy/{_DEFAULT}",
-    )
-    yield _mapper(
+
+
+def _of_any_policy(who: str) -> ResponseMapper:
+    return _mapper(
         f"response.code_details.startsWith('{_MATCHED}')",
         Denied,
         f"{who}: AccessPolicy '{_POLICY}' denies it; see why with 'weft can'",
         f"accesspolicy/{_POLICY}",
-    )
-    yield _mapper(
-        "response.code_details == 'request_payload_too_large'",
-        InvalidRequest,
-        f"policies for '{agent_type}' depend on what the body says, and this one is too large to be read",
-        status=413,
     )
 
 

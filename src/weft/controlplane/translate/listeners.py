@@ -14,6 +14,7 @@ from envoy.extensions.filters.http.fault.v3.fault_pb2 import HTTPFault
 from envoy.extensions.filters.http.header_to_metadata.v3.header_to_metadata_pb2 import (
     Config as HeaderToMetadata,
 )
+from envoy.extensions.filters.http.rbac.v3.rbac_pb2 import RBAC
 from envoy.extensions.filters.http.router.v3.router_pb2 import Router
 from envoy.extensions.filters.network.http_connection_manager.v3.http_connection_manager_pb2 import (
     HttpConnectionManager,
@@ -25,8 +26,8 @@ from weft.controlplane.translate.access import add_access_filters
 from weft.controlplane.translate.access_log import access_log
 from weft.controlplane.translate.call_stats import call_stats
 from weft.controlplane.translate.call_tree import add_hop, add_tree_filter, too_late
-from weft.controlplane.translate.denial_log import call_log, connection_log, egress_log
-from weft.controlplane.translate.denied import denied_replies
+from weft.controlplane.translate.denial_log import call_log, connection_log, egress_log, outbound_log
+from weft.controlplane.translate.denied import denied_replies, outbound_denied_replies
 from weft.controlplane.translate.durations import duration
 from weft.controlplane.translate.egress import CONNECT
 from weft.controlplane.translate.forward import FORWARD_FILTER, dns_cache
@@ -42,6 +43,7 @@ from weft.controlplane.translate.llm_asking import ATTEMPT_HEADER
 from weft.controlplane.translate.llm_errors import llm_replies
 from weft.controlplane.translate.llm_filters import add_llm_filters
 from weft.controlplane.translate.llm_streams import streams_listener, streams_manager
+from weft.controlplane.translate.outbound_access import OUTBOUND_ACCESS_FILTER
 from weft.controlplane.translate.outside_listener import outside_listener
 from weft.controlplane.translate.replies import (
     CALLER_HEADER,
@@ -125,7 +127,7 @@ def outbound_listener(
     manager = connection_manager(OUTBOUND_LISTENER)
     _take_routes(manager, ROUTE_CONFIGURATION)
     manager.local_reply_config.mappers.extend(
-        [*llm_replies(), *tool_replies(), too_late(), *outbound_replies().mappers]
+        [*llm_replies(), *tool_replies(), too_late(), *outbound_denied_replies(), *outbound_replies().mappers]
     )
     mutation = manager.early_header_mutation_extensions.add(name="destination")
     mutation.typed_config.Pack(_destination_from_request(address, own))
@@ -136,6 +138,7 @@ def outbound_listener(
     # Behind that for tools: it goes by what a call is for.
     add_tree_filter(manager, max_hops)
     # What few routes need costs all calls something, so it is off but where a route turns it on.
+    add_filter(manager, OUTBOUND_ACCESS_FILTER, RBAC(), disabled=True)
     add_filter(manager, FAULT_FILTER, HTTPFault(), disabled=True)
     add_filter(manager, INSTANCE_FILTER, HeaderToMetadata(), disabled=True)
     add_filter(manager, FORWARD_FILTER, DynamicForwardProxy(dns_cache_config=dns_cache()), disabled=True)
@@ -143,7 +146,14 @@ def outbound_listener(
     router = Router(suppress_envoy_headers=True, upstream_log=attempts)
     add_filter(manager, "envoy.filters.http.router", router)
     manager.access_log.extend(
-        [*egress_log(), llm_logs.call_log(), *call_stats(), trace_logs.error_log(), *access_log()]
+        [
+            *egress_log(),
+            *outbound_log(),
+            llm_logs.call_log(),
+            *call_stats(),
+            trace_logs.error_log(),
+            *access_log(),
+        ]
     )
     trace_outbound(manager, reporter)
     still_runs = manager.access_log_options.access_log_flush_interval

@@ -23,7 +23,7 @@ from weft.controlplane.translate.clusters import (
 )
 from weft.controlplane.translate.composite_cluster import composite_of
 from weft.controlplane.translate.credentials import CONNECT_TIMEOUT as OUTSIDE_CONNECT_TIMEOUT
-from weft.controlplane.translate.credentials import IDLE_TIMEOUT, credential_injector, is_ip, outside_tls
+from weft.controlplane.translate.credentials import IDLE_TIMEOUT, credential_injector, outside_tls
 from weft.controlplane.translate.durations import duration
 from weft.controlplane.translate.llm_asking import ATTEMPT_HEADER, ask_for_attempts, by_attempt
 from weft.controlplane.translate.llm_pools import is_adapted, key_name, renamed
@@ -33,6 +33,7 @@ from weft.controlplane.translate.tracing import WANTED_HEADER
 from weft.model.llm_wire import METADATA, SCHEDULER_CLUSTER, order_cluster, provider_cluster
 from weft.model.model_pool import ModelPool, Preset, Provider
 from weft.model.node import Address
+from weft.model.outside_host import is_ip
 from weft.model.spiffe import DEFAULT_TRUST_DOMAIN
 
 MAX_UNDER_WAY = 1_000_000

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 from weft.controlplane.translate.destination import Destination, of_capability, of_type
 from weft.model.agent import Instance
 from weft.model.agent_spec import AgentSpec
+from weft.model.external_agent import ExternalAgentSpec
 from weft.model.resource import AnyResource
 from weft.model.route import Mirror, RouteSpec, SplitTarget
 from weft.model.target import Target
@@ -17,7 +18,7 @@ def declared_destinations(resources: Iterable[AnyResource]) -> frozenset[Destina
     """What agents can address because a resource names it, running or not."""
     found: set[Destination] = set()
     for resource in resources:
-        if isinstance(resource.spec, AgentSpec):
+        if isinstance(resource.spec, AgentSpec | ExternalAgentSpec):
             found.add(of_type(resource.metadata.name))
             found.update(of_capability(each) for each in resource.spec.capabilities)
         elif isinstance(resource.spec, RouteSpec):

@@ -33,9 +33,11 @@ from weft.controlplane.translate.destination import Destination, DestinationKind
 from weft.controlplane.translate.durations import duration
 from weft.controlplane.translate.egress import Outside, outside_hosts
 from weft.controlplane.translate.endpoints import INSTANCE_KEY
+from weft.controlplane.translate.external_routes import suit_external
 from weft.controlplane.translate.llm_pools import NO_MODELS, Models
 from weft.controlplane.translate.llm_routes import MAX_LISTED_BYTES, llm_host
 from weft.controlplane.translate.mesh_tunnel import take_tunnels
+from weft.controlplane.translate.outbound_access import NO_EXTERNAL_CALLS, ExternalCalls
 from weft.controlplane.translate.replies import (
     DESTINATION_HEADER,
     REFUSED_HEADER,
@@ -117,6 +119,7 @@ def route_configuration(
     cards: Collection[Destination] = (),
     tools: McpCatalogue = NO_TOOLS,
     telemetry: Telemetries = NO_TELEMETRY,
+    external: ExternalCalls = NO_EXTERNAL_CALLS,
     *,
     max_hops: int = MAX_HOPS,
 ) -> RouteConfiguration:
@@ -124,8 +127,8 @@ def route_configuration(
 
     `outside` is what the caller may reach that is not the mesh's own, `models` which models it has. For A2A
     cards of those in `cards` the control plane is asked; all others are asked for theirs themselves.
-    `tools` is what servers of MCP have, `telemetry` what is to be told of calls. A call tree may pass
-    `max_hops` agents.
+    `tools` is what servers of MCP have, `telemetry` what is to be told of calls, `external` which agents have
+    no sidecar, and what the caller may ask of them. A call tree may pass `max_hops` agents.
     """
     configuration = RouteConfiguration(
         name=ROUTE_CONFIGURATION, vhost_header=DESTINATION_HEADER, ignore_port_in_host_matching=True
@@ -137,7 +140,8 @@ def route_configuration(
         rules = routes[destination].rules if destination in routes else ()
         card = destination in cards
         hosts = [_destination_host(destination, policy, rules, card=card, telemetry=telemetry)]
-        if destination.kind is DestinationKind.TYPE:
+        suit_external(hosts[0], destination, rules, external)
+        if destination.kind is DestinationKind.TYPE and not external.lead_from([destination]):
             hosts.append(_instance_host(destination, policy, card=card, telemetry=telemetry))
         for host in hosts:
             _limit_trees(host, max_hops)
