@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
+from typing import TypeVar
 
 import pytest
 from tests.fake_time import run_in_fake_time
@@ -12,8 +13,10 @@ from tests.fake_time import run_in_fake_time
 from weft.errors import Conflict, InvalidRequest, Unavailable
 from weft.model.agent import Instance, Status
 from weft.registry.registry import BUCKET, Lease, Registry
+from weft.store.bucket import Bucket, Codec
 from weft.store.memory import MemoryStore
 
+T = TypeVar("T")
 TTL = 10.0
 FIRST = Instance("one", "worker", "127.0.0.1:1001", incarnation="first")
 SECOND = replace(FIRST, endpoint="127.0.0.1:1002", incarnation="second")
@@ -228,6 +231,41 @@ def test_a_key_that_holds_no_instance_and_never_lapses_is_a_conflict() -> None:
         assert _now() < 2 * TTL
 
     _run(test)
+
+
+class _CutOff(MemoryStore):
+    """A server that is cut off from the others: it keeps to what was, and takes no write that follows one."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.alone = False
+
+    async def bucket(self, name: str, codec: Codec[T], *, direct: bool = False) -> Bucket[T]:
+        bucket = await super().bucket(name, codec, direct=direct)
+        update = bucket.update
+
+        async def refusing(key: str, value: T, *, revision: int, ttl: float | None = None) -> int:
+            if self.alone:
+                raise Conflict(f"{key} waits for a write")
+            return await update(key, value, revision=revision, ttl=ttl)
+
+        bucket.update = refusing  # type: ignore[method-assign]
+        return bucket
+
+
+def test_a_server_that_is_cut_off_from_the_others_is_no_namesake() -> None:
+    async def test() -> None:
+        store = _CutOff()
+        registry = await Registry.open(store, lease_ttl=TTL)
+        lease = await registry.register(FIRST)
+        store.alone = True
+        with pytest.raises(Unavailable, match="cut off"):
+            await lease.update(FIRST)
+        store.alone = False
+        await lease.update(replace(FIRST, in_flight=1))
+        await store.close()
+
+    run_in_fake_time(test())
 
 
 def test_an_unreachable_store_is_told() -> None:

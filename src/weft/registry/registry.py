@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 
 from weft.aio.backoff import backoff
-from weft.errors import Conflict, InvalidRequest
+from weft.errors import Conflict, InvalidRequest, Unavailable
 from weft.model.agent import Instance
 from weft.registry.record import InstanceCodec
 from weft.store.bucket import Bucket, Store
@@ -20,6 +20,14 @@ _EXPIRY_SLACK = 2.0
 
 _ATTEMPTS = 5
 """How often a write is tried against a key that changes under it."""
+
+
+class _Unsettled(Unavailable):
+    """Nobody else has the key, and yet it cannot be written.
+
+    So it is with a server of several that is cut off from the others, and has not noticed yet: what waits for
+    them is neither there nor not there.
+    """
 
 
 class Lease:
@@ -39,7 +47,7 @@ class Lease:
 
         If the key has lapsed meanwhile it is made again. Raises Conflict if another incarnation holds it,
         InvalidRequest if `instance` is another one or the lease was released, Unavailable if the store cannot
-        be reached.
+        be reached, or cannot say what is at the key.
         """
         async with self._writing:
             if self._released:
@@ -109,7 +117,7 @@ class Registry:
                 for pause in backoff(first=0.05, longest=1.0):
                     try:
                         revision = await _take(self.bucket, instance, ttl=self.lease_ttl)
-                    except Conflict:
+                    except (Conflict, _Unsettled):
                         await self._wait_for_vacancy(instance)
                     else:
                         return Lease(self.bucket, instance, revision, ttl=self.lease_ttl)
@@ -145,7 +153,10 @@ class Registry:
 
 
 async def _take(bucket: Bucket[Instance], instance: Instance, *, ttl: float) -> int:
-    """Write `instance` where its key is free or its own; return the revision. Else raises Conflict."""
+    """Write `instance` where its key is free or its own; return the revision.
+
+    Raises Conflict if another incarnation has it.
+    """
     for _ in range(_ATTEMPTS):
         entry = await bucket.get(instance.key)
         if entry is not None and entry.value.incarnation != instance.incarnation:
@@ -156,8 +167,9 @@ async def _take(bucket: Bucket[Instance], instance: Instance, *, ttl: float) -> 
             return await bucket.update(instance.key, instance, revision=entry.revision, ttl=ttl)
         except Conflict:
             continue
-    raise Conflict(
-        f"the key {instance.key} is held by something that is no instance, or changes all the time"
+    raise _Unsettled(
+        f"the key {instance.key} cannot be written: it is held by something that is no instance, or the "
+        f"server that was asked is cut off from the others"
     )
 
 
