@@ -16,9 +16,11 @@ from typing import Any, Final
 from pydantic import BaseModel
 
 from weft.kubernetes.custom_resources import custom_resource_definitions
+from weft.kubernetes.installation.setup import PARTS
 from weft.kubernetes.installation_values import FIXED_SETTINGS, GatewayValues, InstallationValues
 from weft.kubernetes.manifest_text import write_manifests
 from weft.model.attribute_docs import attribute_docstrings
+from weft.model.names import RESERVED_TYPES
 
 CHART: Final = Path(__file__).parents[1] / "deploy" / "helm" / "weft"
 
@@ -120,9 +122,14 @@ def _documented(model: type[BaseModel]) -> dict[str, str]:
 
 
 def templates_text() -> str:
-    """What templates know besides values: the defaults of each gateway, and settings that are fixed."""
-    gateway = GatewayValues().model_dump(mode="json", by_alias=True)
-    return _MADE + write_manifests([{"gateway": gateway, "fixedSettings": sorted(FIXED_SETTINGS)}])
+    """What templates know besides values: defaults of each gateway, and what cannot be called or set so."""
+    known = {
+        "gateway": GatewayValues().model_dump(mode="json", by_alias=True),
+        "fixedSettings": sorted(FIXED_SETTINGS),
+        "takenNames": sorted({"default", *RESERVED_TYPES}),
+        "accounts": sorted(PARTS),
+    }
+    return _MADE + write_manifests([known])
 
 
 def files() -> dict[str, str]:

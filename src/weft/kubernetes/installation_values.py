@@ -51,6 +51,10 @@ OptionalName = Annotated[
 ]
 """The name of something in Kubernetes; empty: of nothing."""
 
+NamespaceOrAll = Annotated[
+    str, StringConstraints(max_length=63, pattern=r"^(\*|[a-z0-9]([-a-z0-9]*[a-z0-9])?)$")
+]
+
 SettingName = Annotated[str, StringConstraints(max_length=128, pattern=r"^WEFT_CONTROL_[A-Z0-9_]+$")]
 
 
@@ -196,7 +200,7 @@ class ControllerValues(Spec):
     enabled: bool = True
     replicas: Annotated[int, Field(ge=1, le=9)] = 2
     """One works, the others wait."""
-    secrets_in: Annotated[tuple[str, ...], Field(max_length=MAX_ITEMS)] = ()
+    secrets_in: Annotated[tuple[NamespaceOrAll, ...], Field(max_length=MAX_ITEMS)] = ()
     """Namespaces whose Secrets of Kubernetes it may read, for the mesh's Secrets that refer to them; `"*"`:
     all. By default none."""
     resources: ContainerResources = _of("100m", "192Mi", "1", "512Mi")
@@ -321,7 +325,7 @@ def read_values(document: Mapping[str, Any], file: str = "values") -> Installati
     """The values that a document says, over the defaults. Raises InvalidResource, with all that is wrong."""
     given = json.dumps(_over_defaults(document))
     try:
-        return InstallationValues.model_validate_json(given, by_alias=True, by_name=False)
+        return InstallationValues.model_validate_json(given, strict=True, by_alias=True, by_name=False)
     except ValidationError as error:
         raise InvalidResource(
             [

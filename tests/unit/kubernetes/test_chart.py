@@ -38,6 +38,18 @@ class Release:
 RELEASES = {
     "defaults": Release(),
     "another name and namespace": Release(name="mesh-2", namespace="agents-infrastructure"),
+    "names that YAML could take for something else": Release(
+        {
+            "image": {"pullSecrets": ["1e3", "on"]},
+            "control": {"filesSecret": "007"},
+            "controller": {"secretsIn": ["123", "no"]},
+            "gateways": {"null": {"tlsSecret": "0x1f"}, "y": {}},
+            "nats": {"storage": {"className": "1.5"}},
+            "priorityClassName": "2026-11-22",
+        },
+        name="n",
+        namespace="1234",
+    ),
     "the longest name": Release(name=f"a{'b' * 22}c"),
     "one of each": Release(
         {
@@ -257,6 +269,17 @@ REFUSED: dict[str, tuple[Document, str]] = {
         "at '/gateways/front': additional properties 'tls' not allowed",
     ),
     "a gateway that cannot be called so": ({"gateways": {"Front_1": {}}}, "'/gateways'"),
+    "a gateway whose name is too long": ({"gateways": {"f" * 25: {}}}, "a gateway's name is 1 to 24"),
+    "a gateway called as what the mesh answers at": (
+        {"gateways": {"control": {}}},
+        "gateways.control: that name means something else already",
+    ),
+    "a gateway called as everybody's account": (
+        {"gateways": {"default": {}}},
+        "gateways.default: that name means something else already",
+    ),
+    "text for yes or no": ({"webhook": {"enabled": "no"}}, "at '/webhook/enabled': got string, want boolean"),
+    "a namespace that is none": ({"controller": {"secretsIn": ["Team A"]}}, "'/controller/secretsIn/0'"),
     "a setting of something else": ({"control": {"settings": {"PATH": "/"}}}, "'/control/settings'"),
     "a setting that follows from others": (
         {"control": {"settings": {"WEFT_CONTROL_NATS": "[]"}}},
@@ -294,6 +317,15 @@ def test_helm_refuses_bad_values_and_says_which(values: Document, text: str) -> 
 def test_weft_refuses_the_same_values(values: Document) -> None:
     with pytest.raises(InvalidResource):
         read_values(values)
+
+
+@with_helm
+def test_a_gateway_with_the_account_of_a_part_is_refused_by_both() -> None:
+    gateway: Document = {"gateways": {"mesh-nats": {}}}
+    with pytest.raises(Refused, match="mesh-nats would have the service account of a part"):
+        template(gateway, release="mesh")
+    with pytest.raises(InvalidRequest, match="would have the service account of a part"):
+        installation(read_values(gateway), name="mesh")
 
 
 NAMES = ["Weft", "1weft", "weft-", f"a{'b' * 24}"]

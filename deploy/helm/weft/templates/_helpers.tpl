@@ -30,7 +30,7 @@ tls://{{ include "weft.host" (list . "nats") }}:4222
 {{- define "weft.selectorLabels" -}}
 {{- $root := index . 0 -}}
 app.kubernetes.io/name: weft
-app.kubernetes.io/instance: {{ $root.Release.Name }}
+app.kubernetes.io/instance: {{ $root.Release.Name | quote }}
 app.kubernetes.io/component: {{ index . 1 }}
 {{- end -}}
 
@@ -45,15 +45,15 @@ app.kubernetes.io/version: {{ $root.Chart.AppVersion | quote }}
 {{/* The metadata of an object in the release's namespace: (list $ "control"), with its name where that is another. */}}
 {{- define "weft.metadata" -}}
 {{- $root := index . 0 -}}
-name: {{ include "weft.name" . }}
-namespace: {{ $root.Release.Namespace }}
+name: {{ include "weft.name" . | quote }}
+namespace: {{ $root.Release.Namespace | quote }}
 labels:
   {{- include "weft.labels" . | nindent 2 }}
 {{- end -}}
 
 {{/* The metadata of an object that belongs to no namespace; the same way. */}}
 {{- define "weft.clusterMetadata" -}}
-name: {{ include "weft.name" . }}
+name: {{ include "weft.name" . | quote }}
 labels:
   {{- include "weft.labels" . | nindent 2 }}
 {{- end -}}
@@ -92,7 +92,7 @@ subjects:
 {{- $root := index . 0 -}}
 - kind: ServiceAccount
   name: {{ $root.Release.Name }}-{{ index . 1 }}
-  namespace: {{ $root.Release.Namespace }}
+  namespace: {{ $root.Release.Namespace | quote }}
 {{- end -}}
 
 {{/* One pod at a time may be taken away by whoever drains a node: (list $ "control"). */}}
@@ -165,7 +165,7 @@ securityContext:
 {{- with .Values.image.pullSecrets }}
 imagePullSecrets:
   {{- range . }}
-  - name: {{ . }}
+  - name: {{ . | quote }}
   {{- end }}
 {{- end }}
 {{- with .Values.nodeSelector }}
@@ -283,7 +283,7 @@ prometheus.io/path: /metrics
 {{- define "weft.secretVolume" -}}
 - name: {{ .name }}
   secret:
-    secretName: {{ .secret }}
+    secretName: {{ .secret | quote }}
     defaultMode: 0440
     {{- with .keys }}
     items:

@@ -37,7 +37,7 @@ SIDECAR_PORT: Final = 7443
 SIDECAR_METRICS_PORT: Final = 7490
 
 
-_PARTS: Final = ("bootstrap", "nats", "control", "controller", "webhook")
+PARTS: Final = ("bootstrap", "nats", "control", "controller", "webhook")
 """Those with a service account of their own."""
 
 
@@ -60,7 +60,7 @@ class Setup:
             )
         if len(self.namespace) > 63 or not re.fullmatch(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?", self.namespace):
             raise InvalidRequest(f"the namespace {self.namespace!r} cannot be: it is no DNS label")
-        for each in {self.named(part) for part in _PARTS} & {*self.values.gateways}:
+        for each in {self.named(part) for part in PARTS} & {*self.values.gateways}:
             raise InvalidRequest(f"gateway {each!r} would have the service account of a part: name it anew")
 
     @property
