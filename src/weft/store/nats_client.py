@@ -29,6 +29,11 @@ class TellingClient(Client):
     what catches CancelledError, as flushing and hanging up do.
     """
 
+    @property
+    def clustered(self) -> bool:
+        """Whether its server is one of several."""
+        return bool(self._server_info.get("cluster"))
+
     async def connect(self, *arguments: Any, **options: Any) -> None:
         """As nats-py's."""
         with cancellation_kept():

@@ -33,7 +33,7 @@ from weft.store.nats_failures import HUNG_UP, Failures
 from weft.store.nats_login import NatsLogin
 from weft.store.nats_operations import Operation, Operations
 from weft.store.nats_requests import NotPermitted, Requests
-from weft.store.nats_streams import have
+from weft.store.nats_streams import have, have_all
 
 logger = logging.getLogger(__name__)
 
@@ -63,6 +63,7 @@ class NatsConnection:
         self._requests: Requests | None = None
         self._up = asyncio.Event()
         self._down = asyncio.Event()
+        self._leaving = asyncio.Event()
         self._connecting = asyncio.Lock()
         self._streams: dict[str | None, StreamConfig] = {}
         self._operations = Operations()
@@ -82,6 +83,7 @@ class NatsConnection:
         connection = cls(servers, login, name=name, timeout=timeout)
         await connection._connect()
         connection._tasks.start(connection._keep_connected(), name="stay connected", endless=True)
+        connection._tasks.start(connection._leave(), name="leave servers that stop", endless=True)
         return connection
 
     @property
@@ -92,7 +94,7 @@ class NatsConnection:
     @property
     def clustered(self) -> bool:
         """Whether there are several servers, so that a stream may be between two leaders for a while."""
-        return len(self._servers) > 1
+        return self._failures.clustered or len(self._servers) > 1
 
     @property
     def timeout(self) -> float:
@@ -121,16 +123,24 @@ class NatsConnection:
             raise self._failures.failure(what, error, pending.denied) from error
 
     async def request(
-        self, what: str, subject: str, data: bytes = b"", headers: dict[str, str] | None = None
+        self,
+        what: str,
+        subject: str,
+        data: bytes = b"",
+        headers: dict[str, str] | None = None,
+        *,
+        patient: bool = False,
     ) -> Msg:
         """The answer to a request, within the time limit; waits for a lost connection.
+
+        One that is `patient` waits for somebody to take it, too.
 
         Raises Unavailable, saying that Weft cannot `what`, its cause nats-py's NoRespondersError where nobody
         takes such a request; Denied if the server does not permit `subject` to this identity.
         """
         try:
             requests = self._requests or await self._next_requests()
-            return await requests.ask(subject, data, headers, self._timeout)
+            return await requests.ask(subject, data, headers, self._timeout, patient=patient)
         except NotPermitted as error:
             raise self._failures.failure(what, error, error.subject) from error
         except FAILURES as error:
@@ -141,9 +151,10 @@ class NatsConnection:
     ) -> int:
         """Have a stream take a message; return its sequence. Raises as `request` does, and WrongRevision.
 
-        Where the stream refuses it the cause of Unavailable is nats-py's APIError, with the code.
+        A stream between two leaders is waited for. Where it refuses the message the cause of Unavailable is
+        nats-py's APIError, with the code.
         """
-        answer = await self.request(what, subject, data, headers)
+        answer = await self.request(what, subject, data, headers, patient=self.clustered)
         try:
             content = from_json(answer.data)
             if "error" in content:
@@ -283,11 +294,12 @@ class NatsConnection:
                         ping_interval=_PING_INTERVAL,
                         error_cb=self._note_error,
                         closed_cb=lost,
+                        lame_duck_mode_cb=self._note_leaving,
                         **self._login.options(),
                     )
                     await requests.open()
-                    for config in self._streams.values():
-                        await have(self.jetstream(client), config)
+                    # Of several servers one may still miss others, with which some streams are.
+                    await have_all(self.jetstream(client), () if client.clustered else self._streams.values())
             except FAILURES as error:
                 raise self.unavailable("connect", None if self._failures.reason else error) from error
             # nats-py takes a server that hangs up in place of a welcome for one that welcomes.
@@ -299,6 +311,7 @@ class NatsConnection:
         self._client = client
         self._requests = requests
         self._failures.reason = ""
+        self._failures.clustered = client.clustered
         self._down.clear()
         self._up.set()
 
@@ -312,6 +325,31 @@ class NatsConnection:
             logger.warning("lost the connection to NATS at %s; connecting again", self._where)
             await self._reconnect()
             logger.info("connected to NATS at %s again", self._where)
+            await self._restore()
+
+    async def _leave(self) -> None:
+        """Go to another server when this one says that it is about to stop, before it does."""
+        while True:
+            await self._leaving.wait()
+            self._leaving.clear()
+            # Where there is no other, the connection is made again after the stop.
+            with suppress(MeshError):
+                await self.reconnect()
+
+    async def _restore(self) -> None:
+        """See that several servers still have all streams, for as long as the connection is there."""
+        for pause in backoff(longest=_LONGEST_PAUSE):
+            client = self._client
+            if client is None or not self.clustered:
+                return
+            try:
+                async with asyncio.timeout(self._timeout):
+                    await have_all(self.jetstream(client), self._streams.values())
+            except FAILURES as error:
+                logger.debug("NATS at %s may lack streams: %s", self._where, error)
+                await asyncio.sleep(pause)
+            else:
+                return
 
     async def _reconnect(self) -> None:
         clock = asyncio.get_running_loop().time
@@ -337,6 +375,9 @@ class NatsConnection:
         self._operations.lose()
         for act in tuple(self._loss_listeners):
             act()
+
+    async def _note_leaving(self) -> None:
+        self._leaving.set()
 
     async def _note_error(self, error: Exception) -> None:
         denied = self._failures.note(error)

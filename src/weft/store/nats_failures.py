@@ -23,6 +23,9 @@ _HAVE_SERVERS = (
     "there are fewer NATS servers than are to keep copies: run more of them, or lower nats_replicas"
 )
 
+_NO_LEADER = re.compile("no responders|temporarily unavailable", re.IGNORECASE)
+_HAVE_A_QUORUM = "more than half of the servers that keep it must run and reach each other: see that they do"
+
 # A stream whose disk was full answers nobody any more, until its server is started again.
 _SEE = "see that nats-server runs there with JetStream on, and that its disk is not full"
 
@@ -41,6 +44,8 @@ class Failures:
         """Of the connection `name` to servers at `where`, whose operations may take `timeout` seconds."""
         self.reason = ""
         """What the server, or nats-py, said since the connection was begun."""
+        self.clustered = False
+        """Whether the server is one of several."""
         self._where = where
         self._name = name
         self._timeout = timeout
@@ -58,6 +63,8 @@ class Failures:
         advice = _SEE
         if _NO_SERVERS.search(reason):
             advice = _HAVE_SERVERS
+        elif self.clustered and _NO_LEADER.search(reason):
+            advice = _HAVE_A_QUORUM
         elif _NO_ROOM.search(reason):
             advice = _MAKE_ROOM
         elif self._encrypted and _REFUSAL.search(reason):

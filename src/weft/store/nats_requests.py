@@ -21,6 +21,10 @@ _SOON_FULL = 1024 * 1024
 """Bytes that wait to be written; nats-py has its callers wait at twice as many."""
 
 
+_PAUSE = 0.15
+"""Seconds until something is sent again that nobody took."""
+
+
 class NotPermitted(nats.errors.Error):
     """The server does not permit a subject to this identity."""
 
@@ -52,16 +56,31 @@ class Requests:
         self._inbox = f"{self.client.new_inbox()}."
         await self.client.subscribe(f"{self._inbox}*", cb=self._take)
 
-    async def ask(self, subject: str, data: bytes, headers: dict[str, str] | None, limit: float) -> Msg:
+    async def ask(
+        self,
+        subject: str,
+        data: bytes,
+        headers: dict[str, str] | None,
+        limit: float,
+        *,
+        patient: bool = False,
+    ) -> Msg:
         """The answer to a request. Raises TimeoutError if there is none within `limit` seconds.
+
+        For so long one that is `patient` is sent again if nobody takes it: who did may just have gone.
 
         Raises NotPermitted, nats-py's NoRespondersError if nobody takes it, and ConnectionError if the
         connection is lost meanwhile.
         """
-        answer = await self._answer((subject,), subject, data, headers, limit)
-        if answer.headers is not None and answer.headers.get(STATUS) == NO_RESPONDERS_STATUS:
-            raise nats.errors.NoRespondersError
-        return answer
+        end = self._loop.time() + limit
+        while True:
+            left = max(end - self._loop.time(), _PAUSE)
+            answer = await self._answer((subject,), subject, data, headers, left)
+            if answer.headers is None or answer.headers.get(STATUS) != NO_RESPONDERS_STATUS:
+                return answer
+            if not patient or self._loop.time() + _PAUSE > end:
+                raise nats.errors.NoRespondersError
+            await asyncio.sleep(_PAUSE)
 
     async def settle(self, subjects: Sequence[str], limit: float) -> None:
         """Return when the server has dealt with all that was sent before. Raises as `ask` does.

@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
+from collections.abc import Iterable
+from contextlib import suppress
 
 import nats.js.errors
 from nats.js import JetStreamContext
 from nats.js.api import StreamConfig
 
+from weft.aio.poll import until
+
 logger = logging.getLogger(__name__)
 
 _OTHER_CONFIGURATION = 10058
+
+COPY_LIMIT = 4.0
+"""Seconds for which it is waited that a stream's new servers have all of it; large ones go on after that."""
 
 
 async def have(jetstream: JetStreamContext, config: StreamConfig) -> None:
@@ -29,6 +37,12 @@ async def have(jetstream: JetStreamContext, config: StreamConfig) -> None:
         await _copy(jetstream, found.config, config.num_replicas or 1)
 
 
+async def have_all(jetstream: JetStreamContext, configs: Iterable[StreamConfig]) -> None:
+    """See that there are all of them. Raises nats-py's errors."""
+    for each in tuple(configs):
+        await have(jetstream, each)
+
+
 async def _make(jetstream: JetStreamContext, config: StreamConfig) -> None:
     try:
         await jetstream.add_stream(config)
@@ -42,6 +56,7 @@ async def _copy(jetstream: JetStreamContext, there: StreamConfig, replicas: int)
     """Have a stream that is `there` kept by so many servers."""
     try:
         await jetstream.update_stream(there, num_replicas=replicas)
+        await _copied(jetstream, there.name or "", replicas)
     except nats.js.errors.APIError as error:
         # It works as it is; servers for the other copies may be away, or still to come.
         logger.warning(
@@ -51,3 +66,17 @@ async def _copy(jetstream: JetStreamContext, there: StreamConfig, replicas: int)
             replicas,
             error.description,
         )
+
+
+async def _copied(jetstream: JetStreamContext, stream: str, replicas: int) -> None:
+    """Return when so many servers have all of a stream: while they begin, they swallow what is written."""
+
+    async def is_copied() -> bool:
+        cluster = (await jetstream.stream_info(stream)).cluster
+        followers = (cluster and cluster.replicas) or []
+        current = sum(bool(each.current) for each in followers)
+        return bool(cluster and cluster.leader) and current + 1 >= replicas
+
+    with suppress(TimeoutError):
+        async with asyncio.timeout(COPY_LIMIT):
+            await until(is_copied)

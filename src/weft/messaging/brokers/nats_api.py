@@ -74,7 +74,8 @@ class JetStreamApi:
         Raises NotFound if there is no such stream (in a cluster Unavailable), QueueFull, Unavailable, saying
         that Weft cannot `what`, or Denied.
         """
-        for pause in (*pauses(self.connection), None):
+        # Among several servers the connection itself waits for one that leads.
+        for pause in (*(() if self.connection.clustered else pauses(self.connection)), None):
             try:
                 return await self.connection.publish(what, subject, data, headers)
             except Unavailable as error:

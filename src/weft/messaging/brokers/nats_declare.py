@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from contextlib import suppress
 
+from weft.aio.poll import until
 from weft.errors import NotFound
 from weft.messaging.brokers.nats_api import JetStreamApi, Refused
 from weft.messaging.brokers.nats_streams import Config, changed
+from weft.store.nats_streams import COPY_LIMIT
 
 logger = logging.getLogger(__name__)
 
@@ -33,15 +36,7 @@ async def declare_stream(api: JetStreamApi, what: str, config: Config) -> None:
     if other is not None:
         await api.ask(what, f"STREAM.UPDATE.{name}", other)
     if there["num_replicas"] < config["num_replicas"]:
-        more = {**(other or there), "num_replicas": config["num_replicas"]}
-        try:
-            await api.ask(what, f"STREAM.UPDATE.{name}", more)
-        except Refused as error:
-            # It works as it is; servers for the other copies may be away, or still to come.
-            logger.warning(
-                "stream %s is kept by %d NATS servers, not yet by %d: %s",
-                *(name, there["num_replicas"], config["num_replicas"], error.detail),
-            )
+        await _copy(api, what, other or there, config["num_replicas"])
 
 
 async def declare_consumer(api: JetStreamApi, what: str, stream: str, config: Config) -> None:
@@ -69,3 +64,25 @@ async def remove_consumer(api: JetStreamApi, what: str, stream: str, consumer: s
     """Remove a consumer; a missing one is no error."""
     with suppress(NotFound):
         await api.ask(what, f"CONSUMER.DELETE.{stream}.{consumer}")
+
+
+async def _copy(api: JetStreamApi, what: str, there: Config, replicas: int) -> None:
+    """Have a stream that is `there` kept by so many servers, as buckets' are."""
+    name = there["name"]
+
+    async def is_copied() -> bool:
+        cluster = (await api.ask(what, f"STREAM.INFO.{name}")).get("cluster") or {}
+        current = sum(bool(each.get("current")) for each in cluster.get("replicas") or ())
+        return bool(cluster.get("leader")) and current + 1 >= replicas
+
+    try:
+        await api.ask(what, f"STREAM.UPDATE.{name}", {**there, "num_replicas": replicas})
+        with suppress(TimeoutError):
+            async with asyncio.timeout(COPY_LIMIT):
+                await until(is_copied)
+    except Refused as error:
+        # It works as it is; servers for the other copies may be away, or still to come.
+        logger.warning(
+            "stream %s is kept by %d NATS servers, not yet by %d: %s",
+            *(name, there["num_replicas"], replicas, error.detail),
+        )
