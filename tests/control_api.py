@@ -30,7 +30,7 @@ from weft.model.spiffe import control_id
 from weft.registry.offers import Offers
 from weft.registry.registry import Registry
 from weft.registry.view import View
-from weft.resources.store import Resources
+from weft.resources.store import Preparation, Resources, without_secrets
 from weft.resources.view import ResourceView
 from weft.sdk.server import bind
 from weft.store.memory import MemoryStore
@@ -58,12 +58,12 @@ class ServedApi:
 
 
 @asynccontextmanager
-async def served_api(directory: Path) -> AsyncIterator[ServedApi]:
-    """Serve until the context is left; the roots are written into `directory`."""
+async def served_api(directory: Path, prepare: Preparation = without_secrets) -> AsyncIterator[ServedApi]:
+    """Serve until the context is left; the roots are written into `directory`. `prepare` seals Secrets."""
     store, pki = MemoryStore(), Pki()
     roots = directory / "roots.pem"
     roots.write_bytes(pki.bundle().pem)
-    registry, resources = await Registry.open(store), await Resources.open(store)
+    registry, resources = await Registry.open(store), await Resources.open(store, prepare)
     sidecars, standing = await Sidecars.open(store), await Standing.open(store)
     async with (
         View(registry) as view,

@@ -43,7 +43,7 @@ _BUILT_IN = {
     "admissionregistration.k8s.io/v1/validatingwebhookconfigurations": False,
 }
 """The kinds, and whether they are in namespaces."""
-_WITH_STATUS = {"apps/v1/deployments", "/v1/services", "/v1/namespaces", "/v1/pods"}
+_WITH_STATUS = {"apps/v1/deployments", "apps/v1/statefulsets", "/v1/services", "/v1/namespaces", "/v1/pods"}
 
 Id = tuple[str, str]
 """Namespace and name."""
@@ -101,7 +101,7 @@ class KubernetesStandIn:
         self.break_off: set[asyncio.Task[Any]] = set()
         """The watches that go on."""
         for name in ("default", "kube-system"):
-            self._put(self._kinds["/v1/namespaces"], "ADDED", {"metadata": {"name": name}, **_NAMESPACE})
+            self._create(self._kinds["/v1/namespaces"], "", {"metadata": {"name": name}})
 
     @asynccontextmanager
     async def serving(self, tls: ssl.SSLContext | None = None) -> AsyncIterator[KubernetesStandIn]:
@@ -129,6 +129,8 @@ class KubernetesStandIn:
 
     async def _answer(self, request: web.Request) -> web.StreamResponse:
         try:
+            if request.path in {"/version", "/apis"}:
+                return web.json_response(self._of_itself(request.path))
             kind, at, subresource = self._asked_for(request)
             if request.query.get("watch") == "true":
                 return await self._watch(request, kind, at[0])
@@ -141,6 +143,12 @@ class KubernetesStandIn:
             return web.json_response(refusal.document, status=refusal.code)
         except Denied as denied:
             return web.json_response(denied.status, status=denied.status["code"])
+
+    def _of_itself(self, path: str) -> Document:
+        if path == "/version":
+            return {"major": "1", "minor": "36", "gitVersion": "v1.36.0-stand-in"}
+        groups = sorted({each.partition("/")[0] for each in self._kinds} - {""})
+        return {"kind": "APIGroupList", "apiVersion": "v1", "groups": [{"name": each} for each in groups]}
 
     async def _admitted(
         self, request: web.Request, kind: _Kind, at: Id, subresource: str, body: Document

@@ -77,6 +77,10 @@ class ControlApi:
         return self
 
     async def __aexit__(self, *_: object) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """End its connections. It asks nothing after that."""
         await self._http.aclose()
 
     async def ready(self) -> bool:

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Final, Literal
 
-from weft.errors import Conflict, NotFound
+from weft.errors import Conflict, Denied, NotFound
 from weft.kubernetes.controller.cluster import Cluster
 from weft.kubernetes.controller.kinds import EVENT, ClusterKind, Document, Key, key_of
+
+logger = logging.getLogger(__name__)
 
 CONTROLLER: Final = "weft.dev/controller"
 """Who reports."""
@@ -18,6 +21,7 @@ CONTROLLER: Final = "weft.dev/controller"
 MAX_MESSAGE: Final = 32_768
 """Characters of a condition's message; Kubernetes takes no more."""
 
+_MAX_TOLD = 1000
 _MAX_NOTE = 1024  # bytes of an event's note
 _MAX_REASON = 128  # characters of an event's reason and action
 
@@ -77,6 +81,8 @@ class Reports:
         self._cluster = cluster
         self._instance = instance
         self._clock = clock
+        self._told: dict[Key, int] = {}
+        """How often events were told that came again."""
 
     async def status(
         self,
@@ -147,14 +153,17 @@ class Reports:
             await self._cluster.create(EVENT, event)
         except Conflict:
             await self._told_again(Key(namespace, name), now)
-        except NotFound:
-            return
+        except (NotFound, Denied) as error:
+            logger.info(
+                "an event about %s %s is told nobody: %s", about["kind"], metadata["name"], error.detail
+            )
 
     async def _told_again(self, key: Key, now: str) -> None:
-        found = await self._cluster.get(EVENT, key)
-        if found is None:
-            return
-        count = int((found.get("series") or {}).get("count") or 1) + 1
+        # Counted here, so that no right is needed to read events.
+        count = self._told.pop(key, 1) + 1
+        self._told[key] = count
+        if len(self._told) > _MAX_TOLD:
+            del self._told[next(iter(self._told))]
         try:
             await self._cluster.merge(EVENT, key, {"series": {"count": count, "lastObservedTime": now}})
         except NotFound:
