@@ -66,10 +66,18 @@ class ClusterApi:
 
     async def post(self, path: str, document: Mapping[str, Any]) -> Answer:
         """The answer to `document`, whatever its status. Raises Unavailable if there is none."""
+        return await self._ask("POST", path, document, "application/json")
+
+    async def merge(self, path: str, changes: Mapping[str, Any]) -> Answer:
+        """The answer to `changes` of what is at `path` (a merge patch, RFC 7396). Raises as `post` does."""
+        return await self._ask("PATCH", path, changes, "application/merge-patch+json")
+
+    async def _ask(self, method: str, path: str, document: Mapping[str, Any], media_type: str) -> Answer:
+        headers = {"content-type": media_type}
         try:
             async with (
                 asyncio.timeout(self._timeout),
-                self._http.stream("POST", path, json=document) as response,
+                self._http.stream(method, path, json=document, headers=headers) as response,
             ):
                 content = bytearray()
                 async for chunk in response.aiter_bytes():

@@ -14,14 +14,13 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import aiohttp
-from cryptography import x509
 
 from weft.aio.children import Child, spawn
 from weft.aio.guard import Guard
 from weft.aio.poll import until
 from weft.aio.signals import stop_signals
 from weft.aio.tasks import TaskOwner
-from weft.errors import Unavailable
+from weft.errors import InvalidRequest, Unavailable
 from weft.kubernetes.health import serving_health
 from weft.kubernetes.nats_configuration import (
     LAME_DUCK_SECONDS,
@@ -31,9 +30,9 @@ from weft.kubernetes.nats_configuration import (
     nats_configuration,
     nats_keys,
 )
+from weft.kubernetes.roots_file import read_roots
 from weft.local.nats_security import NatsSecurity
 from weft.local.nats_settings import nats_program
-from weft.local.server_trust import MAX_ROOTS_BYTES
 from weft.model.local_state import LOOPBACK
 
 logger = logging.getLogger(__name__)
@@ -163,28 +162,13 @@ class MeshTrust:
         if self._file is None:
             return b""
         try:
-            with self._file.open("rb") as source:
-                roots = source.read(MAX_ROOTS_BYTES + 1)
-        except FileNotFoundError:
-            return b""
-        problem = _problem(roots)
+            roots, problem = read_roots(self._file), ""
+        except InvalidRequest as error:
+            roots, problem = b"", error.detail
         if problem and problem != self._refused:
-            logger.warning("the mesh's roots in %s cannot be used: %s", self._file, problem)
+            logger.warning("the mesh's roots cannot be used: %s", problem)
         self._refused = problem
-        return b"" if problem else roots
-
-
-def _problem(roots: bytes) -> str:
-    """Why roots can't be used; empty if they can, or there are none."""
-    if len(roots) > MAX_ROOTS_BYTES:
-        return f"there are more than {MAX_ROOTS_BYTES} bytes"
-    if not roots.strip():
-        return ""
-    try:
-        x509.load_pem_x509_certificates(roots)
-    except ValueError:
-        return "they are no certificates (PEM)"
-    return ""
+        return roots
 
 
 class NatsHealth:
