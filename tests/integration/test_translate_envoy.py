@@ -27,6 +27,7 @@ from weft.controlplane.xds.snapshot import EncodedResource
 from weft.model.agent import Instance, Locality, Status
 from weft.model.manifest import parse_manifest
 from weft.model.node import Address, Inbound, Node
+from weft.model.sds import SYSTEM_ROOTS
 from weft.model.spiffe import DEFAULT_TRUST_DOMAIN
 
 MANIFESTS = sorted((Path(__file__).parents[1] / "fixtures" / "manifests").glob("*.yaml"))
@@ -87,6 +88,9 @@ def _static_bootstrap(snapshots: Snapshots, node: Node) -> dict[str, Any]:
     for name in ("agent", "telemetry"):
         cluster = bootstrap.static_resources.clusters.add(name=name, type=Cluster.STATIC)
         cluster.load_assignment.cluster_name = name
+    # Whom the machine trusts, as sidecars say it.
+    trusted = bootstrap.static_resources.secrets.add(name=SYSTEM_ROOTS)
+    trusted.validation_context.trusted_ca.inline_bytes = Pki().bundle().pem
     bootstrap.static_resources.clusters.extend(_unpack(snapshot.clusters.values(), Cluster))
     for listener in _unpack(snapshot.listeners.values(), Listener):
         for http in listener.filter_chains[0].filters:

@@ -37,6 +37,18 @@ metadata: {name: later}
 spec: {effect: deny, mode: dryRun, from: [{type: editor}], to: [{topic: news}]}
 """
 
+EXTERNAL = """
+apiVersion: weft.dev/v1alpha1
+kind: ExternalAgent
+metadata: {name: crm}
+spec: {endpoints: ["10.0.0.7:80"], version: "2", capabilities: [customers]}
+---
+apiVersion: weft.dev/v1alpha1
+kind: AccessPolicy
+metadata: {name: no-wiping}
+spec: {effect: deny, to: [{capability: customers}], rules: [{mcp: {tools: [wipe]}}]}
+"""
+
 PRESS = "spiffe://weft.local/agent/reporter/r-1"
 MESH = Mesh(
     parse_manifest(POLICIES),
@@ -113,3 +125,15 @@ def test_it_is_told_which_policies_depend_on_more_than_was_asked() -> None:
 def test_a_question_without_sense_is_refused(text: str, details: dict[str, str], said: str) -> None:
     with pytest.raises(InvalidRequest, match=re.escape(said)):
         explain(question(text, **details), MESH)
+
+
+def test_of_agents_without_a_sidecar_nobody_reads_bodies() -> None:
+    declared = parse_manifest(EXTERNAL)
+    mesh = Mesh(declared, [], {})
+    for text in ("editor call crm", "editor call capability/customers"):
+        assert ask(text, mesh, tool="list") == (False, "no-wiping", ())
+        assert ask(text, mesh, method="GET") == (True, "", ())
+    [case] = explain(question("editor call crm"), mesh).cases
+    assert (case.target.version, case.target.capabilities) == ("2", frozenset({"customers"}))
+    beside = Instance("c-1", "crm", "127.0.0.1:1", capabilities=frozenset({"customers"}))
+    assert ask("editor call crm", replace(mesh, instances=[beside]), tool="list") == (True, "", ())

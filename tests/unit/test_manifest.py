@@ -55,6 +55,10 @@ def telemetry(spec: str, name: str = "telemetry") -> str:
     return resource("Telemetry", name, spec)
 
 
+def external(spec: str = "endpoints: ['10.0.0.7:80']", name: str = "crm") -> str:
+    return resource("ExternalAgent", name, spec)
+
+
 def together(*documents: str) -> str:
     return "---\n".join(documents)
 
@@ -438,6 +442,54 @@ WRONG = {
     "a redaction of nothing": (
         telemetry("recording: {redact: ['a*']}"),
         "m.yaml:5: spec.recording.redact[0]: matches nothing at all too: it would be found everywhere",
+    ),
+    "an address without a port": (
+        external("endpoints: [crm.example]"),
+        "m.yaml:5: spec.endpoints[0]: must be host:port, as crm.example:80, 10.0.0.7:8080 or [fd00::7]:8080",
+    ),
+    "an address of IPv6 without brackets": (
+        external("endpoints: ['fd00::7:80']"),
+        "m.yaml:5: spec.endpoints[0]: must have its IPv6 address in brackets, as [fd00::7]:8080",
+    ),
+    "an address of anybody": (
+        external("endpoints: ['0.0.0.0:80']"),
+        "m.yaml:5: spec.endpoints[0]: 0.0.0.0 is not the address of one server",
+    ),
+    "an address in the mesh": (
+        external("endpoints: ['summarizer.mesh:80']"),
+        "m.yaml:5: spec.endpoints[0]: is in the mesh's own domain: this is about hosts outside of it",
+    ),
+    "an address that is there twice": (
+        external("endpoints: ['a:1', 'b:1', 'a:1']"),
+        "m.yaml:5: spec.endpoints: has a:1 twice",
+    ),
+    "a certificate of an address": (
+        external("tls: server\nendpoints: ['crm.example:443', '10.0.0.7:443']"),
+        "m.yaml:6: spec.endpoints[1]: goes by its name with tls: certificates are of names",
+    ),
+    "an agent without a sidecar in the mesh's own name": (
+        external(name="control"),
+        "m.yaml:3: metadata.name: type 'control' is reserved: the mesh itself answers at http://control.mesh/",
+    ),
+    "a type with sidecars and without": (
+        together(agent("{}"), external(name="summarizer")),
+        "m.yaml:9: metadata.name: there is Agent 'summarizer': agents of a type have sidecars, or none has",
+    ),
+    "a capability with sidecars and without": (
+        together(
+            external("endpoints: ['a:1']\ncapabilities: [find, summarize]"),
+            agent("capabilities: [summarize]"),
+        ),
+        "m.yaml:6: spec.capabilities[1]: Agent 'summarizer' offers 'summarize': agents with a capability "
+        "have sidecars, or none has",
+    ),
+    "a capability by two protocols": (
+        together(
+            external("endpoints: ['a:1']\ncapabilities: [find]"),
+            external("endpoints: ['b:1']\nprotocol: h2c\ncapabilities: [find]", name="erp"),
+        ),
+        "m.yaml:14: spec.capabilities[0]: ExternalAgent 'crm' offers 'find' by another protocol, or with "
+        "another tls: have both the same",
     ),
     "a gateway that listens at a name": (
         resource("Gateway", "front", "host: localhost"),

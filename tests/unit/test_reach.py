@@ -38,6 +38,12 @@ spec: {version: "1", capabilities: [fast]}
 ---
 {apiVersion: weft.dev/v1alpha1, kind: Queue, metadata: {name: work}, spec: {}}
 """
+EXTERNAL = """
+apiVersion: weft.dev/v1alpha1
+kind: ExternalAgent
+metadata: {name: crm}
+spec: {endpoints: ["10.0.0.7:80"]}
+"""
 INSTANCES = [
     Instance("f-1", "files", "127.0.0.1:1", version="1", capabilities=frozenset({"fast"})),
     Instance("f-2", "files", "127.0.0.1:2", version="2"),
@@ -232,3 +238,18 @@ async def test_the_matrix_comes_in_pages_of_callers() -> None:
         "dryRun": [],
     }
     assert refused.status_code == 422
+
+
+def test_agents_without_a_sidecar_are_reached_and_reach_nobody() -> None:
+    denied = """
+    apiVersion: weft.dev/v1alpha1
+    kind: AccessPolicy
+    metadata: {name: not-web}
+    spec: {effect: deny, from: [{type: web}], to: [{type: crm}]}
+    """
+    matrix = ReachMatrix(Mesh(parse_manifest(f"{DECLARED}---{EXTERNAL}---{denied}"), INSTANCES, KNOWN))
+    assert "crm" in matrix.callees
+    assert "crm" not in matrix.callers
+    [web] = [each for each in matrix.row("web") if each.callee == "crm"]
+    [editor] = [each for each in matrix.row("editor") if each.callee == "crm"]
+    assert (web.decision.allowed, web.decision.policy, editor.decision.allowed) == (False, "not-web", True)

@@ -7,6 +7,7 @@ from typing import Annotated, Any
 from cyclopts import Parameter
 
 from weft.cli.api import control_api
+from weft.cli.external_agents import external_agents
 from weft.cli.options import ControlPlane, Output, OutputOption
 from weft.cli.show import age, print_json, print_table
 from weft.errors import InvalidRequest
@@ -42,9 +43,15 @@ async def agents(
     output: OutputOption = Output.TABLE,
     where: ControlPlane = _HERE,
 ) -> None:
-    """List the running agents, whatever their status."""
+    """List the running agents, whatever their status, and the addresses of those without a sidecar.
+
+    The latter (ExternalAgents) have no status but `external`, and no labels: with `--status` or `--label`
+    they are left out.
+    """
     query = _query(type_, capability, version, label) + [("status", each) for each in status or ("any",)]
     found = await _ask(where, query, limit)
+    if not status and not label:
+        found = [*found, *await external_agents(where, type_, capability, version)][:limit]
     if output is Output.JSON:
         print_json(found)
         return

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated, Any
 
 from cyclopts import Parameter
@@ -16,8 +16,9 @@ from weft.cli.describe_messaging import (
     describe_queue,
     describe_topic,
 )
+from weft.cli.external_agents import in_the_way
 from weft.cli.options import ControlPlane, Output, OutputOption
-from weft.cli.resources import as_manifest
+from weft.cli.resources import as_manifest, read_resource
 from weft.cli.show import age, print_json, print_table, printable
 from weft.errors import InvalidRequest, NotFound
 from weft.local.control import ControlApi
@@ -37,6 +38,8 @@ class Description:
     instances: list[dict[str, Any]]
     policies: list[dict[str, Any]]
     routes: list[dict[str, Any]]
+    remark: str = ""
+    """What stands in the way of it; empty: nothing."""
 
     def document(self) -> dict[str, Any]:
         """As JSON types."""
@@ -45,6 +48,7 @@ class Description:
             "instances": self.instances,
             "trafficPolicies": [each["metadata"]["name"] for each in self.policies],
             "routes": [each["metadata"]["name"] for each in self.routes],
+            **({"remark": self.remark} if self.remark else {}),
         }
 
     def show(self) -> None:
@@ -85,6 +89,8 @@ async def _describe(
     match kind:
         case "Agent":
             return await _describe_agent(api, name)
+        case "ExternalAgent":
+            return await _describe_external(api, name)
         case "Queue":
             return await describe_queue(api, name)
         case "Topic":
@@ -103,6 +109,22 @@ async def _describe_agent(api: ControlApi, name: str) -> Description:
         if not instances:
             raise
         resource = None
+    return await _as_called(api, name, resource, instances)
+
+
+async def _describe_external(api: ControlApi, name: str) -> Description:
+    resource = await api.resource("externalagents", name)
+    instances = await api.agents([("status", "any")])
+    description = await _as_called(
+        api, name, resource, [await _in_detail(api, each) for each in instances if each["type"] == name]
+    )
+    return replace(description, remark=in_the_way(read_resource(resource), instances))
+
+
+async def _as_called(
+    api: ControlApi, name: str, resource: dict[str, Any] | None, instances: list[dict[str, Any]]
+) -> Description:
+    """With what applies to calls of a type."""
     capabilities = {capability for each in instances for capability in each["capabilities"]}
     capabilities |= set((resource or {}).get("spec", {}).get("capabilities", ()))
     return Description(
@@ -147,7 +169,10 @@ def _print(description: Description) -> None:
         print("# not declared: these agents run by themselves")
     else:
         print(as_manifest([description.resource]), end="")
-    print("\nInstances")
+    if description.remark:
+        print(f"\nIt does not get all its calls\n  {description.remark}")
+    external = (description.resource or {}).get("kind") == "ExternalAgent"
+    print(f"\nInstances{' with sidecars' if external else ''}")
     rows = (_row(each) for each in description.instances)
     columns = ("  INSTANCE", "STATUS", "IN FLIGHT", "VERSION", "ENDPOINT", "AGE", "CONFIGURATION", "REASON")
     print_table(columns, rows, none="  none run")

@@ -19,6 +19,7 @@ from weft.model.decision import (
     concerns,
     decide,
 )
+from weft.model.external_agent import ExternalAgentSpec
 from weft.model.names import check_name, check_type
 from weft.model.resource import AnyResource
 from weft.model.spiffe import DEFAULT_TRUST_DOMAIN, SCHEME, Role, SpiffeId, parse_spiffe_id
@@ -74,6 +75,12 @@ class Mesh:
     is_revoked: Callable[[str], bool] = lambda _spiffe_id: False
     trust_domain: str = DEFAULT_TRUST_DOMAIN
 
+    @property
+    def external(self) -> frozenset[str]:
+        """The types of agents that have no sidecar."""
+        declared = {each.metadata.name for each in self.resources if isinstance(each.spec, ExternalAgentSpec)}
+        return frozenset(declared - {each.type for each in self.instances})
+
 
 @dataclass(frozen=True, slots=True)
 class Case:
@@ -109,13 +116,14 @@ def explain(question: Question, mesh: Mesh) -> Explanation:
     targets = list(_targets(question, mesh))
     request = _request(question, targets[0])
     revoked = [str(each) for each in callers if mesh.is_revoked(str(each))]
+    external = mesh.external
     found: dict[Decision, Case] = {}
     for caller in callers[:MAX_CASES]:
         for target in targets[:MAX_CASES]:
             decision = decide(
                 policies,
                 caller,
-                replace(request, target=target),
+                towards(target, request, external),
                 trust_domain=mesh.trust_domain,
                 labels=mesh.labels_of.get(str(caller)),
                 revoked=revoked,
@@ -126,6 +134,12 @@ def explain(question: Question, mesh: Mesh) -> Explanation:
         tuple(found.values()),
         tuple(name for name, spec in sorted(policies.items()) if _depends(spec, question, targets)),
     )
+
+
+def towards(target: AccessTarget, request: AccessRequest, external: Collection[str]) -> AccessRequest:
+    """The same request of `target`. Where agents are `external`, nobody reads bodies."""
+    unread = target.kind is TargetKind.AGENT and target.name in external
+    return replace(request, target=target, body=None if unread else request.body)
 
 
 def _callers(text: str, mesh: Mesh) -> Iterator[SpiffeId]:
@@ -191,7 +205,7 @@ def agents_meant(mesh: Mesh, *, agent_type: str = "", capability: str = "") -> l
     """The different agents that run or are declared; if there are none, one of which no more is known."""
     known = {
         *(AccessTarget(TargetKind.AGENT, it.type, it.version, it.capabilities) for it in mesh.instances),
-        *_declared(mesh.resources),
+        *_declared(mesh),
     }
     meant = [
         each for each in known if (capability in each.capabilities if capability else each.name == agent_type)
@@ -201,9 +215,11 @@ def agents_meant(mesh: Mesh, *, agent_type: str = "", capability: str = "") -> l
     return sorted(meant, key=_by_name) or [AccessTarget(TargetKind.AGENT, agent_type)]
 
 
-def _declared(resources: Iterable[AnyResource]) -> Iterator[AccessTarget]:
-    for each in resources:
-        if isinstance(each.spec, AgentSpec):
+def _declared(mesh: Mesh) -> Iterator[AccessTarget]:
+    external = mesh.external
+    for each in mesh.resources:
+        is_external = isinstance(each.spec, ExternalAgentSpec) and each.metadata.name in external
+        if isinstance(each.spec, AgentSpec) or is_external:
             capabilities = frozenset(each.spec.capabilities)
             yield AccessTarget(TargetKind.AGENT, each.metadata.name, each.spec.version, capabilities)
 

@@ -17,6 +17,7 @@ from weft.controlplane.explanation import (
     DEFAULT_PATH,
     Mesh,
     agents_meant,
+    towards,
 )
 from weft.model.access import AccessPolicySpec, AccessRule, Action, Effect, Mode
 from weft.model.agent_spec import AgentSpec
@@ -77,7 +78,7 @@ class ReachMatrix:
 
     @cached_property
     def callees(self) -> list[str]:
-        """The same, then topics, queues and pools, as `topic/x`."""
+        """The same and agents without a sidecar, then topics, queues and pools, as `topic/x`."""
         return list(self._targets)
 
     def row(self, caller: str) -> list[ReachCell]:
@@ -108,7 +109,8 @@ class ReachMatrix:
     ) -> Decision:
         request = AccessRequest(action, target)
         if target.kind is TargetKind.AGENT:
-            request = AccessRequest(action, target, DEFAULT_METHOD, DEFAULT_PATH, RpcCall())
+            called = AccessRequest(action, target, DEFAULT_METHOD, DEFAULT_PATH, RpcCall())
+            request = towards(target, called, self._external)
         return decide(
             policies,
             caller.id,
@@ -133,6 +135,10 @@ class ReachMatrix:
         return self._of_caller[caller.id]
 
     @cached_property
+    def _external(self) -> frozenset[str]:
+        return self._mesh.external
+
+    @cached_property
     def _of_caller(self) -> dict[SpiffeId, frozenset[str]]:
         return {}
 
@@ -147,7 +153,8 @@ class ReachMatrix:
     @cached_property
     def _targets(self) -> Mapping[str, tuple[AccessTarget, ...]]:
         """What each of the callees may mean."""
-        agents = {each: tuple(agents_meant(self._mesh, agent_type=each)) for each in self.callers}
+        types = sorted({*self.callers, *self._external})
+        agents = {each: tuple(agents_meant(self._mesh, agent_type=each)) for each in types}
         return agents | {str(each): (each,) for each in sorted(_channels(self._mesh.resources), key=str)}
 
     @cached_property

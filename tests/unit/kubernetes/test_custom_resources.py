@@ -215,6 +215,8 @@ def test_an_unknown_field_is_refused_wherever_it_is(source: str) -> None:
         ("Budget", {"usd": 0}),
         ("Tool", {}),
         ("Telemetry", {"tracing": {"samplingPercent": 101}}),
+        ("ExternalAgent", {"endpoints": []}),
+        ("ExternalAgent", {"endpoints": ["a:1"], "tls": "mutual"}),
     ],
 )
 def test_the_cluster_refuses_by_itself_what_is_wrong_in_one_place(kind: str, spec: Any) -> None:
@@ -228,6 +230,7 @@ def test_the_cluster_refuses_by_itself_what_is_wrong_in_one_place(kind: str, spe
         ("Topic", {"maxAge": None}),
         ("TrafficPolicy", {"target": {"type": None, "capability": "summarize"}}),
         ("Telemetry", {"tracing": {"samplingPercent": 5}}),
+        ("ExternalAgent", {"endpoints": ["10.0.0.7:80", "[fd00::7]:80"], "capabilities": ["find"]}),
         ("Agent", {"drainTimeout": "1.500s", "health": {"path": ""}}),
         ("Budget", {"tokens": 10**15}),
         ("AccessPolicy", {"effect": "allow", "to": [{"type": "a", "version": "1", "capability": "b"}]}),
