@@ -9,9 +9,9 @@ from collections.abc import Sequence
 from weft.cli.api import API_VARIABLE
 from weft.cli.exit_codes import ExitCode
 from weft.cli.findings import FINDERS, Finding, Level
+from weft.cli.mesh_findings import mesh_findings
 from weft.cli.options import ControlPlane, Output, OutputOption
 from weft.cli.show import print_json, print_table
-from weft.cli.trust_findings import trust_findings
 from weft.sdk.local_mesh import running_mesh
 
 _HERE = ControlPlane()
@@ -20,11 +20,12 @@ _HERE = ControlPlane()
 async def check(*, output: OutputOption = Output.TABLE, where: ControlPlane = _HERE) -> ExitCode:
     """Tell what this machine lacks for a mesh, and what to do about it. Exit code 1 if none can run.
 
-    Of a mesh that runs it also says whether clocks agree, and whether certificates are renewed in time.
+    Of a mesh that runs it also says whether clocks agree, whether certificates are renewed in time, and which
+    ExternalAgents are not in force.
     """
     findings = [finding for find in FINDERS for finding in find(os.environ)]
     if _is_named(where) or running_mesh(os.environ, where.mesh) is not None:
-        findings += await trust_findings(where)
+        findings += await mesh_findings(where)
     if output is Output.JSON:
         print_json([each._asdict() for each in findings])
     else:
