@@ -32,7 +32,7 @@ def admission_request(path: str, name: str, namespace: str, new: Document, old: 
     """The question about an object to be created, or to be in place of `old`; `path` is its kind's."""
     group, version, plural = path.split("/")[-3:]
     return {
-        "kind": {"group": group, "version": version, "kind": new["kind"]},
+        "kind": {"group": group, "version": version, "kind": new.get("kind", "")},
         "resource": {"group": group, "version": version, "resource": plural},
         "operation": "CREATE" if old is None else "UPDATE",
         "name": name,

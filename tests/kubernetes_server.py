@@ -112,6 +112,10 @@ class KubernetesServer(_Program):
         """With which everything is allowed."""
         return _TOKEN
 
+    def roots(self) -> str:
+        """By which a client knows it (PEM)."""
+        return (self._certificates / "apiserver.crt").read_text()
+
     def trust(self) -> ssl.SSLContext:
         """By which a client knows it."""
         trusted = ssl.create_default_context(cafile=str(self._certificates / "apiserver.crt"))

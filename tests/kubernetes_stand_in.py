@@ -129,6 +129,7 @@ class KubernetesStandIn:
 
     async def _answer(self, request: web.Request) -> web.StreamResponse:
         try:
+            _check_token(request)
             if request.path in {"/version", "/apis"}:
                 return web.json_response(self._of_itself(request.path))
             kind, at, subresource = self._asked_for(request)
@@ -168,8 +169,6 @@ class KubernetesStandIn:
         return await admitted(webhooks, asked, space)
 
     def _asked_for(self, request: web.Request) -> tuple[_Kind, Id, str]:
-        if request.headers.get("authorization") != f"Bearer {TOKEN}":
-            raise Refusal(401, "Unauthorized", "Unauthorized")
         path = _PATH.fullmatch(request.path)
         kind = path and self._kinds.get(
             f"{path['group'] or ''}/{path['version'] or path['core']}/{path['plural']}"
@@ -376,6 +375,11 @@ class KubernetesStandIn:
         if what:
             line = json.dumps({"type": what, "object": told.object})
             await response.write(line.encode() + b"\n")
+
+
+def _check_token(request: web.Request) -> None:
+    if request.headers.get("authorization") != f"Bearer {TOKEN}":
+        raise Refusal(401, "Unauthorized", "Unauthorized")
 
 
 _NAMESPACE: Document = {"apiVersion": "v1", "kind": "Namespace", "status": {"phase": "Active"}}

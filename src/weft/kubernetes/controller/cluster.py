@@ -13,7 +13,7 @@ from typing import Any, Final, Self
 import httpx
 
 from weft.errors import Conflict, Denied, InvalidRequest, MeshError, NotFound, Unauthenticated, Unavailable
-from weft.identity.pod_access import PodAccess
+from weft.identity.pod_access import PodAccess, pod_token
 from weft.kubernetes.controller.kinds import ClusterKind, Document, Key
 
 TIMEOUT: Final = 30.0
@@ -71,7 +71,10 @@ class Cluster:
     """
 
     def __init__(self, url: str, *, trust: ssl.SSLContext | bool, token: Callable[[], str]) -> None:
-        """`token` gives what is shown with each request: Kubernetes replaces it every hour or so."""
+        """`token` gives what is shown with each request: Kubernetes replaces it every hour or so.
+
+        Where it is empty nothing is shown.
+        """
         self.url = url
         self._token = token
         self._http = httpx.AsyncClient(
@@ -86,7 +89,7 @@ class Cluster:
     def of_pod(cls, environ: Mapping[str, str]) -> Self:
         """That of the cluster in which this process is a pod. Raises InvalidRequest if it is in none."""
         access = PodAccess.of(environ)
-        return cls(access.url, trust=access.trust, token=lambda: PodAccess.of(environ).token)
+        return cls(access.url, trust=access.trust, token=pod_token)
 
     async def __aenter__(self) -> Self:
         return self
@@ -100,6 +103,10 @@ class Cluster:
             return await self._ask("GET", kind.path(key.namespace, key.name), f"{kind.kind} {key}")
         except NotFound:
             return None
+
+    async def read(self, path: str) -> Document:
+        """What the API server tells of itself: `/version`, `/apis`. Raises NotFound."""
+        return await self._ask("GET", path, path)
 
     async def list(
         self,
@@ -234,7 +241,8 @@ class Cluster:
         return _object(content, what)
 
     def _headers(self) -> dict[str, str]:
-        return {"authorization": f"Bearer {self._token()}"}
+        token = self._token()
+        return {"authorization": f"Bearer {token}"} if token else {}
 
     async def _content(self, response: httpx.Response) -> bytes:
         content = bytearray()
