@@ -56,10 +56,24 @@ class Verdict:
 
 
 @dataclass(frozen=True, slots=True)
+class TypeRoute:
+    """The Route of a type of agent."""
+
+    spec: RouteSpec
+    sources: tuple[RouteKey, ...]
+    """The HTTPRoutes of which it is made, all of one namespace; the oldest first."""
+
+    @property
+    def namespace(self) -> str:
+        """Of all of them."""
+        return self.sources[0][0]
+
+
+@dataclass(frozen=True, slots=True)
 class HttpRouteTranslation:
     """What a cluster's HTTPRoutes stand for."""
 
-    routes: Mapping[str, RouteSpec]
+    routes: Mapping[str, TypeRoute]
     """Of each type that has one."""
     verdicts: Mapping[RouteKey, tuple[Verdict, ...]]
     """Of each HTTPRoute, one for each of its parents that the mesh has to do with; there may be none."""
@@ -98,12 +112,12 @@ def translated_routes(
             attachments.append(_Attachment(key, len(found), agent_type, rules))
             unresolved = tuple(problem for each in rules for problem in each.unresolved)
             found.append(Verdict(parent, agent_type, unresolved=unresolved, dropped=dropped))
-    routes: dict[str, RouteSpec] = {}
+    routes: dict[str, TypeRoute] = {}
     for agent_type in sorted({each.type for each in attachments}):
         mine = [each for each in attachments if each.type == agent_type]
-        spec, refused = _merged(agent_type, mine)
-        if spec is not None:
-            routes[agent_type] = spec
+        route, refused = _merged(agent_type, mine)
+        if route is not None:
+            routes[agent_type] = route
         for each, problem in refused:
             place = verdicts[each.key]
             place[each.place] = Verdict(place[each.place].parent, refusal=problem)
@@ -230,7 +244,7 @@ def _backend(
 
 def _merged(
     agent_type: str, attachments: Sequence[_Attachment]
-) -> tuple[RouteSpec | None, list[tuple[_Attachment, Problem]]]:
+) -> tuple[TypeRoute | None, list[tuple[_Attachment, Problem]]]:
     """The Route of a type, and which attachments found no place in it. The oldest come first."""
     first = attachments[0].key
     spec: RouteSpec | None = None
@@ -249,7 +263,7 @@ def _merged(
             refused.append((each, Problem(UNSUPPORTED, message)))
         else:
             rules = more
-    return spec, refused
+    return (TypeRoute(spec, tuple(rules)) if spec is not None else None), refused
 
 
 def _second_namespace(agent_type: str, first: RouteKey) -> Problem:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import pytest_asyncio
@@ -21,14 +21,12 @@ from weft.errors import NotFound
 from weft.kubernetes.controller.agent_deployments import (
     AGENT_DEPLOYMENT,
     DEPLOYMENT,
-    KEPT,
     MADE,
     SCALED_OBJECT,
     SERVICE,
     AgentDeployments,
 )
 from weft.kubernetes.controller.conditions import Reports, found_condition
-from weft.kubernetes.controller.following import Following
 from weft.kubernetes.controller.kinds import (
     CONFIG_MAP,
     EVENT,
@@ -39,6 +37,8 @@ from weft.kubernetes.controller.kinds import (
     key_of,
 )
 from weft.kubernetes.controller.loop import LoopMetrics, run_loop
+from weft.kubernetes.controller.mesh import Mesh
+from weft.kubernetes.controller.parts import Parts
 from weft.kubernetes.controller.roots import Roots
 from weft.kubernetes.injection import InjectionSettings
 
@@ -64,25 +64,9 @@ async def api(
 @asynccontextmanager
 async def controlling(api: ClusterApi) -> AsyncIterator[None]:
     """The reconcilers of AgentDeployments and of the roots, as the controller runs them."""
-    cluster, reports = api.cluster, Reports(api.cluster, "controller-0")
-    declared = Following(cluster, AGENT_DEPLOYMENT)
-    reconcilers = (
-        AgentDeployments(
-            cluster,
-            reports,
-            agent_deployments=declared,
-            deployments=Following(cluster, DEPLOYMENT, labels=KEPT),
-            settings=SETTINGS,
-        ),
-        Roots(
-            cluster,
-            reports,
-            original=Key(SYSTEM, "weft-roots"),
-            config_maps=Following(cluster, CONFIG_MAP, namespace=SYSTEM),
-            namespaces=Following(cluster, NAMESPACE),
-            agent_deployments=declared,
-        ),
-    )
+    # They have nothing to do with the mesh itself.
+    parts = Parts(api.cluster, cast("Mesh", None), Reports(api.cluster, "controller-0"), SYSTEM, "cluster")
+    reconcilers = AgentDeployments(parts, SETTINGS), Roots(parts, "weft-roots")
     running = asyncio.create_task(run_loop(reconcilers, LoopMetrics(CollectorRegistry())))
     try:
         yield

@@ -10,7 +10,6 @@ from weft.kubernetes.agent_service import AgentService, agent_service
 from weft.kubernetes.http_route import duration_seconds
 from weft.kubernetes.http_route_translation import HttpRouteTranslation, Verdict, translated_routes
 from weft.model.manifest import parse_manifest
-from weft.model.route import RouteSpec
 from weft.model.yaml_tree import dump
 
 Document = dict[str, Any]
@@ -54,7 +53,7 @@ def path(value: str, how: str = "PathPrefix", **more: Any) -> Document:
 def rules_of(translation: HttpRouteTranslation, agent_type: str = "summarizer") -> list[Document]:
     """The rules of the only Route, in the form in which they are declared, and taken by `weft apply`."""
     assert set(translation.routes) == {agent_type}
-    spec = translation.routes[agent_type].model_dump(
+    spec = translation.routes[agent_type].spec.model_dump(
         mode="json", by_alias=True, exclude_defaults=True, exclude_none=True
     )
     route = {"apiVersion": "weft.dev/v1alpha1", "kind": "Route", "metadata": {"name": "route"}, "spec": spec}
@@ -235,6 +234,7 @@ def test_http_routes_of_one_service_are_merged_and_the_older_comes_first() -> No
     names = [each["name"] for each in rules_of(translation)]
     assert names == ["more", "older", "younger", "no-rule-matches"]
     assert [each.type for key in ("a", "b") for each in verdicts(translation, key)] == ["summarizer"] * 2
+    assert translation.routes["summarizer"].sources == ((NAMESPACE, "b"), (NAMESPACE, "a"))
 
 
 def test_many_matches_become_several_rules() -> None:
@@ -425,8 +425,7 @@ def test_one_http_route_may_have_several_parents() -> None:
     parents = (PARENT, {**PARENT, "name": "critic"}, {"name": "edge"}, {"kind": 7})
     translation = translated_routes([http_route(TO_ITSELF, parents=parents)], ALL)
     assert [each.type for each in verdicts(translation)] == ["summarizer", "critic"]
-    critic = translation.routes["critic"]
-    assert isinstance(critic, RouteSpec)
+    critic = translation.routes["critic"].spec
     assert critic.rules[0].split is not None
     assert critic.rules[0].split[0].type == "summarizer"
 

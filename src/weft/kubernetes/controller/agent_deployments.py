@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from hashlib import sha256
 from typing import Final
@@ -12,11 +12,11 @@ from typing import Final
 from weft.errors import Denied, InvalidRequest, InvalidResource, NotFound
 from weft.kubernetes.agent_deployment import read_agent_deployment
 from weft.kubernetes.agent_manifests import agent_manifests
-from weft.kubernetes.controller.cluster import MANAGER, Cluster
-from weft.kubernetes.controller.conditions import Condition, Reports
-from weft.kubernetes.controller.following import Followed
+from weft.kubernetes.controller.cluster import MANAGER
+from weft.kubernetes.controller.conditions import Condition
 from weft.kubernetes.controller.kinds import CUSTOM_KINDS, ClusterKind, Document, Key
 from weft.kubernetes.controller.loop import Source
+from weft.kubernetes.controller.parts import Parts
 from weft.kubernetes.controller.rollout import rollout_conditions, rollout_figures
 from weft.kubernetes.controller.roots import MANAGED_LABEL, ends
 from weft.kubernetes.custom_resources import READY
@@ -62,23 +62,15 @@ class AgentDeployments:
 
     name = "agent-deployments"
 
-    def __init__(
-        self,
-        cluster: Cluster,
-        reports: Reports,
-        *,
-        agent_deployments: Followed,
-        deployments: Followed,
-        settings: InjectionSettings,
-    ) -> None:
-        """`deployments` are those with the label `KEPT`; sidecars are put into their pods by `settings`."""
-        self._cluster = cluster
-        self._reports = reports
-        self._declared = agent_deployments
-        self._deployments = deployments
+    def __init__(self, parts: Parts, settings: InjectionSettings) -> None:
+        """Sidecars are put into the pods by `settings`."""
+        self._cluster = parts.cluster
+        self._reports = parts.reports
+        self._declared = parts.following(AGENT_DEPLOYMENT)
+        self._deployments = parts.following(DEPLOYMENT, KEPT)
         self._settings = settings
         self._applied: dict[Key, _Applied] = {}
-        self.sources: Sequence[Source] = (Source(agent_deployments), Source(deployments))
+        self.sources = Source(self._declared), Source(self._deployments)
 
     async def reconcile(self, key: Key) -> float | None:
         """See to one AgentDeployment."""

@@ -21,15 +21,18 @@ from prometheus_client.openmetrics.exposition import CONTENT_TYPE_LATEST, genera
 from weft.aio.backoff import backoff
 from weft.aio.tasks import TaskOwner
 from weft.errors import MeshError
+from weft.kubernetes.controller.agent_deployments import AgentDeployments
 from weft.kubernetes.controller.cluster import Cluster
 from weft.kubernetes.controller.conditions import Reports
 from weft.kubernetes.controller.definitions import Definitions
+from weft.kubernetes.controller.http_routes import HttpRoutes
 from weft.kubernetes.controller.kinds import NAMESPACE, Key
 from weft.kubernetes.controller.leader import TERMS, Leadership, Terms
 from weft.kubernetes.controller.loop import LoopMetrics, Reconciler, run_loop
 from weft.kubernetes.controller.mesh import Mesh
 from weft.kubernetes.controller.mesh_access import MeshAccess
 from weft.kubernetes.controller.parts import Parts
+from weft.kubernetes.controller.roots import Roots
 from weft.kubernetes.controller.sync import MeshSync
 from weft.kubernetes.health import serving_health
 from weft.kubernetes.injection_settings import InjectionSettings
@@ -61,9 +64,14 @@ class ControllerSettings:
     terms: Terms = TERMS
 
 
-def reconcilers(parts: Parts, settings: ControllerSettings) -> list[Reconciler]:  # noqa: ARG001
+def reconcilers(parts: Parts, settings: ControllerSettings) -> list[Reconciler]:
     """All that is reconciled."""
-    return [MeshSync(kind, parts) for kind in KINDS]
+    return [
+        *(MeshSync(kind, parts) for kind in KINDS),
+        AgentDeployments(parts, settings.injection),
+        Roots(parts, settings.injection.roots),
+        HttpRoutes(parts),
+    ]
 
 
 class Controller:

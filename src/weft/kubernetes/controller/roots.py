@@ -7,15 +7,14 @@ with an AgentDeployment in it. It goes with the last of these. What others made 
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from typing import Final
 
 from weft.errors import NotFound
-from weft.kubernetes.controller.cluster import Cluster
-from weft.kubernetes.controller.conditions import Reports
-from weft.kubernetes.controller.following import Followed
-from weft.kubernetes.controller.kinds import CONFIG_MAP, Document, Key
+from weft.kubernetes.controller.following import Following
+from weft.kubernetes.controller.kinds import CONFIG_MAP, CUSTOM_KINDS, NAMESPACE, Document, Key
 from weft.kubernetes.controller.loop import Source
+from weft.kubernetes.controller.parts import Parts
 from weft.kubernetes.injection_settings import ROOTS_FILE
 
 logger = logging.getLogger(__name__)
@@ -44,27 +43,18 @@ class Roots:
 
     name = "roots"
 
-    def __init__(
-        self,
-        cluster: Cluster,
-        reports: Reports,
-        *,
-        original: Key,
-        config_maps: Followed,
-        namespaces: Followed,
-        agent_deployments: Followed,
-    ) -> None:
-        """`config_maps` are those of the namespace of `original`, which is the installation's own."""
-        self._cluster = cluster
-        self._reports = reports
-        self._original = original
-        self._config_maps = config_maps
-        self._namespaces = namespaces
-        self._agent_deployments = agent_deployments
-        self.sources: Sequence[Source] = (
-            Source(namespaces, lambda each: (Key("", each["metadata"]["name"]),)),
-            Source(config_maps, self._everywhere),
-            Source(agent_deployments, lambda each: (Key("", each["metadata"]["namespace"]),)),
+    def __init__(self, parts: Parts, config_map: str) -> None:
+        """`config_map` is the name, in Weft's own namespace as in all others."""
+        self._cluster = parts.cluster
+        self._reports = parts.reports
+        self._original = Key(parts.namespace, config_map)
+        self._config_maps = Following(parts.cluster, CONFIG_MAP, namespace=parts.namespace)
+        self._namespaces = parts.following(NAMESPACE)
+        self._agent_deployments = parts.following(CUSTOM_KINDS["AgentDeployment"])
+        self.sources = (
+            Source(self._namespaces),
+            Source(self._config_maps, self._everywhere),
+            Source(self._agent_deployments, lambda each: (Key("", each["metadata"]["namespace"]),)),
         )
 
     def _everywhere(self, config_map: Document) -> Iterable[Key]:
