@@ -22,7 +22,13 @@ _MANIFEST = re.compile(r"^```yaml\n(?P<text>(?:#[^\n]*\n)?apiVersion: .*?)^```",
 def examples() -> dict[str, list[Document]]:
     """What the files in examples/ declare, by where they are."""
     found = sorted((ROOT / "examples").rglob("*.yaml"))
-    return {str(each.relative_to(ROOT)): documents(each.read_text()) for each in found}
+    declared = {str(each.relative_to(ROOT)): resources(each.read_text()) for each in found}
+    return {file: documents for file, documents in declared.items() if documents}
+
+
+def resources(text: str) -> list[Document]:
+    """The resources of Weft in YAML, among whatever else is for a cluster only."""
+    return [each for each in documents(text) if each.get("apiVersion", "").startswith("weft.dev/")]
 
 
 def manifests_of_pages() -> dict[str, list[Document]]:

@@ -38,7 +38,7 @@ def test_it_has_all_that_is_needed_and_nothing_that_only_development_needs() -> 
     assert needed - PACKAGES.keys() == set()
     elsewhere = PACKAGES.keys() - needed
     assert all(";" in PACKAGES[each].text for each in elsewhere), elsewhere
-    assert {"pytest", "ruff", "mypy", "hatchling"}.isdisjoint(PACKAGES)
+    assert {"pytest", "mypy", "hatchling"}.isdisjoint(PACKAGES)
 
 
 @pytest.mark.parametrize("packages", [image.image_packages(), image.build_packages()], ids=["image", "build"])
