@@ -99,7 +99,7 @@ class NatsNode(ServerProcess):
     async def kill(self) -> None:
         """SIGKILL NATS itself, as the death of its host would, and wait for its supervisor's end."""
         if self.running:
-            for each in self._servers():
+            for each in self.servers():
                 each.kill()
         await super().kill()
 
@@ -118,17 +118,21 @@ class NatsNode(ServerProcess):
 
     def kill_server(self) -> None:
         """SIGKILL NATS itself, and nothing else."""
-        for each in self._servers():
+        for each in self.servers():
             each.kill()
+
+    async def kill_supervisor(self) -> None:
+        """SIGKILL what supervises NATS, and wait for its end."""
+        await super().kill()
 
     def freeze(self) -> None:
         """SIGSTOP NATS itself: connections stay open, nobody answers."""
-        for each in self._servers():
+        for each in self.servers():
             freeze(each.pid)
 
     def thaw(self) -> None:
         """SIGCONT it."""
-        for each in self._servers():
+        for each in self.servers():
             each.send_signal(signal.SIGCONT)
 
     async def _launch(self) -> Child:
@@ -147,7 +151,8 @@ class NatsNode(ServerProcess):
         # Looked up in its log, as its host's ports may be out of reach for who runs the tests.
         return f"NATS server {self.name} {_READY}" in self._log_text()[self._lines_before :]
 
-    def _servers(self) -> list[psutil.Process]:
+    def servers(self) -> list[psutil.Process]:
+        """NATS itself, without its supervisor."""
         assert self._process is not None
         below = psutil.Process(self._process.pid).children(recursive=True)
         return [each for each in below if each.name() == "nats-server"]

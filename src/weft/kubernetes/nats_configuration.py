@@ -96,8 +96,8 @@ def check_store(place: NatsPlace) -> None:
     if place.peers and _kept_alone(place.store / "jetstream"):
         raise Conflict(
             f"{place.store} was kept by a NATS server that was alone; several servers do not take it over: "
-            "back it up, and restore it into servers that begin with empty directories, "
-            "or go on with the one server"
+            "back it up (`weft kubernetes backup`), and restore it into servers that begin with empty "
+            "directories, or go on with the one server"
         )
 
 
