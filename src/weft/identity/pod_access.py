@@ -47,10 +47,15 @@ class PodAccess:
         trust.minimum_version = ssl.TLSVersion.TLSv1_2
         return cls(
             f"https://{Address(host, int(port))}",
-            _read(credentials / "token").strip(),
+            pod_token(credentials),
             trust,
             _read(credentials / "namespace").strip(),
         )
+
+
+def pod_token(credentials: Path = CREDENTIALS) -> str:
+    """The pod's token as it is now. Raises InvalidRequest if there is none."""
+    return _read(credentials / "token").strip()
 
 
 def _read(file: Path) -> str:
