@@ -188,8 +188,8 @@ class WebhookPod:
     async def running(self) -> AsyncIterator[asyncio.subprocess.Process]:
         """The process; gone when the context is left."""
         program = (
-            "import sys, pathlib; from weft.identity.pod_access import PodAccess; "
-            "PodAccess.of.__func__.__defaults__ = (pathlib.Path(sys.argv[1]),); "
+            "import sys, pathlib; from weft.identity.pod_access import PodAccess, pod_token; "
+            "PodAccess.of.__func__.__defaults__ = pod_token.__defaults__ = (pathlib.Path(sys.argv[1]),); "
             "from weft.cli.main import run; sys.exit(run(sys.argv[2:]))"
         )
         process = await asyncio.create_subprocess_exec(
