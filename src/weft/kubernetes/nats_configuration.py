@@ -33,6 +33,8 @@ LEADERS_LEAVE_SECONDS = 5
 
 _CLUSTER = "weft"
 _ROUTE_TIMEOUT_SECONDS = 10
+_ROUTE_PING = "1s"
+"""Between servers; one that leaves two of them unanswered is given up."""
 _MAX_KEY_BYTES = 256
 
 
@@ -109,6 +111,8 @@ def _cluster(place: NatsPlace, security: NatsSecurity) -> dict[str, Any]:
         # Addresses stand in no certificate; names do.
         "cluster_advertise": str(Address(place.advertise, place.cluster_port)),
         "routes": [f"tls://{each}" for each in place.peers],
+        # Else it takes half a minute to notice that a server's host is gone, and questions go there meanwhile.
+        "ping_interval": _ROUTE_PING,
         "tls": {
             "cert_file": str(security.certificate),
             "key_file": str(security.key),
