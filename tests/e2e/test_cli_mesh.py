@@ -7,6 +7,9 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from threading import Thread
 from urllib.error import HTTPError
 from urllib.request import ProxyHandler, Request, build_opener
 
@@ -24,6 +27,22 @@ spec:
   destination: {type: summarizer}
   rules:
   - timeout: 10s
+"""
+
+
+LEDGER = """apiVersion: weft.dev/v1alpha1
+kind: ExternalAgent
+metadata: {name: ledger}
+spec: {endpoints: ["127.0.0.1:PORT"], capabilities: [book]}
+---
+apiVersion: weft.dev/v1alpha1
+kind: AccessPolicy
+metadata: {name: no-secrets}
+spec:
+  effect: deny
+  from: [{operator: local}]
+  to: [{type: ledger}]
+  rules: [{paths: ["/secret/*"]}]
 """
 
 
@@ -132,6 +151,49 @@ def test_a_foreign_agent_is_called_by_kind_and_by_path(weft: Weft) -> None:
     missing = weft.run("call", "counter", "--path", "/missing")
     assert missing.returncode == 1
     assert "weft: " in missing.stderr
+
+
+class _Ledger(BaseHTTPRequestHandler):
+    """A server that knows nothing of a mesh."""
+
+    def do_GET(self) -> None:
+        body = json.dumps({"host": self.headers["host"], "path": self.path}).encode()
+        self.send_response(200)
+        self.send_header("content-length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *_: object) -> None:
+        """Keep quiet."""
+
+
+@contextmanager
+def _serving() -> Iterator[int]:
+    with ThreadingHTTPServer(("127.0.0.1", 0), _Ledger) as server:
+        thread = Thread(target=server.serve_forever, args=(0.05,))
+        thread.start()
+        try:
+            yield server.server_address[1]
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+def test_a_server_without_a_sidecar_is_called_as_an_agent_where_policies_let(weft: Weft) -> None:
+    with _serving() as port:
+        weft.ok("apply", "-f", "-", stdin=LEDGER.replace("PORT", str(port)))
+        _wait_until(lambda: weft.run("call", "ledger", "--path", "/entries").returncode == 0)
+        heard = weft.json("call", "cap:book", "--path", "/entries")
+        assert heard == {"host": "book.cap.mesh", "path": "/entries"}
+        [listed] = weft.json("agents", "ledger")
+        assert (listed["status"], listed["endpoint"]) == ("external", f"127.0.0.1:{port}")
+        denied = weft.run("call", "ledger", "--path", "/secret/entries")
+        assert denied.returncode == 8
+        assert "AccessPolicy 'no-secrets' denies it" in denied.stderr
+        assert (
+            weft.run("can", "operator/local", "call", "ledger", "--path", "/secret/entries").returncode == 1
+        )
+    weft.ok("delete", "-f", "-", stdin=LEDGER.replace("PORT", str(port)))
 
 
 def test_any_a2a_server_joins_and_is_found_by_its_card(weft: Weft) -> None:
