@@ -16,6 +16,7 @@ from typing import Any, Final
 from pydantic import BaseModel
 
 from weft.kubernetes.custom_resources import custom_resource_definitions
+from weft.kubernetes.installation.monitoring import DASHBOARD_FILE, RULE_FILES
 from weft.kubernetes.installation.setup import PARTS
 from weft.kubernetes.installation_values import FIXED_SETTINGS, GatewayValues, InstallationValues
 from weft.kubernetes.manifest_text import write_manifests
@@ -23,6 +24,8 @@ from weft.model.attribute_docs import attribute_docstrings
 from weft.model.names import RESERVED_TYPES
 
 CHART: Final = Path(__file__).parents[1] / "deploy" / "helm" / "weft"
+PACKAGED: Final = Path(__file__).parents[1] / "src" / "weft" / "kubernetes" / "observability"
+"""What `weft kubernetes render` has of rules, alerts and dashboard."""
 
 Schema = dict[str, Any]
 """A JSON schema, as JSON types."""
@@ -132,9 +135,17 @@ def templates_text() -> str:
     return _MADE + write_manifests([known])
 
 
+def observability() -> dict[str, str]:
+    """Rules, alerts and dashboard of `deploy/`, which the package and the chart have too, by name."""
+    deployed = CHART.parents[1]
+    found = [*(deployed / "prometheus" / each for each in RULE_FILES), deployed / "grafana" / DASHBOARD_FILE]
+    return {each.name: each.read_text() for each in found}
+
+
 def files() -> dict[str, str]:
     """All that is made from the code, by its path in the chart."""
     return {
+        **{f"observability/{name}": text for name, text in observability().items()},
         "values.yaml": values_text(InstallationValues()),
         "values.schema.json": schema_text(InstallationValues),
         "generated.yaml": templates_text(),
@@ -145,8 +156,11 @@ def files() -> dict[str, str]:
 def write() -> None:
     """Write the files, and remove definitions of kinds that are no more."""
     wanted = files()
-    (CHART / "crds").mkdir(exist_ok=True)
+    for directory in ("crds", "observability"):
+        (CHART / directory).mkdir(exist_ok=True)
     for stale in {f"crds/{each.name}" for each in (CHART / "crds").iterdir()} - wanted.keys():
         (CHART / stale).unlink()
     for name, text in wanted.items():
         (CHART / name).write_text(text)
+    for name, text in observability().items():
+        (PACKAGED / name).write_text(text)

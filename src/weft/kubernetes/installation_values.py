@@ -184,7 +184,8 @@ class NatsValues(Spec):
 class ControlValues(Spec):
     """The control plane."""
 
-    replicas: Annotated[int, Field(ge=1, le=9)] = 3
+    replicas: Annotated[int, Field(ge=0, le=9)] = 3
+    """0: none, while a backup is restored."""
     settings: Annotated[dict[SettingName, Text], Field(max_length=MAX_ITEMS)] = {}
     """Further settings by their variables: `WEFT_CONTROL_OTLP_ENDPOINT: http://collector:4318`."""
     files_secret: OptionalName = ""
@@ -265,12 +266,30 @@ class ServiceMonitorValues(Spec):
     """Such as a Prometheus picks its ServiceMonitors by."""
 
 
+class RulesValues(Spec):
+    """Recording rules and alerts, for the operator of Prometheus, where that is installed."""
+
+    enabled: bool = False
+    labels: Labels = {}
+    """Such as a Prometheus picks its rules by."""
+
+
+class DashboardValues(Spec):
+    """The dashboard, in a ConfigMap where Grafana's sidecar finds it; it uses the rules."""
+
+    enabled: bool = False
+    labels: Labels = {"grafana_dashboard": "1"}
+    """By which it is found."""
+
+
 class MonitoringValues(Spec):
     """How metrics are found."""
 
     annotations: bool = True
     """Whether pods have the usual annotations: `prometheus.io/scrape` and so on."""
     service_monitor: ServiceMonitorValues = ServiceMonitorValues()
+    rules: RulesValues = RulesValues()
+    dashboard: DashboardValues = DashboardValues()
 
 
 class InstallationValues(Spec):

@@ -15,6 +15,7 @@ from tests.kubernetes_documents import ROOT, Document
 
 from weft.kubernetes.custom_resources import custom_resource_definitions
 from weft.kubernetes.installation import installation
+from weft.kubernetes.installation.monitoring import observability_text
 from weft.kubernetes.installation.setup import Setup
 from weft.kubernetes.installation_values import read_values
 
@@ -180,7 +181,24 @@ RELEASES = {
             "gateways": {"front": {}},
         }
     ),
-    "monitored as it comes": Release({"monitoring": {"serviceMonitor": {"enabled": True}}}),
+    "monitored as it comes": Release(
+        {
+            "monitoring": {
+                "serviceMonitor": {"enabled": True},
+                "rules": {"enabled": True},
+                "dashboard": {"enabled": True},
+            }
+        }
+    ),
+    "rules and dashboard alone": Release(
+        {
+            "monitoring": {
+                "rules": {"enabled": True, "labels": {"role": "alert-rules"}},
+                "dashboard": {"enabled": True, "labels": {"dashboards": "yes"}},
+            }
+        },
+        name="other",
+    ),
     "next to nothing": Release(
         {
             "bootstrap": {"enabled": False},
@@ -246,6 +264,11 @@ def test_what_is_made_from_the_code_is_up_to_date() -> None:
         assert (CHART / path).read_text() == text, f"{path} is stale: run `make docs`"
     there = {f"crds/{each.name}" for each in (CHART / "crds").iterdir()}
     assert there <= made.keys(), "a kind that is no more: run `make docs`"
+
+
+def test_rules_alerts_and_dashboard_are_those_of_deploy() -> None:
+    for name, text in chart.observability().items():
+        assert observability_text(name) == text, f"{name} is stale: run `make docs`"
 
 
 def test_the_chart_is_of_this_version() -> None:

@@ -55,7 +55,11 @@ EVERYTHING: Document = {
         "partners": {"cpuPercent": 50},
     },
     "networkPolicies": {"clients": [{"podSelector": {}}], "metrics": [], "callers": [{"podSelector": {}}]},
-    "monitoring": {"serviceMonitor": {"enabled": True, "interval": "30s", "labels": {"release": "main"}}},
+    "monitoring": {
+        "serviceMonitor": {"enabled": True, "interval": "30s", "labels": {"release": "main"}},
+        "rules": {"enabled": True},
+        "dashboard": {"enabled": True},
+    },
 }
 LITTLE: Document = {
     "nats": {"replicas": 1},
@@ -70,7 +74,7 @@ TOO_MUCH: Document = {"requests": {"cpu": 3, "memory": "1Gi"}, "limits": {"cpu":
 VALUES = pytest.mark.parametrize(
     "values", [{}, GATEWAY, EVERYTHING, LITTLE], ids=["defaults", "gateway", "everything", "little"]
 )
-OF_OTHERS = {"ServiceMonitor", "PodMonitor"}
+OF_OTHERS = {"ServiceMonitor", "PodMonitor", "PrometheusRule"}
 """Kinds of which Kubernetes itself has no schema."""
 
 
@@ -380,7 +384,7 @@ def test_a_gateways_sidecar_understands_what_it_is_told() -> None:
     settings = parse_arguments([expanded(each, POD) for each in container["args"]], {})
     assert settings.type == template["spec"]["serviceAccountName"] == "public"
     assert settings.command == ("python", "-P", "-m", "weft.gateway")
-    assert str(settings.outside) == "10.1.2.3:8080"
+    assert str(settings.outside) == "0.0.0.0:8080"
     assert settings.incarnation == "1"
     assert container["readinessProbe"]["httpGet"] == {"path": "/ready", "port": 8080, "scheme": "HTTPS"}
     least = settings.drain_timeout + settings.stop_timeout

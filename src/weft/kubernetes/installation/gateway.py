@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Final
 
+from weft.kubernetes.injection import AGENT_LABEL
 from weft.kubernetes.injection_settings import ROOTS_FILE
 from weft.kubernetes.installation.pods import (
     LEAVE,
@@ -96,7 +97,7 @@ def _template(setup: Setup, name: str, values: GatewayValues) -> Document:
         {"name": "run", "emptyDir": {"medium": "Memory", "sizeLimit": "32Mi"}},
         *([secret_volume("tls", values.tls_secret)] if values.tls_secret else []),
     ]
-    return pod(
+    template = pod(
         setup,
         gateway_part(name),
         name,
@@ -106,6 +107,9 @@ def _template(setup: Setup, name: str, values: GatewayValues) -> Document:
         grace=_GRACE + LEAVE_SECONDS,
         annotations=scraped(setup, SIDECAR_METRICS_PORT),
     )
+    # As every pod with a sidecar has it: metrics are found by it.
+    template["metadata"]["labels"][AGENT_LABEL] = name
+    return template
 
 
 def _process(setup: Setup, name: str, values: GatewayValues) -> Document:
@@ -139,7 +143,8 @@ def _process(setup: Setup, name: str, values: GatewayValues) -> Document:
 
 def _arguments(setup: Setup, name: str) -> list[str]:
     return [
-        *gateway_arguments(name, "$(POD_IP)", OUTSIDE_PORT),
+        # At loopback, too, for `kubectl port-forward`.
+        *gateway_arguments(name, "0.0.0.0", OUTSIDE_PORT),  # noqa: S104
         "--id=$(POD_NAME)",
         "--incarnation=$(POD_UID)",
         "--label=namespace=$(POD_NAMESPACE)",
