@@ -40,3 +40,16 @@ class Cluster:
             **changes,
         }
         return jwt.encode(claims, self.key, algorithm="RS256", headers={"kid": kid})
+
+    def pod_token(self, namespace: str, account: str, pod: str) -> str:
+        """The token that is projected into a pod with this service account."""
+        bound = {
+            "namespace": namespace,
+            "pod": {"name": pod, "uid": "1"},
+            "serviceaccount": {"name": account, "uid": "2"},
+        }
+        claims: dict[str, Any] = {
+            "sub": f"system:serviceaccount:{namespace}:{account}",
+            "kubernetes.io": bound,
+        }
+        return self.token(**claims)

@@ -23,7 +23,7 @@ _BROKERS = re.compile(r"tests/conformance/test_(broker_|tasks|events)")
 """Files whose tests share brokers, one of which takes seconds to start: one process runs them."""
 
 _WAITING = re.compile(
-    r"tests/e2e/.*(messaging|gateway|events|tasks|llm|dashboard|observing|prometheus|tracing|traffic)"
+    r"tests/e2e/.*(messaging|gateway|events|tasks|llm|dashboard|observing|prometheus|tracing|traffic|hosts)"
     rf"|{_BROKERS.pattern}"
 )
 """Files whose tests wait more than they compute: any process may run them, beside whatever computes."""
