@@ -35,6 +35,9 @@ _CLUSTER = "weft"
 _ROUTE_TIMEOUT_SECONDS = 10
 _ROUTE_PING = "1s"
 """Between servers; one that leaves two of them unanswered is given up."""
+_CLIENT_PING = "3s"
+"""To clients that are silent, and Weft's never are for so long. A control plane whose host is gone would be
+asked about connections for minutes."""
 _MAX_KEY_BYTES = 256
 
 
@@ -82,6 +85,7 @@ def nats_configuration(place: NatsPlace, security: NatsSecurity) -> str:
         "host": place.listen,
         "port": place.client_port,
         "http": f"{LOOPBACK}:{place.monitor_port}",
+        "ping_interval": _CLIENT_PING,
         "client_advertise": str(Address(place.advertise, place.client_port)),
         "lame_duck_duration": f"{LAME_DUCK_SECONDS}s",
         "lame_duck_grace_period": f"{LEADERS_LEAVE_SECONDS}s",
@@ -111,7 +115,7 @@ def _cluster(place: NatsPlace, security: NatsSecurity) -> dict[str, Any]:
         # Addresses stand in no certificate; names do.
         "cluster_advertise": str(Address(place.advertise, place.cluster_port)),
         "routes": [f"tls://{each}" for each in place.peers],
-        # Else it takes half a minute to notice that a server's host is gone, and questions go there meanwhile.
+        # Else it takes half a minute to notice that another's host is gone; questions go there meanwhile.
         "ping_interval": _ROUTE_PING,
         "tls": {
             "cert_file": str(security.certificate),
