@@ -8,6 +8,7 @@ from pathlib import Path
 import httpx
 import pytest
 import pytest_asyncio
+from tests.integration.kubernetes.node import pods_of
 from tests.kubernetes_documents import Document
 from tests.kubernetes_server import kubernetes_server, missing
 
@@ -81,24 +82,9 @@ async def apply(api: httpx.AsyncClient, document: Document) -> httpx.Response:
     )
 
 
-def pods() -> list[Document]:
-    """One pod of each workload, as the cluster's controllers would make it."""
-    made = []
-    for each in documents():
-        if "template" not in each.get("spec", {}):
-            continue
-        template, name = each["spec"]["template"], each["metadata"]["name"]
-        claims = [claim["metadata"]["name"] for claim in each["spec"].get("volumeClaimTemplates", [])]
-        volumes = [*template["spec"]["volumes"], *({"name": claim, "emptyDir": {}} for claim in claims)]
-        metadata = {**template["metadata"], "name": name, "namespace": NAMESPACE}
-        spec = {**template["spec"], "volumes": volumes}
-        made.append({"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": spec})
-    return made
-
-
 async def test_its_pods_are_let_in_where_all_is_restricted(api: httpx.AsyncClient) -> None:
     where = f"/api/v1/namespaces/{NAMESPACE}/pods"
-    found = pods()
+    found = [*pods_of(documents()).values()]
     assert len(found) == 7
     for each in found:
         answer = await api.post(where, json=each)
