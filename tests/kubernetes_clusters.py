@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,7 +22,7 @@ from tests.kubernetes_documents import Document
 from tests.kubernetes_server import KubernetesServer, kubernetes_server, missing
 from tests.kubernetes_stand_in import TOKEN, KubernetesStandIn
 from weft.aio.poll import until
-from weft.errors import NotFound
+from weft.errors import Conflict, NotFound
 from weft.kubernetes.controller.cluster import Cluster
 from weft.kubernetes.controller.kinds import CUSTOM_KINDS, NAMESPACE, ClusterKind, Key, key_of
 from weft.kubernetes.custom_resources import custom_resource_definitions
@@ -100,9 +100,10 @@ async def cluster_api(which: str, directory: Path) -> AsyncIterator[ClusterApi]:
 
 
 async def define(cluster: Cluster) -> None:
-    """Have the cluster serve Weft's custom resources."""
+    """Have the cluster serve Weft's custom resources, those that it does not have yet."""
     for definition in custom_resource_definitions():
-        await cluster.create(DEFINITION, definition)
+        with suppress(Conflict):
+            await cluster.create(DEFINITION, definition)
     async with asyncio.timeout(120):
         for kind in CUSTOM_KINDS.values():
             await until(lambda kind=kind: _served(cluster, kind))  # type: ignore[misc]

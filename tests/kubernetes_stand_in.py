@@ -264,6 +264,7 @@ class KubernetesStandIn:
         if _declared(after) != _declared(found):
             after["metadata"]["generation"] = found["metadata"].get("generation", 0) + 1
         self._put(kind, "MODIFIED", after)
+        self._redefine(after)
         return after
 
     def _apply(self, kind: _Kind, at: Id, body: Document, manager: str) -> Document:
@@ -306,6 +307,15 @@ class KubernetesStandIn:
         kind = self._kinds.pop(path)
         for each in kind.objects.values():
             self._put(_Kind(path, kind.namespaced), "DELETED", deepcopy(each))
+
+    def _redefine(self, document: Document) -> None:
+        """Go by a CustomResourceDefinition that was changed."""
+        for kind in self._kinds.values():
+            if (
+                kind.definition is not None
+                and kind.definition["metadata"]["uid"] == document["metadata"]["uid"]
+            ):
+                kind.definition = document
 
     def _check_namespace(self, kind: _Kind, namespace: str) -> None:
         if not kind.namespaced:
@@ -361,7 +371,7 @@ class KubernetesStandIn:
                     await changed.wait()
                 gone = Refusal(410, "Expired", "too old resource version").document
                 await response.write(json.dumps({"type": "ERROR", "object": gone}).encode() + b"\n")
-        except TimeoutError:
+        except (TimeoutError, ConnectionError):
             pass
         finally:
             self.break_off.discard(task)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 from ipaddress import ip_address
 from pathlib import Path
@@ -55,6 +56,8 @@ async def controller(
         sidecars.settings(),
     )
     start_logging("%(asctime)s %(levelname)s %(name)s: %(message)s", os.environ, agent=f"controller.{name}")
+    # It writes down each request otherwise.
+    logging.getLogger("httpx").setLevel(logging.WARNING)
     url = settings.injection.api[0]
     mesh = MeshAccess(url, token_file=token_file, roots=trust_bundle)
     async with Cluster.of_pod(os.environ) as cluster:

@@ -13,6 +13,7 @@ from urllib.parse import quote
 
 import httpx
 
+from weft.aio.half_open import closing_half_open
 from weft.errors import (
     FieldProblem,
     InvalidRequest,
@@ -240,7 +241,11 @@ class ControlApi:
         Entering it raises what every method raises; so does reading on, with Unavailable when it breaks.
         """
         request = self._http.build_request(
-            "GET", path, params=list(query), headers={"accept": "text/event-stream"}
+            "GET",
+            path,
+            params=list(query),
+            headers={"accept": "text/event-stream"},
+            extensions=closing_half_open(),
         )
         request.extensions["timeout"] = httpx.Timeout(TIMEOUT, read=_IDLE_TIMEOUT).as_dict()
         try:
@@ -296,7 +301,12 @@ class ControlApi:
             async with (
                 asyncio.timeout(timeout),
                 self._http.stream(
-                    method, path, params=list(query) or None, json=body, timeout=limits
+                    method,
+                    path,
+                    params=list(query) or None,
+                    json=body,
+                    timeout=limits,
+                    extensions=closing_half_open(),
                 ) as response,
             ):
                 content = await _body(response)

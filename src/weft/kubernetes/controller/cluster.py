@@ -12,6 +12,7 @@ from typing import Any, Final, Self
 
 import httpx
 
+from weft.aio.half_open import closing_half_open
 from weft.errors import Conflict, Denied, InvalidRequest, MeshError, NotFound, Unauthenticated, Unavailable
 from weft.identity.pod_access import PodAccess, pod_token
 from weft.kubernetes.controller.kinds import ClusterKind, Document, Key
@@ -199,7 +200,12 @@ class Cluster:
         limits = httpx.Timeout(TIMEOUT, read=_WATCH_TIMEOUT)
         what = f"the watch of {kind.plural}"
         request = self._http.build_request(
-            "GET", kind.path(namespace), params=query, headers=self._headers(), timeout=limits
+            "GET",
+            kind.path(namespace),
+            params=query,
+            headers=self._headers(),
+            timeout=limits,
+            extensions=closing_half_open(),
         )
         try:
             response = await self._http.send(request, stream=True)
@@ -231,6 +237,7 @@ class Cluster:
                     params=dict(query or {}),
                     content=None if document is None else json.dumps(document).encode(),
                     headers=self._headers() | ({} if document is None else {"content-type": media_type}),
+                    extensions=closing_half_open(),
                 ) as response,
             ):
                 content = await self._content(response)

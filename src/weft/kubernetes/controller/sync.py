@@ -29,6 +29,7 @@ from weft.kubernetes.controller.parts import Parts
 from weft.kubernetes.controller.resources import (
     SECRET_VERSIONS,
     Mark,
+    is_made,
     is_mirror,
     labels_of,
     mark_of,
@@ -244,7 +245,7 @@ class MeshSync:
     async def _undeclared(self, name: str) -> float | None:
         """See to what no custom resource declares."""
         found = await self._parts.mesh.resource(self._kind.kind, name)
-        if found is None:
+        if found is None or is_made(found):
             return None
         mark = mark_of(found)
         if mark is not None and mark.cluster == self._parts.cluster_uid:

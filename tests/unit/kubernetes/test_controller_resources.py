@@ -1,0 +1,158 @@
+"""Custom resources as resources of the mesh: what is compared, patched and marked."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from tests.kubernetes_documents import Document
+
+from weft.cli.exit_codes import ExitCode
+from weft.cli.main import run
+from weft.errors import InvalidRequest, InvalidResource
+from weft.kubernetes.controller.definitions import missing_fields
+from weft.kubernetes.controller.mesh_access import MeshAccess
+from weft.kubernetes.controller.resources import (
+    MADE_FROM,
+    Mark,
+    mark_of,
+    merge_patch,
+    mesh_resource,
+    mirror,
+    problems,
+    same_declaration,
+)
+from weft.kubernetes.controller.sync import standing
+from weft.model.operator import new_token
+from weft.model.resource import DECLARED_IN
+
+JSON = st.recursive(
+    st.integers() | st.text(max_size=3) | st.booleans(),
+    lambda inside: (
+        st.lists(inside, max_size=3) | st.dictionaries(st.sampled_from("abcd"), inside, max_size=4)
+    ),
+    max_leaves=12,
+)
+OBJECTS = st.dictionaries(st.sampled_from("abcd"), JSON, max_size=4)
+MARK = Mark("cluster-uid", "crew")
+
+
+def custom(name: str = "studies", namespace: str = "crew", **metadata: object) -> Document:
+    return {
+        "apiVersion": "weft.dev/v1alpha1",
+        "kind": "Queue",
+        "metadata": {"name": name, "namespace": namespace, **metadata},
+        "spec": {"concurrency": 2},
+    }
+
+
+def merged(target: object, patch: object) -> object:
+    """RFC 7386, as it stands there."""
+    if not isinstance(patch, dict):
+        return patch
+    made = dict(target) if isinstance(target, dict) else {}
+    for name, value in patch.items():
+        if value is None:
+            made.pop(name, None)
+        else:
+            made[name] = merged(made.get(name), value)
+    return made
+
+
+@given(OBJECTS, OBJECTS)
+def test_a_merge_patch_makes_the_one_of_the_other(before: Document, after: Document) -> None:
+    assert merged(before, merge_patch(before, after)) == after
+
+
+def test_a_resource_says_where_it_is_declared_and_keeps_what_others_noted() -> None:
+    found: Document = {
+        "metadata": {
+            "name": "studies",
+            "resourceVersion": "7",
+            "annotations": {"why": "because", MADE_FROM: "HTTPRoute/x"},
+        }
+    }
+    made = mesh_resource(
+        custom(labels={"team": "a", "weft.dev/x": "y"}), {"concurrency": 2}, mark=MARK, found=found
+    )
+    assert made["metadata"] == {
+        "name": "studies",
+        "labels": {"team": "a"},
+        "annotations": {"why": "because", DECLARED_IN: "cluster-uid/crew"},
+        "resourceVersion": "7",
+    }
+    assert mark_of(made) == MARK
+    assert mark_of({"metadata": {"name": "studies"}}) is None
+    assert mark_of({"metadata": {"annotations": {DECLARED_IN: "nonsense"}}}) is None
+
+
+def test_what_is_written_otherwise_and_means_the_same_is_the_same() -> None:
+    one = mesh_resource(custom(), {"visibilityTimeout": "60s"}, mark=MARK, found=None)
+    other = mesh_resource(custom(), {"visibilityTimeout": "1m"}, mark=MARK, found=None)
+    assert same_declaration(one, other)
+    assert not same_declaration(one, {**other, "spec": {"visibilityTimeout": "2m"}})
+    elsewhere = mesh_resource(custom(), {"visibilityTimeout": "1m"}, mark=Mark("x", "y"), found=None)
+    assert not same_declaration(one, elsewhere)
+    with pytest.raises(InvalidResource) as caught:
+        same_declaration({**one, "spec": {"visibilityTimeout": "soon"}}, other)
+    assert problems(caught.value).startswith("spec.visibilityTimeout: ")
+
+
+def test_the_oldest_is_in_force_and_whatever_is_declared_goes_before_a_mirror() -> None:
+    old = custom(creationTimestamp="2026-01-01T00:00:00Z", namespace="later-in-the-alphabet")
+    young = custom(creationTimestamp="2026-01-01T00:00:01Z", namespace="a")
+    made = mirror({**custom(), "metadata": {"name": "studies"}}, "weft-system")
+    made["metadata"]["creationTimestamp"] = "2025-01-01T00:00:00Z"
+    now = standing([young, made, old], "weft-system")
+    assert (now.force, list(now.outdone), now.superseded) == (old, [young], made)
+    assert standing([made], "weft-system").force == made
+    assert standing([], "weft-system").force is None
+    # The label means nothing elsewhere: else anybody could have what they declare deleted by others.
+    assert standing([made, young], "another").force == made
+
+
+def test_fields_that_a_schema_lacks_are_found_by_path() -> None:
+    own: Document = {
+        "properties": {
+            "a": {"properties": {"b": {}, "c": {}}},
+            "d": {"items": {"properties": {"e": {}}}},
+            "f": {"additionalProperties": {"properties": {"g": {}}}},
+        }
+    }
+    found: Document = {
+        "properties": {
+            "a": {"properties": {"b": {}}},
+            "d": {"items": {"properties": {}}},
+            "f": {"additionalProperties": {"properties": {}}},
+        }
+    }
+    assert list(missing_fields(own, found)) == ["a.c", "d.e", "f.g"]
+    assert list(missing_fields(own, own)) == []
+    assert list(missing_fields(own, {})) == ["a", "d", "f"]
+
+
+def test_the_token_is_read_as_it_is_now(tmp_path: Path) -> None:
+    directory = tmp_path
+    file = directory / "token"
+    access = MeshAccess("https://127.0.0.1:1", token_file=file, roots=directory / "roots.pem")
+    with pytest.raises(InvalidRequest, match="is the Secret with the operator's token mounted"):
+        access.open()
+    file.write_text(f"{new_token()}\n")
+    file.chmod(0o440)
+    access.open()
+    assert access.renewed() is None, "it is the same"
+    file.chmod(0o640)
+    file.write_text("no token at all")
+    assert access.renewed() is None
+    file.write_text(new_token())
+    assert access.renewed() is not None
+
+
+def test_outside_of_a_pod_the_command_says_so(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("KUBERNETES_SERVICE_HOST", raising=False)
+    assert run(["kubernetes", "controller"]) == ExitCode.USAGE
+    assert "in a pod of a cluster only" in capsys.readouterr().err
