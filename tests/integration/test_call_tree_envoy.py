@@ -231,7 +231,8 @@ async def test_the_routes_own_timeout_holds_where_it_is_shorter(scene: Scene) ->
 async def test_an_instance_that_has_too_little_time_is_not_taken_for_a_failing_one(scene: Scene) -> None:
     for _ in range(10):
         assert (await scene.call("silent", x_weft_deadline=_in_ms(0.1))).status_code == 504
-    assert (await scene.envoy.stat(r"cluster\.type/silent\.upstream_rq_max_duration_reached")) == 10
+    # On a busy machine some of these have no time left before they are sent at all.
+    assert 0 < (await scene.envoy.stat(r"cluster\.type/silent\.upstream_rq_max_duration_reached")) <= 10
     # Timeouts count against it, and would have it ejected.
     assert (await scene.envoy.stat(r"cluster\.type/silent\.upstream_rq_timeout")) == 0
 
