@@ -5,18 +5,16 @@ One suite for the real API server and its stand-in. Nothing runs pods here: how 
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import Any, cast
+from typing import Any
 
 import pytest
 import pytest_asyncio
-from prometheus_client import CollectorRegistry
 from tests.hosting import hosted
 from tests.kubernetes_clusters import CLUSTERS, DEFINITION, ClusterApi, cluster_api
+from tests.kubernetes_loop import SYSTEM, events, gone, holds, looping, parts_without_mesh, there
 
-from weft.aio.poll import until
 from weft.errors import NotFound
 from weft.kubernetes.controller.agent_deployments import (
     AGENT_DEPLOYMENT,
@@ -26,28 +24,21 @@ from weft.kubernetes.controller.agent_deployments import (
     SERVICE,
     AgentDeployments,
 )
-from weft.kubernetes.controller.conditions import Reports, found_condition
+from weft.kubernetes.controller.conditions import found_condition
 from weft.kubernetes.controller.kinds import (
     CONFIG_MAP,
-    EVENT,
     NAMESPACE,
-    ClusterKind,
     Document,
     Key,
     key_of,
 )
-from weft.kubernetes.controller.loop import LoopMetrics, run_loop
-from weft.kubernetes.controller.mesh import Mesh
-from weft.kubernetes.controller.parts import Parts
 from weft.kubernetes.controller.roots import Roots
 from weft.kubernetes.injection import InjectionSettings
 
 pytestmark = [pytest.mark.asyncio(loop_scope="module")]
 
-LIMIT = 60.0
 IMAGE = {"image": "registry.example/summarizer:1.4"}
 SETTINGS = InjectionSettings(image="registry.example/weft:1")
-SYSTEM = "weft-system"
 KINDS = {each.kind: each for each in MADE}
 AUTOSCALER = KINDS["HorizontalPodAutoscaler"]
 
@@ -64,40 +55,9 @@ async def api(
 @asynccontextmanager
 async def controlling(api: ClusterApi) -> AsyncIterator[None]:
     """The reconcilers of AgentDeployments and of the roots, as the controller runs them."""
-    # They have nothing to do with the mesh itself.
-    parts = Parts(api.cluster, cast("Mesh", None), Reports(api.cluster, "controller-0"), SYSTEM, "cluster")
-    reconcilers = AgentDeployments(parts, SETTINGS), Roots(parts, "weft-roots")
-    running = asyncio.create_task(run_loop(reconcilers, LoopMetrics(CollectorRegistry())))
-    try:
+    parts = parts_without_mesh(api)
+    async with looping(AgentDeployments(parts, SETTINGS), Roots(parts, "weft-roots")):
         yield
-    finally:
-        running.cancel()
-        await asyncio.wait([running])
-
-
-async def holds(condition: Callable[[], Awaitable[bool]]) -> None:
-    async with asyncio.timeout(LIMIT):
-        await until(condition)
-
-
-async def there(api: ClusterApi, kind: ClusterKind, key: Key) -> Document:
-    """An object, once it is there."""
-    found: list[Document] = []
-
-    async def asked() -> bool:
-        document = await api.cluster.get(kind, key)
-        found.extend([document] if document is not None else [])
-        return document is not None
-
-    await holds(asked)
-    return found[0]
-
-
-async def gone(api: ClusterApi, kind: ClusterKind, key: Key) -> None:
-    async def asked() -> bool:
-        return await api.cluster.get(kind, key) is None
-
-    await holds(asked)
 
 
 async def told(api: ClusterApi, key: Key, reason: str, type_: str = "Ready") -> Document:
@@ -115,12 +75,6 @@ async def told(api: ClusterApi, key: Key, reason: str, type_: str = "Ready") -> 
 
     await holds(asked)
     return found[-1]
-
-
-async def events(api: ClusterApi, key: Key) -> list[tuple[str, str]]:
-    listing = await api.cluster.list(EVENT, namespace=key.namespace)
-    about = (each for each in listing.items if each["regarding"]["name"] == key.name)
-    return [(each["type"], each["reason"]) for each in about]
 
 
 async def roll_out(api: ClusterApi, key: Key, ready: int = 3, **status: Any) -> None:

@@ -5,31 +5,25 @@ One suite for the real API server and its stand-in. Whether the mesh has a Route
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
-from typing import Any, cast
+from typing import Any
 
 import pytest
 import pytest_asyncio
-from prometheus_client import CollectorRegistry
 from tests.hosting import hosted
 from tests.kubernetes_clusters import CLUSTERS, DEFINITION, ClusterApi, cluster_api
+from tests.kubernetes_loop import gone, holds, looping, parts_without_mesh, there
 
-from weft.aio.poll import until
 from weft.errors import NotFound
 from weft.kubernetes.controller.agent_deployments import SERVICE
-from weft.kubernetes.controller.conditions import Condition, Reports, with_conditions
+from weft.kubernetes.controller.conditions import Condition, with_conditions
 from weft.kubernetes.controller.http_routes import HTTP_ROUTE, ROUTE, HttpRoutes
 from weft.kubernetes.controller.kinds import NAMESPACE, Document, Key, key_of
-from weft.kubernetes.controller.loop import LoopMetrics, run_loop
-from weft.kubernetes.controller.mesh import Mesh
-from weft.kubernetes.controller.parts import Parts
 
 pytestmark = [pytest.mark.asyncio(loop_scope="module")]
 
-LIMIT = 60.0
 PARENT = {"group": "", "kind": "Service", "name": "summarizer"}
 HALF = {"backendRefs": [{"name": "summarizer", "port": 80}, {"name": "summarizer-v2", "port": 80}]}
 _TEXT = {"type": "string"}
@@ -99,23 +93,13 @@ async def controlling(api: ClusterApi) -> AsyncIterator[None]:
 
     A type is one in all namespaces, so what one test leaves would be in force in the next.
     """
-    reports = Reports(api.cluster, "controller-0")
-    # It has nothing to do with the mesh itself.
-    parts = Parts(api.cluster, cast("Mesh", None), reports, "weft-system", "some-cluster")
-    running = asyncio.create_task(run_loop([HttpRoutes(parts)], LoopMetrics(CollectorRegistry())))
     try:
-        yield
+        async with looping(HttpRoutes(parts_without_mesh(api))):
+            yield
     finally:
-        running.cancel()
-        await asyncio.wait([running])
         for kind in (HTTP_ROUTE, ROUTE):
             for each in (await api.cluster.list(kind)).items:
                 await api.cluster.delete(kind, key_of(each))
-
-
-async def holds(condition: Callable[[], Awaitable[bool]]) -> None:
-    async with asyncio.timeout(LIMIT):
-        await until(condition)
 
 
 async def service(api: ClusterApi, name: str, namespace: str, **annotations: str) -> None:
@@ -158,22 +142,11 @@ def route_key(namespace: str) -> Key:
 
 async def route(api: ClusterApi, key: Key, matches: Callable[[Document], bool] = bool) -> Document:
     """The Route of a key, once there is one that is as wanted."""
-    found: list[Document] = []
-
-    async def asked() -> bool:
-        document = await api.cluster.get(ROUTE, key)
-        found.extend([document] if document is not None else [])
-        return document is not None and matches(document["spec"])
-
-    await holds(asked)
-    return found[-1]
+    return await there(api, ROUTE, key, lambda found: matches(found["spec"]))
 
 
 async def route_is_gone(api: ClusterApi, key: Key) -> None:
-    async def asked() -> bool:
-        return await api.cluster.get(ROUTE, key) is None
-
-    await holds(asked)
+    await gone(api, ROUTE, key)
 
 
 async def mesh_says(api: ClusterApi, key: Key, status: str, reason: str, message: str = "so") -> None:

@@ -5,7 +5,6 @@ The Route is a custom resource beside the HTTPRoutes it is made of, and comes in
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -18,20 +17,17 @@ from weft.kubernetes.agent_service import agent_service
 from weft.kubernetes.controller.agent_deployments import SERVICE
 from weft.kubernetes.controller.kinds import CUSTOM_KINDS, NAMESPACE, ClusterKind, Document, Key, key_of
 from weft.kubernetes.controller.loop import Source
+from weft.kubernetes.controller.made import MADE_OF, custom_resource, made_of, put
 from weft.kubernetes.controller.parts import Parts
 from weft.kubernetes.controller.roots import ends, gets_sidecars
 from weft.kubernetes.http_route_status import route_status, verdict_conditions
 from weft.kubernetes.http_route_translation import HttpRouteTranslation, TypeRoute, translated_routes
 from weft.model.names import MAX_NAME_LENGTH
 
-logger = logging.getLogger(__name__)
-
 HTTP_ROUTE: Final = ClusterKind(http_route.GROUP, "v1", http_route.KIND, "httproutes")
 ROUTE: Final = CUSTOM_KINDS["Route"]
 
-MADE_OF: Final = "weft.dev/made-of"
-"""Label of custom resources that the controller makes of something else in the cluster: of what."""
-_LABEL: Final = {MADE_OF: "httproutes"}
+_HTTP_ROUTES: Final = "httproutes"
 
 LOOK_AGAIN: Final = 300.0
 """Seconds until all is looked at again, though nothing is known to have changed."""
@@ -63,7 +59,7 @@ class HttpRoutes:
         self._http_routes = parts.following(HTTP_ROUTE)
         self._services = parts.following(SERVICE)
         self._namespaces = parts.following(NAMESPACE)
-        self._routes = parts.following(ROUTE, f"{MADE_OF}={_LABEL[MADE_OF]}")
+        self._routes = parts.following(ROUTE, f"{MADE_OF}={_HTTP_ROUTES}")
         followed = (self._http_routes, self._services, self._namespaces, self._routes)
         self.sources = tuple(Source(each, _all) for each in followed)
 
@@ -92,51 +88,24 @@ class HttpRoutes:
 
     async def _make(self, agent_type: str, route: TypeRoute, outcome: _Outcome) -> None:
         place = _place(agent_type, route)
-        found = self._routes.objects.get(place)
-        wanted = self._document(place, route)
-        if found is not None and _same(found, wanted):
-            outcome.made[agent_type] = found
-            return
+        sources = (self._http_routes.objects.get(Key(*each)) for each in route.sources)
+        owners = [each for each in sources if each is not None]
+        wanted = custom_resource(ROUTE, place, _HTTP_ROUTES, owners, route.spec)
+        found: Document | None = None
         try:
-            if found is None and await self._is_others(place):
+            found = self._routes.objects.get(place) or await self._cluster.get(ROUTE, place)
+            if found is not None and made_of(found) != _HTTP_ROUTES:
                 outcome.refused[agent_type] = (
                     f"there is a Route {place} already, which is not made of HTTPRoutes: give it another name"
                 )
                 return
-            outcome.made[agent_type] = await self._cluster.apply(ROUTE, wanted)
-            logger.info("Route %s is made of HTTPRoutes for type %s", place, agent_type)
+            outcome.made[agent_type] = await put(self._cluster, ROUTE, wanted, found)
         except (InvalidRequest, Denied, NotFound) as error:
             outcome.refused[agent_type] = error.detail
-
-    async def _is_others(self, place: Key) -> bool:
-        found = await self._cluster.get(ROUTE, place)
-        return found is not None and MADE_OF not in (found["metadata"].get("labels") or {})
-
-    def _document(self, place: Key, route: TypeRoute) -> Document:
-        sources = (self._http_routes.objects.get(Key(*each)) for each in route.sources)
-        owners = [
-            {
-                "apiVersion": http_route.API_VERSION,
-                "kind": http_route.KIND,
-                "name": each["metadata"]["name"],
-                "uid": each["metadata"]["uid"],
-            }
-            for each in sources
-            if each is not None
-        ]
-        return {
-            "apiVersion": ROUTE.api_version,
-            "kind": ROUTE.kind,
-            "metadata": {
-                "name": place.name,
-                "namespace": place.namespace,
-                "labels": dict(_LABEL),
-                "ownerReferences": owners,
-            },
-            "spec": route.spec.model_dump(
-                mode="json", by_alias=True, exclude_defaults=True, exclude_none=True
-            ),
-        }
+        except Conflict as error:
+            outcome.again = error
+            if found is not None:
+                outcome.made[agent_type] = found
 
     async def _tell(self, document: Document, translation: HttpRouteTranslation, outcome: _Outcome) -> None:
         key = key_of(document)
@@ -176,11 +145,3 @@ def _place(agent_type: str, route: TypeRoute) -> Key:
         digest = sha256(agent_type.encode()).hexdigest()[:8]
         name = f"{name[: MAX_NAME_LENGTH - 9]}-{digest}"
     return Key(route.namespace, name)
-
-
-def _same(found: Document, wanted: Document) -> bool:
-    owners = [each.get("uid") for each in found["metadata"].get("ownerReferences") or ()]
-    return bool(
-        found.get("spec") == wanted["spec"]
-        and sorted(owners) == sorted(each["uid"] for each in wanted["metadata"]["ownerReferences"])
-    )

@@ -32,6 +32,7 @@ from weft.kubernetes.controller.loop import LoopMetrics, Reconciler, run_loop
 from weft.kubernetes.controller.mesh import Mesh
 from weft.kubernetes.controller.mesh_access import MeshAccess
 from weft.kubernetes.controller.parts import Parts
+from weft.kubernetes.controller.plain_services import PlainServices
 from weft.kubernetes.controller.roots import Roots
 from weft.kubernetes.controller.sync import MeshSync
 from weft.kubernetes.health import serving_health
@@ -71,6 +72,7 @@ def reconcilers(parts: Parts, settings: ControllerSettings) -> list[Reconciler]:
         AgentDeployments(parts, settings.injection),
         Roots(parts, settings.injection.roots),
         HttpRoutes(parts),
+        PlainServices(parts),
     ]
 
 
