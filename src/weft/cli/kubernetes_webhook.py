@@ -28,7 +28,9 @@ async def webhook(
     name: Annotated[str, Parameter(help="Of the installation: what its objects begin with.")] = DEFAULT_NAME,
     listen: Annotated[str, Parameter(help="Address to listen at: the pod's.")] = "127.0.0.1",
     port: Annotated[int, Parameter(help="For API servers.")] = DEFAULT_PORT,
-    health_port: Annotated[int, Parameter(help="For the kubelet: /livez and /readyz.")] = DEFAULT_HEALTH_PORT,
+    health_port: Annotated[
+        int, Parameter(help="For the kubelet and Prometheus: /livez, /readyz, /metrics.")
+    ] = DEFAULT_HEALTH_PORT,
     keys: Annotated[
         Path, Parameter(help="Directory with ca.crt, tls.crt and tls.key of the Secret of `bootstrap`.")
     ] = DEFAULT_KEYS,

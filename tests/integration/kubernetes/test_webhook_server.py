@@ -9,7 +9,7 @@ import signal
 import ssl
 import sys
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -33,6 +33,7 @@ from weft.kubernetes.installation import installation
 from weft.kubernetes.webhook import server
 from weft.kubernetes.webhook.admission import MAX_REVIEW_BYTES, AdmissionRequest, Verdict
 from weft.kubernetes.webhook.certificates import ServingKeys, webhook_keys
+from weft.kubernetes.webhook.metrics import ReviewMetrics
 from weft.kubernetes.webhook.publication import configurations
 
 HOST = "127.0.0.1"
@@ -58,9 +59,13 @@ async def served(tmp_path: Path) -> AsyncIterator[Served]:
         return Verdict(warnings=(asked.namespace,))
 
     async with AsyncExitStack() as ends:
-        port = await ends.enter_async_context(server.serving_webhooks(HOST, 0, keys.tls, {"/review": warn}))
+        port = await ends.enter_async_context(serving(keys, warn))
         http = await ends.enter_async_context(client(port, keys.authority))
         yield Served(http, keys, port)
+
+
+def serving(keys: ServingKeys, review: server.Review) -> AbstractAsyncContextManager[int]:
+    return server.serving_webhooks(HOST, 0, keys.tls, {"/review": review}, ReviewMetrics())
 
 
 def write_keys(directory: Path) -> None:
@@ -128,7 +133,9 @@ async def unfinished(served: Served) -> AsyncIterator[asyncio.StreamReader]:
         yield reader
     finally:
         writer.close()
-        await writer.wait_closed()
+        # Whoever is sent away before the end may find the connection closed.
+        with suppress(OSError):
+            await writer.wait_closed()
 
 
 async def test_more_than_are_read_at_once_are_sent_away(
@@ -143,7 +150,7 @@ async def test_more_than_are_read_at_once_are_sent_away(
         return Verdict()
 
     async with AsyncExitStack() as ends:
-        port = await ends.enter_async_context(server.serving_webhooks(HOST, 0, keys.tls, {"/review": take}))
+        port = await ends.enter_async_context(serving(keys, take))
         http = await ends.enter_async_context(client(port, keys.authority))
 
         async def status() -> int:
@@ -163,7 +170,7 @@ async def test_more_than_are_read_at_once_are_sent_away(
 
 async def test_a_port_that_is_taken_is_said(served: Served) -> None:
     with pytest.raises(Unavailable, match="choose another --port"):
-        async with server.serving_webhooks(HOST, served.port, served.keys.tls, {}):
+        async with server.serving_webhooks(HOST, served.port, served.keys.tls, {}, ReviewMetrics()):
             pass
 
 
@@ -213,6 +220,11 @@ class WebhookPod:
             except httpx.TransportError:
                 return False
 
+    async def metrics(self) -> str:
+        """What Prometheus is told."""
+        async with httpx.AsyncClient(timeout=LIMIT) as prometheus:
+            return (await prometheus.get(f"http://{HOST}:{self.health_port}/metrics")).text
+
 
 @pytest.fixture
 async def cluster(tmp_path: Path) -> AsyncIterator[tuple[WebhookPod, Cluster]]:
@@ -246,9 +258,13 @@ async def test_its_process_tells_api_servers_whom_to_believe_and_answers_them(
         before: Document = {"apiVersion": "v1", "kind": "Pod", **pod()}
         async with client(started.port, authority) as http:
             answer = await http.post("/mutate-pods", content=review(before), headers=AS_JSON)
+            assert (await http.post("/validate", content=b"", headers=AS_JSON)).status_code == 400
         patch: Any = json.loads(base64.b64decode(answer.json()["response"]["patch"]))
         image = replace(InjectionSettings(), image="weft:test")
         assert jsonpatch.apply_patch(before, patch) == injected(before, image).pod
+        shown = await started.metrics()
+        assert 'weft_webhook_reviews_total{outcome="changed",webhook="/mutate-pods"} 1.0' in shown
+        assert 'weft_webhook_reviews_total{outcome="not-understood",webhook="/validate"} 1.0' in shown
         process.send_signal(signal.SIGTERM)
         assert await process.wait() == ExitCode.OK
 

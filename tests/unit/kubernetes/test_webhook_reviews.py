@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 from collections.abc import Callable
+from copy import deepcopy
 from typing import Any
 
 import jsonpatch
@@ -77,6 +78,17 @@ def test_a_pod_that_has_it_already_is_not_changed() -> None:
     before = as_created(pod())
     with_it = injected(before).pod
     assert review_pod(asked(with_it), SETTINGS, SYSTEM) == Verdict()
+
+
+def test_what_the_api_server_adds_to_the_sidecar_between_two_questions_is_taken_off_again() -> None:
+    # Its own plugins look at a pod again once webhooks have changed it: that for service accounts mounts the
+    # token of the cluster's API into every container that does not have it.
+    with_it = injected(as_created(pod())).pod
+    added = {"name": "kube-api-access-x2x4z", "mountPath": "/var/run/secrets/kubernetes.io/serviceaccount"}
+    again = deepcopy(with_it)
+    again["spec"]["initContainers"][0]["volumeMounts"].append(added)
+    verdict = review_pod(asked(again), SETTINGS, SYSTEM)
+    assert jsonpatch.apply_patch(again, verdict.patch) == with_it
 
 
 def test_what_a_warning_is_about_is_told_and_the_pod_is_taken() -> None:

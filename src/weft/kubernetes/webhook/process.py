@@ -23,6 +23,7 @@ from weft.kubernetes.injection_settings import InjectionSettings
 from weft.kubernetes.webhook.admission import AdmissionRequest, Operated, Verdict
 from weft.kubernetes.webhook.certificates import ServingKeys
 from weft.kubernetes.webhook.injection_review import review_pod
+from weft.kubernetes.webhook.metrics import ReviewMetrics
 from weft.kubernetes.webhook.publication import publish
 from weft.kubernetes.webhook.server import serving_webhooks
 from weft.kubernetes.webhook.validation_review import review_resource
@@ -123,14 +124,15 @@ async def webhooks(settings: WebhookSettings, cluster: Cluster, namespace: str) 
     """
     keys = ServingKeys(settings.keys)
     publication = Publication(cluster, settings.name, keys)
+    metrics = ReviewMetrics()
     checks = {"/livez": _lives, "/readyz": publication.ready}
     reviews = {
         INJECT_PATH: partial(_injected, settings.injection, namespace),
         VALIDATE_PATH: partial(_validated, settings.injection, cluster),
     }
     async with (
-        serving_health(settings.host, settings.health_port, checks),
-        serving_webhooks(settings.host, settings.port, keys.tls, reviews) as port,
+        serving_health(settings.host, settings.health_port, checks, {"/metrics": metrics.page}),
+        serving_webhooks(settings.host, settings.port, keys.tls, reviews, metrics) as port,
         TaskOwner("webhook") as tasks,
     ):
         tasks.start(publication.follow(), name="publication", endless=True)

@@ -20,6 +20,7 @@ from weft.kubernetes.webhook.admission import (
     read_review,
     write_review,
 )
+from weft.kubernetes.webhook.metrics import ReviewMetrics
 
 logger = logging.getLogger(__name__)
 
@@ -32,6 +33,9 @@ READ_AT_ONCE: Final = 16
 ANSWERED_AT_ONCE: Final = 4
 """Questions that are answered at the same time, while others wait."""
 
+_KEEP_ALIVE: Final = 90.0
+"""Seconds that a connection may lie idle after a question: API servers ask again."""
+
 _SHUTDOWN: Final = 5.0
 """Seconds that open questions have when the server stops."""
 
@@ -41,7 +45,7 @@ Review = Callable[[AdmissionRequest], Awaitable[Verdict]]
 
 @asynccontextmanager
 async def serving_webhooks(
-    host: str, port: int, tls: ssl.SSLContext, reviews: Mapping[str, Review]
+    host: str, port: int, tls: ssl.SSLContext, reviews: Mapping[str, Review], metrics: ReviewMetrics
 ) -> AsyncIterator[int]:
     """Within the context, answer AdmissionReviews at the paths of `reviews`; yields the port.
 
@@ -50,8 +54,10 @@ async def serving_webhooks(
     application = web.Application(client_max_size=MAX_REVIEW_BYTES)
     turns = _Turns(asyncio.Semaphore(READ_AT_ONCE), asyncio.Semaphore(ANSWERED_AT_ONCE))
     for path, review in reviews.items():
-        application.router.add_post(path, _answering(review, turns))
-    runner = web.AppRunner(application, access_log=None, shutdown_timeout=_SHUTDOWN)
+        application.router.add_post(path, _Answering(path, review, turns, metrics).answer)
+    runner = web.AppRunner(
+        application, access_log=None, shutdown_timeout=_SHUTDOWN, keepalive_timeout=_KEEP_ALIVE
+    )
     await runner.setup()
     try:
         try:
@@ -72,28 +78,45 @@ class _Turns:
     answering: asyncio.Semaphore
 
 
-def _answering(review: Review, turns: _Turns) -> Callable[[web.Request], Awaitable[web.Response]]:
-    async def answer(request: web.Request) -> web.Response:
-        if request.content_type != "application/json":
-            return web.Response(status=415, text="an AdmissionReview is application/json\n")
-        if turns.reading.locked():
-            return web.Response(status=503, text="too many are being asked at once\n")
+class _Answering:
+    """Answers at one path."""
+
+    def __init__(self, path: str, review: Review, turns: _Turns, metrics: ReviewMetrics) -> None:
+        self._path = path
+        self._review = review
+        self._turns = turns
+        self._metrics = metrics
+
+    async def answer(self, request: web.Request) -> web.Response:
+        """The answer to what may be a question."""
         try:
-            async with turns.reading, asyncio.timeout(READ_TIMEOUT):
-                content = await request.read()
-        except TimeoutError:
-            return web.Response(status=408, text=f"not sent within {READ_TIMEOUT:g} s\n")
-        try:
-            async with turns.answering:
-                # In a thread: a large object takes a good part of a second.
-                asked = await asyncio.to_thread(read_review, content)
-                verdict = await review(asked)
-        except InvalidRequest as error:
-            return web.Response(status=400, text=f"{error.detail}\n")
-        _log(request.path, asked, verdict)
+            asked, verdict = await self._reviewed(await self._content(request))
+        except web.HTTPException:
+            self._metrics.reviewed(self._path, None)
+            raise
+        self._metrics.reviewed(self._path, verdict)
+        _log(self._path, asked, verdict)
         return web.json_response(write_review(asked, verdict))
 
-    return answer
+    async def _content(self, request: web.Request) -> bytes:
+        if request.content_type != "application/json":
+            raise web.HTTPUnsupportedMediaType(text="an AdmissionReview is application/json\n")
+        if self._turns.reading.locked():
+            raise web.HTTPServiceUnavailable(text="too many are being asked at once\n")
+        try:
+            async with self._turns.reading, asyncio.timeout(READ_TIMEOUT):
+                return await request.read()
+        except TimeoutError:
+            raise web.HTTPRequestTimeout(text=f"not sent within {READ_TIMEOUT:g} s\n") from None
+
+    async def _reviewed(self, content: bytes) -> tuple[AdmissionRequest, Verdict]:
+        try:
+            async with self._turns.answering:
+                # In a thread: a large object takes a good part of a second.
+                asked = await asyncio.to_thread(read_review, content)
+                return asked, await self._review(asked)
+        except InvalidRequest as error:
+            raise web.HTTPBadRequest(text=f"{error.detail}\n") from error
 
 
 def _log(path: str, asked: AdmissionRequest, verdict: Verdict) -> None:
