@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import time
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
@@ -253,6 +254,30 @@ async def test_a_denial_names_the_policy_and_is_written_down(editor: Caller, hos
         await until(told)
     await editor.declare("", without=["accesspolicy.keep"])
     assert (await editor.http.delete("http://crm.mesh/customers/7")).status_code == httpx.codes.OK
+
+
+async def test_what_comes_through_a_tunnel_is_let_pass_and_denied_as_else(
+    editor: Caller, host: OutsideHost
+) -> None:
+    """Node's fetch opens one for `http://` too."""
+    await editor.declare(external(host) + POLICIES["reading only"])
+    connect = "CONNECT crm.mesh:80 HTTP/1.1\r\nhost: crm.mesh:80\r\n\r\n"
+    for path, answer in (("/customers", "HTTP/1.1 200"), ("/orders", "HTTP/1.1 403")):
+        inner = f"GET {path} HTTP/1.1\r\nhost: crm.mesh\r\nconnection: close\r\n\r\n"
+        opened, _, answered = (await editor.raw((connect + inner).encode())).partition("\r\n\r\n")
+        assert opened.startswith("HTTP/1.1 200")
+        assert answered.startswith(answer)
+    assert [each.partition(" HTTP")[0] for each in host.requests] == ["GET /customers"]
+
+
+async def test_a_call_with_a_deadline_is_denied_as_any_other(editor: Caller, host: OutsideHost) -> None:
+    await editor.declare(external(host) + POLICIES["nobody may delete"])
+    deadline = {"x-weft-deadline": str(round((time.time() + LIMIT) * 1000))}
+    url = "http://crm.mesh/customers/7"
+    assert (await editor.http.get(url, headers=deadline)).status_code == httpx.codes.OK
+    denied = await editor.http.delete(url, headers=deadline)
+    assert denied.headers["x-weft-policy"] == "accesspolicy/keep"
+    assert len(host.requests) == 1
 
 
 @pytest.mark.parametrize("match", ["mcp: {tools: [wipe]}", "a2a: {methods: [SendMessage]}"])
