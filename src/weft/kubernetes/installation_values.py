@@ -158,6 +158,7 @@ class StorageValues(Spec):
     """The volume of each NATS server."""
 
     size: Quantity = "10Gi"
+    """Fixed once the volume is there, as is its class: afterwards its claim can be enlarged, by itself."""
     class_name: OptionalName = ""
     """The StorageClass; empty: the cluster's default."""
     most: Quantity = "8Gi"
@@ -174,7 +175,7 @@ class NatsValues(Spec):
     """NATS, in which everything is kept."""
 
     replicas: Literal[1, 3, 5] = 3
-    """Servers: an odd number, since more than half of them must be there."""
+    """Servers: an odd number, since more than half of them must be there. One cannot become several later."""
     storage: StorageValues = StorageValues()
     memory_target: Annotated[str, StringConstraints(pattern=r"^[1-9][0-9]{0,9}(MiB|GiB)$")] = "1600MiB"
     """What it tries to keep its memory below (GOMEMLIMIT): some 80 % of the limit."""
