@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import cache
@@ -10,8 +10,9 @@ from typing import Any, Final
 
 from weft.cli.findings import Finding, Level
 from weft.kubernetes.controller.cluster import Cluster
+from weft.kubernetes.controller.definitions import DEFINITION, missing_fields, served_schema
 from weft.kubernetes.controller.kinds import ClusterKind, Document, Key
-from weft.kubernetes.custom_resources import GROUP, VERSION, custom_kinds, custom_resource_definitions
+from weft.kubernetes.custom_resources import GROUP, custom_kinds, custom_resource_definitions
 from weft.kubernetes.webhook.certificates import read_bundle
 from weft.kubernetes.webhook.publication import configurations
 
@@ -24,10 +25,6 @@ SOON: Final = timedelta(days=30)
 DEPLOYMENT: Final = ClusterKind("apps", "v1", "Deployment", "deployments")
 STATEFUL_SET: Final = ClusterKind("apps", "v1", "StatefulSet", "statefulsets")
 ENDPOINT_SLICE: Final = ClusterKind("discovery.k8s.io", "v1", "EndpointSlice", "endpointslices")
-DEFINITION: Final = ClusterKind(
-    "apiextensions.k8s.io", "v1", "CustomResourceDefinition", "customresourcedefinitions", namespaced=False
-)
-
 KEDA: Final = "keda.sh"
 
 _SHOWN: Final = 5
@@ -61,15 +58,17 @@ async def kubernetes_version(at: Installed) -> AsyncIterator[Finding]:
 async def definitions(at: Installed) -> AsyncIterator[Finding]:
     """Whether the cluster has Weft's kinds, as this version has them."""
     apply = "`weft kubernetes crds | kubectl apply --server-side -f -`, of the version that is installed"
-    missing, older, later, wanted = [], [], [], _wanted()
+    missing, older, later = [], [], []
     for kind in custom_kinds():
         found = await at.cluster.get(DEFINITION, Key("", f"{kind.plural}.{GROUP}"))
-        if found is None or not _is_served(found):
+        theirs = served_schema(found or {})
+        if not theirs:
             missing.append(kind.name)
             continue
-        mine, theirs = wanted[kind.name], frozenset(_fields(_schema(found)))
-        older += [f"{kind.name} ({listed(sorted(mine - theirs))})"] if mine - theirs else []
-        later += [kind.name] if theirs - mine else []
+        ours = _schemas()[kind.name]
+        dropped = list(missing_fields(ours, theirs))
+        older += [f"{kind.name} ({listed(dropped)})"] if dropped else []
+        later += [kind.name] if any(missing_fields(theirs, ours)) else []
     if missing:
         yield Finding(Level.FAIL, "custom resources", f"missing: {listed(missing)}", apply)
     if older:
@@ -79,36 +78,13 @@ async def definitions(at: Installed) -> AsyncIterator[Finding]:
         found_later = f"of a later version than this command: {listed(later)}"
         yield Finding(Level.WARN, "custom resources", found_later, "use the `weft` of the installation")
     if not (missing or older or later):
-        yield Finding(Level.OK, "custom resources", f"{len(wanted)} kinds")
+        yield Finding(Level.OK, "custom resources", f"{len(_schemas())} kinds")
 
 
 @cache
-def _wanted() -> Mapping[str, frozenset[str]]:
-    """The fields that each kind has in this version."""
-    return {
-        each["spec"]["names"]["kind"]: frozenset(_fields(_schema(each)))
-        for each in custom_resource_definitions()
-    }
-
-
-def _is_served(definition: Document) -> bool:
-    return any(each["name"] == VERSION and each["served"] for each in definition["spec"]["versions"])
-
-
-def _schema(definition: Document) -> Mapping[str, Any]:
-    [version] = [each for each in definition["spec"]["versions"] if each["name"] == VERSION]
-    schema: Mapping[str, Any] = version["schema"]["openAPIV3Schema"]["properties"]["spec"]
-    return schema
-
-
-def _fields(schema: Mapping[str, Any], at: str = "spec") -> Iterator[str]:
-    """Every field that a schema knows, by its path."""
-    for name, inside in (schema.get("properties") or {}).items():
-        yield f"{at}.{name}"
-        yield from _fields(inside, f"{at}.{name}")
-    for each in ("items", "additionalProperties"):
-        if isinstance(schema.get(each), dict):
-            yield from _fields(schema[each], f"{at}[]")
+def _schemas() -> Mapping[str, Mapping[str, Any]]:
+    """The schema that each kind has in this version."""
+    return {each["spec"]["names"]["kind"]: served_schema(each) for each in custom_resource_definitions()}
 
 
 _PARTS: Final = (

@@ -64,7 +64,7 @@ class Definitions:
         for own in custom_resource_definitions():
             kind = own["spec"]["names"]["kind"]
             found = await self._cluster.get(DEFINITION, Key("", own["metadata"]["name"]))
-            fields = [] if found is None else list(missing_fields(_schema(own), _schema(found)))
+            fields = [] if found is None else list(missing_fields(served_schema(own), served_schema(found)))
             if found is None:
                 yield f"there is no kind {kind}"
             elif fields:
@@ -87,7 +87,7 @@ def missing_fields(own: Mapping[str, Any], found: Mapping[str, Any], where: str 
             yield from missing_fields(inside, other, where)
 
 
-def _schema(definition: Document) -> Mapping[str, Any]:
+def served_schema(definition: Document) -> Mapping[str, Any]:
     """The schema of the version that this version of Weft uses; an empty one if that is not there."""
     for version in (definition.get("spec") or {}).get("versions") or ():
         if version.get("name") == VERSION and version.get("served"):
