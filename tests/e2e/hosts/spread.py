@@ -28,7 +28,7 @@ from weft.local.control import ControlApi
 from weft.model.operator import new_token
 from weft.store.nats_client import FAILURES
 
-LEASE = 20.0
+LEASE = 30.0
 """Seconds: longer than NATS may take to elect who leads in place of a server whose host is gone."""
 START_LIMIT = 150.0
 """Seconds until all of it has started, on a machine that may be busy."""
