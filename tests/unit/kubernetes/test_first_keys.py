@@ -11,7 +11,6 @@ import pytest
 from cryptography import x509
 from cryptography.x509.oid import ExtendedKeyUsageOID
 from kubernetes_validate import validate
-from tests.kubernetes_documents import ROOT, Document, documents
 
 from weft.controlplane.sealing import sealer_from
 from weft.errors import InvalidRequest
@@ -28,12 +27,6 @@ def made() -> dict[str, dict[str, bytes]]:
     return {each["metadata"]["name"]: opened(each) for each in first_keys("weft", "mesh")}
 
 
-def job_of_page() -> list[Document]:
-    """The manifests of the Job in docs/kubernetes.md."""
-    page = (ROOT / "docs" / "kubernetes.md").read_text().partition("### The first keys")[2]
-    return documents(page.partition("```yaml\n")[2].partition("```")[0])
-
-
 def opened(secret: dict[str, Any]) -> dict[str, bytes]:
     return {key: base64.b64decode(value, validate=True) for key, value in secret["data"].items()}
 
@@ -42,29 +35,6 @@ def opened(secret: dict[str, Any]) -> dict[str, bytes]:
 def test_they_are_secrets_as_kubernetes_has_them(version: str) -> None:
     for each in first_keys("weft", "mesh"):
         validate(each, version, strict=True)
-
-
-@pytest.mark.parametrize("version", VERSIONS)
-def test_the_job_that_the_page_shows_is_one(version: str) -> None:
-    shown = job_of_page()
-    assert [each["kind"] for each in shown] == ["ServiceAccount", "Role", "RoleBinding", "Job"]
-    for each in shown:
-        validate(each, version, strict=True)
-
-
-def test_the_job_runs_restricted_and_may_create_secrets_only() -> None:
-    _, role, _, job = job_of_page()
-    assert role["rules"] == [{"apiGroups": [""], "resources": ["secrets"], "verbs": ["create"]}]
-    pod = job["spec"]["template"]["spec"]
-    [container] = pod["containers"]
-    assert container["command"] == ["weft", "kubernetes", "bootstrap"]
-    assert pod["securityContext"]["runAsNonRoot"] is True
-    assert pod["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
-    assert container["securityContext"] == {
-        "allowPrivilegeEscalation": False,
-        "readOnlyRootFilesystem": True,
-        "capabilities": {"drop": ["ALL"]},
-    }
 
 
 def test_they_are_apart_by_who_needs_them() -> None:
