@@ -15,7 +15,8 @@ from collections.abc import Mapping
 from typing import Any
 
 import aiohttp
-import jsonpatch
+
+from tests.json_patches import applied
 
 Document = dict[str, Any]
 
@@ -67,7 +68,7 @@ async def admitted(
                 assert kind == "MutatingWebhookConfiguration", "only these may change anything"
                 assert response["patchType"] == "JSONPatch"
                 patch = json.loads(base64.b64decode(response["patch"], validate=True))
-                asked = {**asked, "object": jsonpatch.apply_patch(asked["object"], patch)}
+                asked = {**asked, "object": applied(asked["object"], patch)}
     return asked["object"], told
 
 

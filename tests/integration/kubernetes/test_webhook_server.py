@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any
 
 import httpx
-import jsonpatch
 import pytest
+from tests.json_patches import applied
 from tests.kubernetes_stand_in import TOKEN, KubernetesStandIn
 from tests.pki import Pki
 from tests.unit.kubernetes.pods import injected, pod
@@ -261,7 +261,7 @@ async def test_its_process_tells_api_servers_whom_to_believe_and_answers_them(
             assert (await http.post("/validate", content=b"", headers=AS_JSON)).status_code == 400
         patch: Any = json.loads(base64.b64decode(answer.json()["response"]["patch"]))
         image = replace(InjectionSettings(), image="weft:test")
-        assert jsonpatch.apply_patch(before, patch) == injected(before, image).pod
+        assert applied(before, patch) == injected(before, image).pod
         shown = await started.metrics()
         assert 'weft_webhook_reviews_total{outcome="changed",webhook="/mutate-pods"} 1.0' in shown
         assert 'weft_webhook_reviews_total{outcome="not-understood",webhook="/validate"} 1.0' in shown

@@ -110,6 +110,7 @@ async def stage(
         for name, labels in (
             ("agents", {"weft.dev/injection": "enabled"}),
             (SYSTEM, {"weft.dev/injection": "enabled"}),
+            ("strict", {"weft.dev/injection": "enabled", "pod-security.kubernetes.io/enforce": "restricted"}),
             ("plain", {"weft.dev/injection": "disabled"}),
         ):
             # A real API server names each by this label itself.
@@ -165,6 +166,16 @@ async def test_a_pod_in_a_labelled_namespace_gets_a_sidecar(stage: Stage) -> Non
     assert agent["livenessProbe"]["httpGet"]["path"] == "/agent/probes/liveness"
     assert found["metadata"]["labels"]["weft.dev/agent"] == "summarizer"
     assert told(created) == ""
+
+
+async def test_a_sidecar_is_taken_where_pods_must_be_restricted(stage: Stage) -> None:
+    def restrict(document: Document) -> None:
+        seccomp = {"type": "RuntimeDefault"}
+        document["spec"]["securityContext"] = {"runAsNonRoot": True, "seccompProfile": seccomp}
+        [agent] = document["spec"]["containers"]
+        agent["securityContext"] = {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}}
+
+    assert sidecars(await stage.create_pod("strict", restrict)) == ["weft-sidecar"]
 
 
 @pytest.mark.parametrize("namespace", ["plain", "default", SYSTEM])

@@ -1,14 +1,14 @@
-"""JSON Patches: what they make of a document, asked of a library that knows nothing of how they are made."""
+"""JSON Patches: what they make of a document, applied as an API server does."""
 
 from __future__ import annotations
 
 import json
 from typing import Any
 
-import jsonpatch
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tests.json_patches import applied
 from tests.unit.kubernetes.pods import SETTINGS, injected, pod
 
 from weft.kubernetes.webhook.json_patch import json_patch
@@ -19,10 +19,6 @@ VALUES = st.recursive(
     lambda inside: st.lists(inside, max_size=4) | st.dictionaries(NAMES, inside, max_size=4),
     max_leaves=12,
 )
-
-
-def applied(before: Any, patch: list[dict[str, Any]]) -> Any:
-    return jsonpatch.apply_patch(before, patch)
 
 
 @given(before=VALUES, after=VALUES)
@@ -59,3 +55,35 @@ def test_a_sidecar_is_put_in_without_a_word_on_the_agents_own_fields() -> None:
     assert {"/spec/initContainers", "/spec/volumes", "/metadata/labels/weft.dev~1agent"} <= touched
     assert not any(path in {"/spec", "/spec/containers", "/spec/containers/0", ""} for path in touched)
     assert not any(path.startswith("/spec/containers/0/image") for path in touched)
+
+
+@pytest.mark.parametrize(
+    ("document", "patch", "result"),
+    [
+        ({"foo": "bar"}, [{"op": "add", "path": "/baz", "value": "qux"}], {"baz": "qux", "foo": "bar"}),
+        ({"foo": [1, 3]}, [{"op": "add", "path": "/foo/1", "value": 2}], {"foo": [1, 2, 3]}),
+        ({"baz": 1, "foo": 2}, [{"op": "remove", "path": "/baz"}], {"foo": 2}),
+        ({"foo": [1, 2, 3]}, [{"op": "remove", "path": "/foo/1"}], {"foo": [1, 3]}),
+        ({"baz": 1}, [{"op": "replace", "path": "/baz", "value": "boo"}], {"baz": "boo"}),
+        ({"/": 9, "~1": 10}, [{"op": "replace", "path": "/~01", "value": 1}], {"/": 9, "~1": 1}),
+        ({"a": 1}, [{"op": "replace", "path": "", "value": [1]}], [1]),
+    ],
+)
+def test_patches_are_applied_here_as_by_the_standard(document: Any, patch: Any, result: Any) -> None:
+    # Examples of RFC 6902, appendix A.
+    assert applied(document, patch) == result
+
+
+@pytest.mark.parametrize(
+    "patch",
+    [
+        {"op": "add", "path": "/no/where", "value": 1},
+        {"op": "add", "path": "/foo/5", "value": 1},
+        {"op": "add", "path": "/foo/01", "value": 1},
+        {"op": "remove", "path": "/no"},
+        {"op": "replace", "path": "/no", "value": 1},
+    ],
+)
+def test_patches_without_a_target_are_errors(patch: Any) -> None:
+    with pytest.raises((KeyError, IndexError)):
+        applied({"foo": [1]}, [patch])

@@ -8,8 +8,8 @@ from collections.abc import Callable
 from copy import deepcopy
 from typing import Any
 
-import jsonpatch
 import pytest
+from tests.json_patches import applied
 from tests.unit.kubernetes.pods import SETTINGS, injected, pod
 
 from weft.errors import InvalidRequest
@@ -71,7 +71,7 @@ def test_a_pod_gets_the_same_sidecar_as_by_the_command() -> None:
     verdict = review_pod(asked(before), SETTINGS, SYSTEM)
     assert verdict.allowed
     assert verdict.warnings == ()
-    assert jsonpatch.apply_patch(before, verdict.patch) == injected(before).pod
+    assert applied(before, verdict.patch) == injected(before).pod
 
 
 def test_a_pod_that_has_it_already_is_not_changed() -> None:
@@ -88,7 +88,7 @@ def test_what_the_api_server_adds_to_the_sidecar_between_two_questions_is_taken_
     again = deepcopy(with_it)
     again["spec"]["initContainers"][0]["volumeMounts"].append(added)
     verdict = review_pod(asked(again), SETTINGS, SYSTEM)
-    assert jsonpatch.apply_patch(again, verdict.patch) == with_it
+    assert applied(again, verdict.patch) == with_it
 
 
 def test_what_a_warning_is_about_is_told_and_the_pod_is_taken() -> None:
