@@ -17,6 +17,7 @@ from weft.kubernetes.installation.pods import (
     mounted,
     pod,
     probes,
+    scraped,
     secret_volume,
     service_account,
 )
@@ -78,7 +79,16 @@ def _template(setup: Setup) -> Document:
         volumeMounts=[mounted("keys", KEYS_DIRECTORY), TMP],
     )
     volumes = [secret_volume("keys", setup.named("webhook"), _KEYS)]
-    return pod(setup, PART, setup.named(PART), [process], volumes, token=True, grace=_GRACE + LEAVE_SECONDS)
+    return pod(
+        setup,
+        PART,
+        setup.named(PART),
+        [process],
+        volumes,
+        token=True,
+        grace=_GRACE + LEAVE_SECONDS,
+        annotations=scraped(setup, HEALTH_PORT),
+    )
 
 
 # Both without caBundle: the process puts its authority there, and applying them again leaves it there.
