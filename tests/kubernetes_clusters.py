@@ -13,7 +13,9 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
+from copy import deepcopy
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -101,12 +103,18 @@ async def cluster_api(which: str, directory: Path) -> AsyncIterator[ClusterApi]:
 
 async def define(cluster: Cluster) -> None:
     """Have the cluster serve Weft's custom resources, those that it does not have yet."""
-    for definition in custom_resource_definitions():
+    for definition in deepcopy(_definitions()):
         with suppress(Conflict):
             await cluster.create(DEFINITION, definition)
     async with asyncio.timeout(120):
         for kind in CUSTOM_KINDS.values():
             await until(lambda kind=kind: _served(cluster, kind))  # type: ignore[misc]
+
+
+@cache
+def _definitions() -> list[Document]:
+    # Making them takes long, and a process of tests wants them often.
+    return custom_resource_definitions()
 
 
 async def _served(cluster: Cluster, kind: ClusterKind) -> bool:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Iterator, Mapping
+from functools import cache
 from typing import Any, Final
 
 from weft.errors import MeshError
 from weft.kubernetes.controller.cluster import Cluster
 from weft.kubernetes.controller.conditions import Reports
-from weft.kubernetes.controller.kinds import NAMESPACE, ClusterKind, Document, Key
-from weft.kubernetes.custom_resources import VERSION, custom_resource_definitions
+from weft.kubernetes.controller.kinds import CUSTOM_KINDS, NAMESPACE, ClusterKind, Document, Key
+from weft.kubernetes.custom_resources import GROUP, VERSION, custom_resource_definitions
 
 logger = logging.getLogger(__name__)
 
@@ -61,10 +62,11 @@ class Definitions:
             await self._reports.event(namespace, "Warning", _REASON, text)
 
     async def _lacking(self) -> AsyncIterator[str]:
-        for own in custom_resource_definitions():
-            kind = own["spec"]["names"]["kind"]
-            found = await self._cluster.get(DEFINITION, Key("", own["metadata"]["name"]))
-            fields = [] if found is None else list(missing_fields(served_schema(own), served_schema(found)))
+        # In a thread: making them takes a good part of a second.
+        for kind, own in (await asyncio.to_thread(_own_schemas)).items():
+            name = f"{CUSTOM_KINDS[kind].plural}.{GROUP}"
+            found = await self._cluster.get(DEFINITION, Key("", name))
+            fields = [] if found is None else list(missing_fields(own, served_schema(found)))
             if found is None:
                 yield f"there is no kind {kind}"
             elif fields:
@@ -85,6 +87,12 @@ def missing_fields(own: Mapping[str, Any], found: Mapping[str, Any], where: str 
         inside, other = own.get(keyword), found.get(keyword)
         if isinstance(inside, dict) and isinstance(other, dict):
             yield from missing_fields(inside, other, where)
+
+
+@cache
+def _own_schemas() -> Mapping[str, Mapping[str, Any]]:
+    """The schemas of this version of Weft, by kind."""
+    return {each["spec"]["names"]["kind"]: served_schema(each) for each in custom_resource_definitions()}
 
 
 def served_schema(definition: Document) -> Mapping[str, Any]:
