@@ -13,7 +13,7 @@ _API: Final = f"{_RBAC}/v1"
 
 READ: Final = ("get", "list", "watch")
 MAKE: Final = (*READ, "create", "patch")
-OWN: Final = (*MAKE, "update", "delete")
+OWN: Final = (*MAKE, "delete")
 
 
 def rule(
@@ -99,7 +99,7 @@ def webhook_rules(setup: Setup) -> list[Document]:
 def controller_own_rules() -> list[Document]:
     """Which of the controllers works, and the mesh's roots, to follow them."""
     return [
-        rule(["coordination.k8s.io"], ["leases"], ["get", "create", "update", "patch"]),
+        rule(["coordination.k8s.io"], ["leases"], ["get", "create", "update"]),
         rule([""], ["configmaps"], READ),
     ]
 
@@ -109,8 +109,8 @@ def controller_rules(setup: Setup) -> list[Document]:
     return [
         rule([GROUP], ["*"], OWN),
         rule([""], ["namespaces"], READ),
-        rule(["apiextensions.k8s.io"], ["customresourcedefinitions"], READ),
-        rule(["", "events.k8s.io"], ["events"], ["create", "patch"]),
+        rule(["apiextensions.k8s.io"], ["customresourcedefinitions"], ["get"]),
+        rule(["events.k8s.io"], ["events"], ["create", "patch"]),
         # What agents begin with, in their namespaces.
         rule([""], ["configmaps"], ["create"]),
         rule([""], ["configmaps"], ["get", "patch", "delete"], [setup.roots]),
