@@ -13,6 +13,11 @@ from weft.model.spiffe import DEFAULT_TRUST_DOMAIN
 ROOTS_FILE: Final = "roots.pem"
 """The key of the ConfigMap with the mesh's roots."""
 
+LEASE_SECONDS: Final = 30
+"""After which an instance is taken for dead that was not heard of; control planes have to be told the same.
+More than on one machine: several NATS servers take up to ten seconds to elect who leads in place of one that
+is gone, and a lease has to last over that."""
+
 USER: Final = 65532
 """The user and the group as which a sidecar runs: nobody's, by the custom of images without a root."""
 

@@ -67,6 +67,7 @@ FIXED_SETTINGS: Final = frozenset(
         *(
             "TRUST_DOMAIN",
             "TRUST_PROPAGATION",
+            "LEASE_TTL",
             "SEALING_KEY",
             "REPLICA",
             "NAMES",

@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from weft.errors import InvalidRequest
 from weft.kubernetes.agent_in_pod import AgentInPod
-from weft.kubernetes.injection_settings import ROOTS_FILE, USER, InjectionSettings
+from weft.kubernetes.injection_settings import LEASE_SECONDS, ROOTS_FILE, USER, InjectionSettings
 from weft.kubernetes.problem import Refusal
 from weft.sidecar.arguments import parse_arguments
 from weft.sidecar.kubelet_answers import LIVE_PATH, READY_PATH
@@ -81,6 +81,7 @@ def sidecar_arguments(
         f"--identity-dir={settings.identity_directory}",
         "--identity-group",
         f"--drain-socket={settings.drain_socket}",
+        f"--lease-ttl={LEASE_SECONDS}",
     )
 
 

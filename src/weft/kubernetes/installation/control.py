@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import Final
 
 from weft.kubernetes.first_keys import OPERATOR_TOKEN, SEALING_KEY
-from weft.kubernetes.injection_settings import ROOTS_FILE
+from weft.kubernetes.injection_settings import LEASE_SECONDS, ROOTS_FILE
 from weft.kubernetes.installation.pods import (
     FILES_DIRECTORY,
     KEYS_DIRECTORY,
@@ -153,6 +153,7 @@ def _settings(setup: Setup) -> Iterator[tuple[str, str]]:
     yield "BUNDLE_FILE", _BUNDLE
     # Kubelets take a minute and a half to bring a ConfigMap that has changed.
     yield "TRUST_PROPAGATION", "300"
+    yield "LEASE_TTL", str(LEASE_SECONDS)
     yield "SERVICE_ACCOUNT_REVIEW", "true"
     yield "LOG_LEVEL", setup.values.log_level.value
 

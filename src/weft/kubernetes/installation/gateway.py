@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import Final
 
 from weft.kubernetes.injection import AGENT_LABEL
-from weft.kubernetes.injection_settings import ROOTS_FILE
+from weft.kubernetes.injection_settings import LEASE_SECONDS, ROOTS_FILE
 from weft.kubernetes.installation.pods import (
     LEAVE,
     LEAVE_SECONDS,
@@ -158,6 +158,7 @@ def _arguments(setup: Setup, name: str) -> list[str]:
         f"--trust-bundle={ROOTS_PATH}",
         f"--service-account-token={TRUST_DIRECTORY}/{_TOKEN}",
         f"--runtime-dir={RUN_DIRECTORY}",
+        f"--lease-ttl={LEASE_SECONDS}",
         f"--log-level={setup.values.log_level.value}",
     ]
 
