@@ -12,11 +12,11 @@ from typing import Any
 
 import pytest
 import pytest_asyncio
+from tests.gateway_api import PARENT, define_http_routes, http_route
 from tests.hosting import hosted
-from tests.kubernetes_clusters import CLUSTERS, DEFINITION, ClusterApi, cluster_api
+from tests.kubernetes_clusters import CLUSTERS, ClusterApi, cluster_api
 from tests.kubernetes_loop import gone, holds, looping, parts_without_mesh, there
 
-from weft.errors import NotFound
 from weft.kubernetes.controller.agent_deployments import SERVICE
 from weft.kubernetes.controller.conditions import Condition, with_conditions
 from weft.kubernetes.controller.http_routes import HTTP_ROUTE, ROUTE, HttpRoutes
@@ -24,49 +24,7 @@ from weft.kubernetes.controller.kinds import NAMESPACE, Document, Key, key_of
 
 pytestmark = [pytest.mark.asyncio(loop_scope="module")]
 
-PARENT = {"group": "", "kind": "Service", "name": "summarizer"}
 HALF = {"backendRefs": [{"name": "summarizer", "port": 80}, {"name": "summarizer-v2", "port": 80}]}
-_TEXT = {"type": "string"}
-_OPEN = {"type": "object", "x-kubernetes-preserve-unknown-fields": True}
-GATEWAY_API = {
-    "apiVersion": "apiextensions.k8s.io/v1",
-    "kind": "CustomResourceDefinition",
-    "metadata": {
-        "name": "httproutes.gateway.networking.k8s.io",
-        "annotations": {"api-approved.kubernetes.io": "unapproved, of a test"},
-    },
-    "spec": {
-        "group": "gateway.networking.k8s.io",
-        "names": {
-            "kind": "HTTPRoute",
-            "listKind": "HTTPRouteList",
-            "plural": "httproutes",
-            "singular": "httproute",
-        },
-        "scope": "Namespaced",
-        "versions": [
-            {
-                "name": "v1",
-                "served": True,
-                "storage": True,
-                "subresources": {"status": {}},
-                "schema": {
-                    "openAPIV3Schema": {
-                        "type": "object",
-                        "properties": {
-                            "apiVersion": _TEXT,
-                            "kind": _TEXT,
-                            "metadata": {"type": "object"},
-                            "spec": _OPEN,
-                            "status": _OPEN,
-                        },
-                    }
-                },
-            }
-        ],
-    },
-}
-"""The Gateway API's kind, by name."""
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module", params=CLUSTERS)
@@ -74,16 +32,7 @@ async def api(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> AsyncIterator[ClusterApi]:
     async with hosted(cluster_api(request.param, tmp_path_factory.mktemp("cluster"))) as running:
-        await running.cluster.create(DEFINITION, GATEWAY_API)
-
-        async def served() -> bool:
-            try:
-                await running.cluster.list(HTTP_ROUTE)
-            except NotFound:
-                return False
-            return True
-
-        await holds(served)
+        await define_http_routes(running.cluster)
         yield running
 
 
@@ -122,18 +71,6 @@ async def meshed_namespace(api: ClusterApi, name: str) -> str:
     await service(api, "summarizer", name)
     await service(api, "summarizer-v2", name, type="summarizer", version="2")
     return name
-
-
-async def http_route(
-    api: ClusterApi, key: Key, *rules: Document, parents: tuple[Document, ...] = (PARENT,)
-) -> None:
-    document = {
-        "apiVersion": "gateway.networking.k8s.io/v1",
-        "kind": "HTTPRoute",
-        "metadata": {"name": key.name, "namespace": key.namespace},
-        "spec": {"parentRefs": list(parents), "rules": list(rules)},
-    }
-    await api.cluster.apply(HTTP_ROUTE, document, manager="tests")
 
 
 def route_key(namespace: str) -> Key:
