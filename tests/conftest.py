@@ -24,7 +24,7 @@ _BROKERS = re.compile(r"tests/conformance/test_(broker_|tasks|events)")
 
 _WAITING = re.compile(
     r"tests/e2e/.*(messaging|gateway|events|tasks|llm|dashboard|observing|prometheus|tracing|traffic|hosts)"
-    rf"|{_BROKERS.pattern}"
+    rf"|{_BROKERS.pattern}|tests/integration/test_nats_several"
 )
 """Files whose tests wait more than they compute: any process may run them, beside whatever computes."""
 

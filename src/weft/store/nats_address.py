@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Sequence
 from ipaddress import ip_address
 from urllib.parse import urlsplit
@@ -42,3 +43,20 @@ def _is_loopback(address: str) -> bool:
         return host == "localhost" or ip_address(host).is_loopback
     except ValueError:
         return False
+
+
+class ServerOrder:
+    """The servers, in the order in which they are tried next."""
+
+    def __init__(self, servers: Sequence[str]) -> None:
+        self._servers = random.sample(servers, len(servers))
+
+    def next(self) -> list[str]:
+        """All of them; the first comes last the next time, unless it is the one that can be reached."""
+        servers = list(self._servers)
+        self.put_last(servers[0])
+        return servers
+
+    def put_last(self, server: str) -> None:
+        """Have `server` come last the next time: should it be gone, to wait for it takes most of the time."""
+        self._servers.sort(key=lambda each: without_credentials(each) == without_credentials(server))

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import random
 from collections.abc import Awaitable, Callable, Collection, Iterator, Sequence
 from contextlib import AsyncExitStack, contextmanager, suppress
 from typing import TypeVar
@@ -19,7 +18,6 @@ from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
 from nats.js import JetStreamContext
 from nats.js.api import StreamConfig
-from pydantic_core import from_json
 
 from weft.aio.backoff import backoff
 from weft.aio.poll import until
@@ -27,13 +25,14 @@ from weft.aio.reminder import Reminder
 from weft.aio.tasks import TaskOwner
 from weft.errors import MeshError, Unavailable
 from weft.store.nats_accounts import MEMBER_API
-from weft.store.nats_address import check_servers, without_credentials
+from weft.store.nats_address import ServerOrder, check_servers, without_credentials
+from weft.store.nats_attempts import attempted
 from weft.store.nats_client import FAILURES, TellingClient, give_up, unsubscribe
 from weft.store.nats_failures import HUNG_UP, Failures
 from weft.store.nats_login import NatsLogin
 from weft.store.nats_operations import Operation, Operations
 from weft.store.nats_requests import NotPermitted, Requests
-from weft.store.nats_streams import have, have_all
+from weft.store.nats_streams import acknowledged, have, have_all
 
 logger = logging.getLogger(__name__)
 
@@ -52,8 +51,8 @@ class NatsConnection:
     """A connection to one of `servers` and its JetStream. Open it with `open`."""
 
     def __init__(self, servers: Sequence[str], login: NatsLogin, *, name: str, timeout: float) -> None:
-        self._servers = random.sample(servers, len(servers))
-        """In the order in which they are tried next."""
+        self._several = len(servers) > 1
+        self._order = ServerOrder(servers)
         self._login = login
         self._name = name
         self._timeout = timeout
@@ -94,7 +93,7 @@ class NatsConnection:
     @property
     def clustered(self) -> bool:
         """Whether there are several servers, so that a stream may be between two leaders for a while."""
-        return self._failures.clustered or len(self._servers) > 1
+        return self._failures.clustered or self._several
 
     @property
     def timeout(self) -> float:
@@ -102,10 +101,16 @@ class NatsConnection:
         return self._timeout
 
     async def call(
-        self, what: str, operation: Callable[[JetStreamContext], Awaitable[T]], *, subjects: Collection[str]
+        self,
+        what: str,
+        operation: Callable[[JetStreamContext], Awaitable[T]],
+        *,
+        subjects: Collection[str],
+        again: bool = False,
     ) -> T:
         """Do `operation`, which publishes to `subjects`, within the time limit; waits for a lost connection.
 
+        With `again`, what one of several servers does not answer is asked again: it must do no harm.
         Raises Unavailable, saying that Weft cannot `what`; Denied if the server does not permit it to this
         identity; WrongRevision; or nats-py's NotFoundError.
         """
@@ -114,7 +119,11 @@ class NatsConnection:
             async with pending.limit:
                 client = await self.client()
                 with self._operations.until_done(pending):
-                    return await operation(self.jetstream(client))
+                    return await attempted(
+                        lambda limit: operation(self.jetstream(client, timeout=limit)),
+                        self._timeout,
+                        again=again and self.clustered,
+                    )
         except nats.js.errors.NotFoundError:
             raise
         except nats.js.errors.APIError as error:
@@ -130,17 +139,21 @@ class NatsConnection:
         headers: dict[str, str] | None = None,
         *,
         patient: bool = False,
+        again: bool = False,
     ) -> Msg:
         """The answer to a request, within the time limit; waits for a lost connection.
 
-        One that is `patient` waits for somebody to take it, too.
-
-        Raises Unavailable, saying that Weft cannot `what`, its cause nats-py's NoRespondersError where nobody
-        takes such a request; Denied if the server does not permit `subject` to this identity.
+        One that is `patient` waits for somebody to take it, too; `again` as for `call`. Raises Unavailable,
+        saying that Weft cannot `what`, its cause nats-py's NoRespondersError where nobody takes such a
+        request; Denied if the server does not permit `subject` to this identity.
         """
         try:
             requests = self._requests or await self._next_requests()
-            return await requests.ask(subject, data, headers, self._timeout, patient=patient)
+            return await attempted(
+                lambda limit: requests.ask(subject, data, headers, limit, patient=patient),
+                self._timeout,
+                again=again and self.clustered,
+            )
         except NotPermitted as error:
             raise self._failures.failure(what, error, error.subject) from error
         except FAILURES as error:
@@ -156,14 +169,11 @@ class NatsConnection:
         """
         answer = await self.request(what, subject, data, headers, patient=self.clustered)
         try:
-            content = from_json(answer.data)
-            if "error" in content:
-                nats.js.errors.APIError.from_error(content["error"])
-            return int(content["seq"])
+            return acknowledged(answer)
         except nats.js.errors.APIError as error:
             raise self._failures.refusal(what, error) from error
-        except (ValueError, KeyError, TypeError) as error:
-            raise self.unavailable(what, ValueError("the answer is none of JetStream's")) from error
+        except ValueError as error:
+            raise self.unavailable(what, error) from error
 
     async def subscribe(
         self, what: str, subjects: Sequence[str], receive: Callable[[Msg], Awaitable[None]]
@@ -219,6 +229,7 @@ class NatsConnection:
             f"open stream {config.name}",
             lambda jetstream: have(jetstream, config),
             subjects=[f"{self.api}.STREAM.{each}.{config.name}" for each in ("INFO", "CREATE")],
+            again=True,
         )
         self._streams[config.name] = config
 
@@ -272,20 +283,21 @@ class NatsConnection:
         client = TellingClient()
         requests = Requests(client)
         self._failures.reason = ""
-        servers = list(self._servers)
-        self._try_later(servers[0])
 
         async def lost() -> None:
             requests.lose(self._failures.reason or _LOST)
             if self._client is client:
                 self._note_loss()
 
+        async def leave() -> None:
+            self._leaving.set()
+
         async with AsyncExitStack() as stack:
             stack.push_async_callback(give_up, client)
             try:
                 async with asyncio.timeout(self._timeout):
                     await client.connect(
-                        servers,
+                        self._order.next(),
                         dont_randomize=True,
                         name=self._name,
                         allow_reconnect=False,
@@ -294,7 +306,7 @@ class NatsConnection:
                         ping_interval=_PING_INTERVAL,
                         error_cb=self._note_error,
                         closed_cb=lost,
-                        lame_duck_mode_cb=self._note_leaving,
+                        lame_duck_mode_cb=leave,
                         **self._login.options(),
                     )
                     await requests.open()
@@ -307,17 +319,13 @@ class NatsConnection:
                 raise self.unavailable("connect", None if self._failures.reason else ConnectionError(HUNG_UP))
             stack.pop_all()
         if client.connected_url is not None:
-            self._try_later(client.connected_url.geturl())
+            self._order.put_last(client.connected_url.geturl())
         self._client = client
         self._requests = requests
         self._failures.reason = ""
         self._failures.clustered = client.clustered
         self._down.clear()
         self._up.set()
-
-    def _try_later(self, server: str) -> None:
-        """Have `server` come last the next time: should it be gone, to wait for it takes most of the time."""
-        self._servers.sort(key=lambda each: without_credentials(each) == without_credentials(server))
 
     async def _keep_connected(self) -> None:
         while True:
@@ -342,14 +350,11 @@ class NatsConnection:
             client = self._client
             if client is None or not self.clustered:
                 return
-            try:
+            with suppress(*FAILURES):
                 async with asyncio.timeout(self._timeout):
                     await have_all(self.jetstream(client), self._streams.values())
-            except FAILURES as error:
-                logger.debug("NATS at %s may lack streams: %s", self._where, error)
-                await asyncio.sleep(pause)
-            else:
-                return
+                    return
+            await asyncio.sleep(pause)
 
     async def _reconnect(self) -> None:
         clock = asyncio.get_running_loop().time
@@ -375,9 +380,6 @@ class NatsConnection:
         self._operations.lose()
         for act in tuple(self._loss_listeners):
             act()
-
-    async def _note_leaving(self) -> None:
-        self._leaving.set()
 
     async def _note_error(self, error: Exception) -> None:
         denied = self._failures.note(error)

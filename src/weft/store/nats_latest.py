@@ -72,7 +72,7 @@ async def latest(
 async def _message(connection: NatsConnection, bucket: str, sequence: int, what: str) -> Msg | None:
     """The message at that place; None if it is gone."""
     place = f"{connection.api}.DIRECT.GET.{stream_name(bucket)}"
-    message = await connection.request(what, place, json.dumps({"seq": sequence}).encode())
+    message = await connection.request(what, place, json.dumps({"seq": sequence}).encode(), again=True)
     headers = message.headers or {}
     if headers.get(STATUS) == NOT_FOUND_STATUS:
         return None

@@ -36,6 +36,7 @@ async def _from_leader(connection: NatsConnection, bucket: str, key: str) -> Raw
             _what(bucket, key),
             lambda jetstream: jetstream.get_msg(stream, subject=subject(bucket, key)),
             subjects=[f"{connection.api}.STREAM.MSG.GET.{stream}"],
+            again=True,
         )
     except nats.js.errors.NotFoundError:
         return None
@@ -43,7 +44,7 @@ async def _from_leader(connection: NatsConnection, bucket: str, key: str) -> Raw
 
 async def _from_any(connection: NatsConnection, bucket: str, key: str) -> RawStreamMsg | None:
     place = f"{connection.api}.DIRECT.GET.{stream_name(bucket)}.{subject(bucket, key)}"
-    found = await connection.request(_what(bucket, key), place)
+    found = await connection.request(_what(bucket, key), place, again=True)
     headers = found.headers or {}
     if headers.get(STATUS) == NOT_FOUND_STATUS:
         return None

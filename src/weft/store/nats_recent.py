@@ -66,5 +66,6 @@ async def stream_state(connection: NatsConnection, stream: str, what: str) -> St
         what,
         lambda jetstream: jetstream.stream_info(stream),
         subjects=[f"{connection.api}.STREAM.INFO.{stream}"],
+        again=True,
     )
     return info.state

@@ -1,4 +1,7 @@
-"""Having a stream: it is made where it is not there, and gets more copies where it has too few."""
+"""Having a stream: it is made where it is not there, and gets more copies where it has too few.
+
+And what it says when it takes a message.
+"""
 
 from __future__ import annotations
 
@@ -8,8 +11,10 @@ from collections.abc import Iterable
 from contextlib import suppress
 
 import nats.js.errors
+from nats.aio.msg import Msg
 from nats.js import JetStreamContext
 from nats.js.api import StreamConfig
+from pydantic_core import from_json
 
 from weft.aio.poll import until
 
@@ -80,3 +85,14 @@ async def _copied(jetstream: JetStreamContext, stream: str, replicas: int) -> No
     with suppress(TimeoutError):
         async with asyncio.timeout(COPY_LIMIT):
             await until(is_copied)
+
+
+def acknowledged(answer: Msg) -> int:
+    """The sequence at which a stream took a message. Raises nats-py's APIError if it did not; ValueError."""
+    try:
+        content = from_json(answer.data)
+        if "error" in content:
+            nats.js.errors.APIError.from_error(content["error"])
+        return int(content["seq"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError("the answer is none of JetStream's") from error

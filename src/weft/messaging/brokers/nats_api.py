@@ -58,7 +58,8 @@ class JetStreamApi:
         message; Refused; Denied.
         """
         data = json.dumps(body).encode() if body else b""
-        answer = await self.connection.request(what, f"{self.connection.api}.{question}", data)
+        subject = f"{self.connection.api}.{question}"
+        answer = await self.connection.request(what, subject, data, again=".INFO." in subject)
         try:
             content = json.loads(answer.data)
             error = content.get("error")
