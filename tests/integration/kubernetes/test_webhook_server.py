@@ -51,7 +51,8 @@ class Served:
 
 
 @pytest.fixture
-async def served(tmp_path: Path) -> AsyncIterator[Served]:
+async def served(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Served]:
+    monkeypatch.setattr(server, "READ_TIMEOUT", LIMIT)
     write_keys(tmp_path)
     keys = ServingKeys(tmp_path)
 

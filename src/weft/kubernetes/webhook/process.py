@@ -43,7 +43,7 @@ LOOK_INTERVAL: Final = 30.0
 RETRY_INTERVAL: Final = 3.0
 """Seconds until the next look where one failed."""
 
-_TOLD_WITHIN: Final = 1.0
+TOLD_WITHIN: Final = 1.0
 """Seconds in which it must be known whether another namespace has the same; else nothing is said of it."""
 
 
@@ -159,7 +159,7 @@ async def _named_alike(cluster: Cluster, asked: AdmissionRequest) -> tuple[str, 
     """What is to be said where there is a resource of the same name: a mesh knows no namespaces."""
     kind, name = CUSTOM_KINDS[asked.kind.kind], asked.name
     try:
-        async with asyncio.timeout(_TOLD_WITHIN):
+        async with asyncio.timeout(TOLD_WITHIN):
             found = (await cluster.list(kind, fields=f"metadata.name={name}")).items
     except (MeshError, TimeoutError) as error:
         # It would be no more than a warning: the condition of the resource says the same.
