@@ -67,6 +67,17 @@ async def test_where_else_a_resource_is_declared_stays_when_others_apply_theirs(
     assert moved.resource.metadata.annotations == {"weft.dev/declared-in": "two/crew"}
 
 
+async def test_null_is_kept_where_it_says_something(resources: Resources) -> None:
+    topic = "apiVersion: weft.dev/v1alpha1\nkind: Topic\nmetadata: {name: news}\nspec: "
+    await resources.apply(parsed(f"{topic}{{deadLetter: null}}"))
+    found = await resources.get("Topic", "news")
+    assert found.spec.dead_letter is None
+    assert found.document()["spec"] == {"deadLetter": None}
+    assert outcomes(await resources.apply(parsed(f"{topic}{{deadLetter: null}}"))) == ["unchanged"]
+    assert outcomes(await resources.apply(parsed(f"{topic}{{}}"))) == ["configured"]
+    assert (await resources.get("Topic", "news")).document()["spec"] == {}
+
+
 async def test_a_mesh_is_the_same_for_as_long_as_its_store_is(store: Store) -> None:
     first, second = await Resources.open(store), await Resources.open(store)
     uids = await asyncio.gather(*(each.uid.get() for each in (first, second) * 4))

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
-from pydantic import Field
+from pydantic import Field, SerializationInfo, SerializerFunctionWrapHandler, model_serializer
 
 from weft.model.redelivery import Backoff, MaxDeliveries, Retention, Visibility
 from weft.model.spec import Name, Spec, Text
@@ -33,3 +33,11 @@ class TopicSpec(Spec):
     backoff: Backoff = Backoff()
     dead_letter: Name | None = DEAD_LETTERS
     """The topic for events that a subscriber could not process, with the reason; null: they are dropped."""
+
+    @model_serializer(mode="wrap")
+    def _with_null(self, write: SerializerFunctionWrapHandler, info: SerializationInfo) -> dict[str, Any]:
+        # Elsewhere what is null is not set, and left out.
+        written: dict[str, Any] = write(self)
+        if self.dead_letter is None:
+            written["deadLetter" if info.by_alias else "dead_letter"] = None
+        return written
