@@ -113,6 +113,23 @@ async def test_what_is_changed_in_the_mesh_is_changed_in_the_cluster(scene: Scen
         assert found["spec"] == {"concurrency": 9}
 
 
+async def test_null_where_it_says_something_comes_through_both_ways(scene: Scene) -> None:
+    await scene.api.declare("Topic", "dropping", {})
+    await scene.apply("Topic", "mirrored", {"deadLetter": None})
+    async with scene.controlled():
+        await scene.ready("Topic", "dropping")
+        assert (await scene.ready("Topic", "mirrored", SYSTEM))["spec"] == {"deadLetter": None}
+        await scene.apply("Topic", "dropping", {"deadLetter": None})
+        await scene.eventually(
+            lambda: scene.api.found("Topic", "dropping"),
+            lambda found: found is not None and found["spec"] == {"deadLetter": None},
+        )
+        await scene.ready("Topic", "dropping")
+        found = await scene.in_mesh("Topic", "dropping")
+        assert found is not None
+        assert found["spec"] == {"deadLetter": None}
+
+
 async def test_of_changes_on_both_sides_the_clusters_is_in_force_and_that_is_told(scene: Scene) -> None:
     await scene.api.declare("Queue", "disputed", QUEUE)
     async with scene.controlled():

@@ -5,8 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 from tests.kubernetes_documents import Document
 
 from weft.cli.exit_codes import ExitCode
@@ -17,8 +15,8 @@ from weft.kubernetes.controller.mesh_access import MeshAccess
 from weft.kubernetes.controller.resources import (
     MADE_FROM,
     Mark,
+    as_in_mesh,
     mark_of,
-    merge_patch,
     mesh_resource,
     mirror,
     problems,
@@ -28,14 +26,6 @@ from weft.kubernetes.controller.sync import standing
 from weft.model.operator import new_token
 from weft.model.resource import DECLARED_IN
 
-JSON = st.recursive(
-    st.integers() | st.text(max_size=3) | st.booleans(),
-    lambda inside: (
-        st.lists(inside, max_size=3) | st.dictionaries(st.sampled_from("abcd"), inside, max_size=4)
-    ),
-    max_leaves=12,
-)
-OBJECTS = st.dictionaries(st.sampled_from("abcd"), JSON, max_size=4)
 MARK = Mark("cluster-uid", "crew")
 
 
@@ -48,22 +38,17 @@ def custom(name: str = "studies", namespace: str = "crew", **metadata: object) -
     }
 
 
-def merged(target: object, patch: object) -> object:
-    """RFC 7386, as it stands there."""
-    if not isinstance(patch, dict):
-        return patch
-    made = dict(target) if isinstance(target, dict) else {}
-    for name, value in patch.items():
-        if value is None:
-            made.pop(name, None)
-        else:
-            made[name] = merged(made.get(name), value)
-    return made
-
-
-@given(OBJECTS, OBJECTS)
-def test_a_merge_patch_makes_the_one_of_the_other(before: Document, after: Document) -> None:
-    assert merged(before, merge_patch(before, after)) == after
+def test_what_is_taken_from_the_mesh_leaves_the_rest_of_a_custom_resource() -> None:
+    before = custom(
+        labels={"team": "a", "gone": "x", "weft.dev/origin": "mesh"}, annotations={"why": "because"}
+    )
+    found = {"metadata": {"name": "studies", "labels": {"team": "b"}}, "spec": {"deadLetter": None}}
+    after = as_in_mesh(before, found)
+    assert after["metadata"] == {
+        **before["metadata"],
+        "labels": {"team": "b", "weft.dev/origin": "mesh"},
+    }
+    assert after["spec"] == {"deadLetter": None}
 
 
 def test_a_resource_says_where_it_is_declared_and_keeps_what_others_noted() -> None:

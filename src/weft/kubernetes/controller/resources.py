@@ -107,6 +107,17 @@ def mirror(resource: Document, namespace: str) -> Document:
     }
 
 
+def as_in_mesh(custom: Document, resource: Document) -> Document:
+    """A custom resource with the labels and the spec that the mesh has."""
+    own = {
+        name: value
+        for name, value in (custom["metadata"].get("labels") or {}).items()
+        if name.startswith(_OWN)
+    }
+    metadata = {**custom["metadata"], "labels": {**labels_of(resource), **own}}
+    return {**custom, "metadata": metadata, "spec": resource.get("spec") or {}}
+
+
 def parsed(document: Document) -> AnyResource:
     """A resource of the mesh as the mesh reads it. Raises InvalidResource with what is wrong."""
     model = resource_model(document["kind"])
@@ -139,17 +150,6 @@ def same_spec(first: AnyResource, second: AnyResource) -> bool:
             first.spec.data.keys() == second.spec.data.keys() and first.spec.inject == second.spec.inject
         )
     return bool(first.document()["spec"] == second.document()["spec"])
-
-
-def merge_patch(before: Any, after: Any) -> Any:
-    """The JSON merge patch (RFC 7386) that makes `after` of `before`."""
-    if not (isinstance(before, dict) and isinstance(after, dict)):
-        return after
-    patch: Document = {name: None for name in before if name not in after}
-    for name, value in after.items():
-        if name not in before or before[name] != value:
-            patch[name] = merge_patch(before.get(name), value) if name in before else value
-    return patch
 
 
 def problems(error: InvalidResource) -> str:

@@ -29,11 +29,11 @@ from weft.kubernetes.controller.parts import Parts
 from weft.kubernetes.controller.resources import (
     SECRET_VERSIONS,
     Mark,
+    as_in_mesh,
     is_made,
     is_mirror,
     labels_of,
     mark_of,
-    merge_patch,
     mesh_resource,
     mirror,
     parsed,
@@ -210,17 +210,9 @@ class MeshSync:
 
     async def _take(self, custom: Document, found: Document) -> None:
         """Have the custom resource be as the mesh's is."""
-        before, after = labels_of(custom), labels_of(found)
-        patch: Document = {
-            "metadata": {
-                "resourceVersion": custom["metadata"]["resourceVersion"],
-                "labels": merge_patch(before, after),
-            },
-            "spec": merge_patch(custom.get("spec") or {}, found.get("spec") or {}),
-        }
         revision = found["metadata"]["resourceVersion"]
         try:
-            taken = await self._parts.cluster.merge(self._kind, key_of(custom), patch)
+            taken = await self._parts.cluster.replace(self._kind, as_in_mesh(custom, found))
         except InvalidRequest as error:
             text = f"the mesh has it as the cluster cannot have it: {error.detail}"
             await self._settle(custom, revision, Condition(READY, "False", "NotRepresentable", text))
