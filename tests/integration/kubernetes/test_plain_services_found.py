@@ -31,14 +31,16 @@ async def api(
         yield running
 
 
-async def service(api: ClusterApi, key: Key, *ports: Document, **annotations: str) -> None:
+async def service(
+    api: ClusterApi, key: Key, *ports: Document, discover: str = "true", **annotations: str
+) -> None:
     document = {
         "apiVersion": "v1",
         "kind": "Service",
         "metadata": {
             "name": key.name,
             "namespace": key.namespace,
-            "labels": DISCOVER,
+            "labels": {"weft.dev/discover": discover},
             "annotations": {f"weft.dev/{name}": value for name, value in annotations.items()},
         },
         "spec": {"ports": list(ports or ({"name": "http", "port": 80},)), "selector": {"app": key.name}},
@@ -137,8 +139,7 @@ async def test_what_somebody_declared_is_left_alone_and_told(api: ClusterApi) ->
 async def test_services_that_ask_for_nothing_are_none_of_the_meshs(api: ClusterApi) -> None:
     key, asked = Key(await api.namespace("quiet"), "crm"), Key("quiet", "asked")
     async with looping(PlainServices(parts_without_mesh(api))):
-        await service(api, key)
-        await api.cluster.merge(SERVICE, key, {"metadata": {"labels": {"weft.dev/discover": "false"}}})
+        await service(api, key, discover="false")
         await ready(api, key, "10.0.0.7")
         await service(api, asked)
         await ready(api, asked, "10.0.0.8")
