@@ -17,17 +17,19 @@ from typing import Any
 import httpx
 import pytest
 from tests.json_patches import applied
+from tests.kubernetes_clusters import define
+from tests.kubernetes_server import kubernetes_server, missing
 from tests.kubernetes_stand_in import TOKEN, KubernetesStandIn
 from tests.pki import Pki
 from tests.unit.kubernetes.pods import injected, pod
-from tests.unit.kubernetes.test_webhook_reviews import review
+from tests.unit.kubernetes.test_webhook_reviews import resource, review
 
 from weft.aio.poll import until
 from weft.aio.ports import reserve_port
 from weft.cli.exit_codes import ExitCode
 from weft.errors import Unavailable
 from weft.kubernetes.controller.cluster import Cluster
-from weft.kubernetes.controller.kinds import Document
+from weft.kubernetes.controller.kinds import CUSTOM_KINDS, NAMESPACE, ClusterKind, Document
 from weft.kubernetes.injection_settings import InjectionSettings
 from weft.kubernetes.installation import installation
 from weft.kubernetes.webhook import server
@@ -37,7 +39,15 @@ from weft.kubernetes.webhook.metrics import ReviewMetrics
 from weft.kubernetes.webhook.publication import configurations
 
 HOST = "127.0.0.1"
-LIMIT = 60.0
+RIGHTS = (
+    ClusterKind("", "v1", "ServiceAccount", "serviceaccounts"),
+    ClusterKind("rbac.authorization.k8s.io", "v1", "ClusterRole", "clusterroles", namespaced=False),
+    ClusterKind(
+        "rbac.authorization.k8s.io", "v1", "ClusterRoleBinding", "clusterrolebindings", namespaced=False
+    ),
+)
+TYPE = {"apiVersion": "weft.dev/v1alpha1", "kind": "Queue"}
+LIMIT = 120.0
 AS_JSON = {"content-type": "application/json"}
 
 
@@ -178,14 +188,14 @@ async def test_a_port_that_is_taken_is_said(served: Served) -> None:
 class WebhookPod:
     """What a webhook's pod is given, before a stand-in of its cluster's API."""
 
-    def __init__(self, directory: Path, api: str, roots: bytes) -> None:
-        """`roots` are those of the `api` (PEM)."""
+    def __init__(self, directory: Path, api: str, roots: bytes, token: str) -> None:
+        """`roots` are those of the `api` (PEM), and `token` is what it knows the pod by."""
         self.keys, self.account = directory / "keys", directory / "account"
         self.keys.mkdir()
         write_keys(self.keys)
         self.account.mkdir()
         (self.account / "ca.crt").write_bytes(roots)
-        (self.account / "token").write_text(TOKEN)
+        (self.account / "token").write_text(token)
         (self.account / "namespace").write_text("weft-system")
         with reserve_port(HOST) as one, reserve_port(HOST) as other:
             self.port, self.health_port = one.port, other.port
@@ -239,7 +249,7 @@ async def cluster(tmp_path: Path) -> AsyncIterator[tuple[WebhookPod, Cluster]]:
         KubernetesStandIn().serving(tls) as api,
         Cluster(api.url, trust=trust, token=lambda: TOKEN) as found,
     ):
-        yield WebhookPod(tmp_path, api.url, pki.bundle().pem), found
+        yield WebhookPod(tmp_path, api.url, pki.bundle().pem, TOKEN), found
 
 
 async def test_its_process_tells_api_servers_whom_to_believe_and_answers_them(
@@ -279,3 +289,34 @@ async def test_its_process_says_what_it_lacks(cluster: tuple[WebhookPod, Cluster
         assert told in errors.decode()
         assert process.returncode == ExitCode.USAGE
         started.environ = {}
+
+
+@pytest.mark.skipif(missing() is not None, reason=str(missing()))
+async def test_its_process_needs_no_more_rights_than_the_installation_gives_it(tmp_path: Path) -> None:
+    async with AsyncExitStack() as ends:
+        real = await ends.enter_async_context(kubernetes_server(tmp_path))
+        api = await ends.enter_async_context(Cluster(real.url, trust=real.trust(), token=lambda: real.token))
+        await define(api)
+        for name in ("weft-system", "other"):
+            await api.create(NAMESPACE, {"metadata": {"name": name}})
+        kinds = {each.kind: each for each in (*RIGHTS, *(kind for kind, _ in configurations("weft")))}
+        for document in installation():
+            about_webhooks = "webhook" in document["metadata"]["labels"].values()
+            if document["kind"] in kinds and about_webhooks:
+                await api.create(kinds[document["kind"]], document)
+        asked = await api.create(
+            ClusterKind("", "v1", "TokenRequest", "serviceaccounts/weft-webhook/token"),
+            {"metadata": {"name": "weft-webhook", "namespace": "weft-system"}, "spec": {}},
+        )
+        queue = CUSTOM_KINDS["Queue"]
+        await api.create(queue, {"metadata": {"name": "one", "namespace": "other"}, "spec": {}} | TYPE)
+        started = WebhookPod(tmp_path, real.url, real.roots().encode(), asked["status"]["token"])
+        await ends.enter_async_context(asyncio.timeout(LIMIT))
+        await ends.enter_async_context(started.running())
+        await until(started.is_ready)
+        http = await ends.enter_async_context(client(started.port, (started.keys / "ca.crt").read_bytes()))
+        named_alike = resource("Queue", {})
+        content = review(named_alike, kind="Queue", group="weft.dev", name="one")
+        answer = await http.post("/validate", content=content, headers=AS_JSON)
+        [warning] = answer.json()["response"]["warnings"]
+        assert "another namespace has a Queue 'one' already" in warning
