@@ -25,15 +25,18 @@ from tests.hosting import hosted
 from tests.integration.sidecar_process import alive
 
 from weft import Mesh, NotFound, Unavailable
-from weft.demo.crew import ROLES
+from weft.demo.crew import ABOUT, ROLES
 from weft.demo.crew import manifest as crew_manifest
 from weft.demo.fan_out import FanOut
+from weft.demo.findings import About
 from weft.local.gateway_run import GATEWAY_COMMAND, gateway_arguments
 from weft.local.messaging_control import MessagingApi
 
 pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(600)]
 
 HAND = Path(__file__).with_name("hand.py")
+HAND_PROXY = 7481
+"""On loopback of its host: the way out of a hand."""
 HANDS = ("a", "b", "c")
 """Where an instance of type `hand` runs: `hand-a` and so on."""
 CREW = {"lint": "ac", "security": "bc", "complexity": "ac", "dead-code": "bc"}
@@ -82,7 +85,8 @@ class Stage:
         """Declare what is needed, start all agents, and wait until everybody knows of all of them."""
         for host in HANDS:
             command = [sys.executable, str(HAND), str(self.journal(host))]
-            self.mesh.run(self.network[host], "hand", f"hand-{host}", command)
+            out = f"--outbound-port={HAND_PROXY}"
+            self.mesh.run(self.network[host], "hand", f"hand-{host}", command, out)
         for kind, places in CREW.items():
             command = [sys.executable, "-P", "-m", "weft.demo.agents", kind, str(self._tree)]
             for host in places:
@@ -218,6 +222,7 @@ async def test_one_host_is_cut_off_in_the_midst_of_work_and_comes_back(stage: St
                 return len(chores.accepted) > accepted and len(keyed.answered) > answered
 
             await eventually(goes_on, lambda: f"{plain.failed} {keyed.failed} {chores.refused} {mesh.logs()}")
+            assert await asyncio.to_thread(called_on, lost, "lint") == "lint-c"
             lost.join()
             await seen(mesh, lost)
             for each in mesh.servers:
@@ -243,6 +248,18 @@ async def test_one_host_is_cut_off_in_the_midst_of_work_and_comes_back(stage: St
 
     await eventually(whole, lambda: "NATS never had all copies again", limit=START_LIMIT)
     assert [each for each in running if not alive(each)] == []
+
+
+def called_on(host: Host, kind: str) -> str:
+    """Which instance of type `kind` answers the hand there. For a thread of its own, which goes there."""
+
+    async def answer() -> str:
+        async with Mesh(proxy=f"http://127.0.0.1:{HAND_PROXY}") as mesh:
+            about = await mesh.request(kind, ABOUT, result_type=About, timeout=LIMIT, idempotency_key="who")
+            return about.instance
+
+    with host.entered():
+        return asyncio.run(answer())
 
 
 async def declare(mesh: SpreadMesh, host: Host) -> None:
