@@ -253,6 +253,22 @@ async def test_what_the_mesh_refuses_says_why_and_is_taken_once_it_is_right(scen
         await scene.ready("Queue", "refused")
 
 
+async def test_of_custom_resources_that_contradict_each_other_one_says_so(scene: Scene) -> None:
+    rules: Document = {
+        "destination": {"type": "editor"},
+        "rules": [{"split": [{"type": "critic", "weight": 1}]}],
+    }
+    await scene.api.declare("Route", "first", rules)
+    async with scene.controlled():
+        await scene.ready("Route", "first")
+        await scene.api.declare("Route", "second", rules)
+        custom = await scene.ready("Route", "second", status="False", reason="Invalid")
+        assert "first" in custom["status"]["conditions"][0]["message"]
+        await scene.eventually(lambda: scene.events("second"), lambda found: "Invalid" in found)
+        await scene.api.cluster.delete(CUSTOM_KINDS["Route"], Key("default", "first"))
+        await scene.ready("Route", "second")
+
+
 async def test_a_mesh_that_is_away_is_said_and_gets_it_once_it_is_back(scene: Scene) -> None:
     there = scene.url
     with reserve_port("127.0.0.1") as nobody:

@@ -53,8 +53,8 @@ async def _secret(cluster: Cluster, key: Key) -> Document:
     except Denied as error:
         raise Unresolved(
             "SecretDenied",
-            f"the controller may not read Secret {key}: bind the ClusterRole for that to its service "
-            f"account, by a RoleBinding in namespace {key.namespace}",
+            f"the controller may not read Secret {key} (core/v1): name {key.namespace} in the installation's "
+            "value controller.secretsIn",
         ) from error
     if secret is None:
         raise Unresolved("SecretMissing", f"there is no Secret {key} (core/v1): create it")

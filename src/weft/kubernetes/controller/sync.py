@@ -47,7 +47,12 @@ from weft.kubernetes.custom_resources import READY
 logger = logging.getLogger(__name__)
 
 RETRY: Final = 30.0
-"""Seconds until what the mesh refused is tried again: what it needs may be declared by then."""
+"""Seconds until what the mesh refused is tried again: what it needs may be declared by then.
+
+At first less: what belongs together is often declared together, in any order.
+"""
+
+_FIRST_RETRY = 0.5
 
 AWAY_RETRY: Final = 5.0
 """Seconds until a mesh that was away is tried again."""
@@ -98,6 +103,8 @@ class MeshSync:
         self._parts = parts
         self._custom = parts.following(self._kind)
         self._resources = parts.mesh.kind(kind)
+        self._refused: dict[Key, float] = {}
+        """After how many seconds what was refused was tried again last."""
         self.sources = (Source(self._custom, _by_name), Source(self._resources, _by_name))
 
     async def reconcile(self, key: Key) -> float | None:
@@ -135,24 +142,31 @@ class MeshSync:
             return None
         custom = await self._parts.cluster.get(self._kind, key_of(known))
         if custom is None:
+            self._refused.pop(key_of(known), None)
             return None  # The watch tells of it in a moment.
         try:
             await self._sync(custom)
         except Unresolved as error:
             await self._report(custom, Condition(READY, "False", error.reason, error.message))
-            return RETRY
+            return self._retry(custom)
         except InvalidRequest as error:
             text = problems(error) if isinstance(error, InvalidResource) else error.detail
             await self._report(
                 custom, Condition(READY, "False", "Invalid", f"the mesh does not take it: {text}")
             )
-            return RETRY
+            return self._retry(custom)
         except MeshAway as error:
             if _pending(custom):
                 text = f"{error.detail}; it is tried again until it answers"
                 await self._report(custom, Condition(READY, "Unknown", "MeshUnavailable", text))
             raise
+        self._refused.pop(key_of(custom), None)
         return SECRET_CHECK if secret else None
+
+    def _retry(self, custom: Document) -> float:
+        key = key_of(custom)
+        self._refused[key] = pause = min(RETRY, self._refused.get(key, _FIRST_RETRY / 2) * 2)
+        return pause
 
     async def _sync(self, custom: Document) -> None:
         name = key_of(custom).name
