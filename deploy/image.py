@@ -18,7 +18,7 @@ from typing import Any
 
 ROOT = Path(__file__).parents[1]
 
-IMAGE_EXTRAS = ("demo", "kubernetes", "redis", "rabbitmq")
+IMAGE_EXTRAS = ("demo", "redis", "rabbitmq")
 """Optional dependencies of Weft that its image has."""
 
 BINARIES = {
