@@ -1,1 +1,1 @@
-"""Weft on Kubernetes: documents in, documents out. None but `in_cluster` talks to a cluster."""
+"""Weft on Kubernetes: documents made of documents, and processes that keep cluster and mesh the same."""
