@@ -118,7 +118,8 @@ def _type(annotations: Mapping[str, str], spec: Mapping[str, Any]) -> str:
         raise Refusal(
             "NoServiceAccount",
             "the pod has no service account of its own, by which it would prove what type of agent it is: "
-            "create a ServiceAccount of the agent's name and set serviceAccountName",
+            "create a ServiceAccount of the agent's name and set serviceAccountName, or leave the pod out of "
+            f'the mesh by annotation {PREFIX}inject: "false"',
         )
     wanted = annotations.get("type", account)
     if wanted != account:
