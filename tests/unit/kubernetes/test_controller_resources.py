@@ -13,7 +13,6 @@ from weft.errors import InvalidRequest, InvalidResource
 from weft.kubernetes.controller.definitions import missing_fields
 from weft.kubernetes.controller.mesh_access import MeshAccess
 from weft.kubernetes.controller.resources import (
-    MADE_FROM,
     Mark,
     as_in_mesh,
     mark_of,
@@ -56,7 +55,7 @@ def test_a_resource_says_where_it_is_declared_and_keeps_what_others_noted() -> N
         "metadata": {
             "name": "studies",
             "resourceVersion": "7",
-            "annotations": {"why": "because", MADE_FROM: "HTTPRoute/x"},
+            "annotations": {"why": "because"},
         }
     }
     made = mesh_resource(

@@ -24,9 +24,6 @@ MESH: Final = "mesh"
 SECRET_VERSIONS: Final = "weft.dev/secret-versions"  # noqa: S105 -- its name
 """Annotation of a Secret in the mesh: from which versions of Kubernetes' Secrets its values are."""
 
-MADE_FROM: Final = "weft.dev/made-from"
-"""Annotation of a resource of the mesh: of which object of another kind it was made, `<kind>/<name>`."""
-
 _OWN = "weft.dev/"
 
 
@@ -50,11 +47,6 @@ def mark_of(resource: Document) -> Mark | None:
     return Mark(cluster, namespace) if cluster and namespace else None
 
 
-def is_made(resource: Document) -> bool:
-    """Whether a resource of the mesh is made of an object of another kind, whose reconciler sees to it."""
-    return MADE_FROM in (resource["metadata"].get("annotations") or {})
-
-
 def is_mirror(custom: Document) -> bool:
     """Whether a custom resource is what somebody declared in the mesh."""
     return bool((custom["metadata"].get("labels") or {}).get(ORIGIN) == MESH)
@@ -75,8 +67,7 @@ def mesh_resource(
     annotations: Mapping[str, str] | None = None,
 ) -> Document:
     """The resource of the mesh that a custom resource stands for, with `spec`, to replace the one `found`."""
-    kept = dict((found or {"metadata": {}})["metadata"].get("annotations") or {})
-    kept.pop(MADE_FROM, None)
+    kept = (found or {"metadata": {}})["metadata"].get("annotations") or {}
     metadata: Document = {
         "name": custom["metadata"]["name"],
         "labels": labels_of(custom),

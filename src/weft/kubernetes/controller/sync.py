@@ -30,7 +30,6 @@ from weft.kubernetes.controller.resources import (
     SECRET_VERSIONS,
     Mark,
     as_in_mesh,
-    is_made,
     is_mirror,
     labels_of,
     mark_of,
@@ -251,7 +250,7 @@ class MeshSync:
     async def _undeclared(self, name: str) -> float | None:
         """See to what no custom resource declares."""
         found = await self._parts.mesh.resource(self._kind.kind, name)
-        if found is None or is_made(found):
+        if found is None:
             return None
         mark = mark_of(found)
         if mark is not None and mark.cluster == self._parts.cluster_uid:
