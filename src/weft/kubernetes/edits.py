@@ -17,6 +17,9 @@ RECORD: Final = "weft.dev/restores"
 MAX_RECORD: Final = 128 * 1024
 """Characters of it; Kubernetes takes 256 KiB of annotations."""
 
+_MAX_DEPTH: Final = 32
+"""Of what is in a record; nothing in a pod lies so deep."""
+
 Place = tuple[str, ...]
 """Keys from the document on; what lies in a list is found by its `name`."""
 
@@ -78,7 +81,7 @@ def _read(record: Any) -> list[dict[str, Any]]:
         edits = json.loads(record) if isinstance(record, str) and len(record) <= MAX_RECORD else None
     except (ValueError, RecursionError):
         edits = None
-    if not isinstance(edits, list) or not all(_is_edit(each) for each in edits):
+    if not isinstance(edits, list) or _is_deep(edits) or not all(_is_edit(each) for each in edits):
         raise Refusal(
             "RecordBroken",
             f"annotation {RECORD} was changed, and says no more what was there before: use the manifest as "
@@ -88,8 +91,24 @@ def _read(record: Any) -> list[dict[str, Any]]:
 
 
 def _is_edit(edit: Any) -> bool:
+    """Whether it is one of those that `Edits` makes: not to a pod's namespace, say."""
     place = edit.get("at") if isinstance(edit, dict) else None
-    return isinstance(place, list) and len(place) > 1 and all(isinstance(each, str) for each in place)
+    if not isinstance(place, list) or not all(isinstance(each, str) for each in place):
+        return False
+    if place[:1] == ["metadata"]:
+        return len(place) == 3 and place[1] in {"annotations", "labels"}
+    return place[:1] == ["spec"] and len(place) > 1
+
+
+def _is_deep(value: Any) -> bool:
+    """Whether it is more than can be copied."""
+    level = [value]
+    for _ in range(_MAX_DEPTH):
+        holders = (each.values() if isinstance(each, dict) else each for each in level)
+        level = [inner for each in holders for inner in each if isinstance(inner, dict | list)]
+        if not level:
+            return False
+    return True
 
 
 def _found(document: dict[str, Any], place: Place) -> Any:

@@ -87,6 +87,8 @@ def inject(pod: dict[str, Any], settings: InjectionSettings) -> Injection:
 
 def _inject(pod: dict[str, Any], settings: InjectionSettings) -> list[Problem]:
     take_back(pod)
+    # What a record puts back is as foreign as the pod itself.
+    check_pod(pod)
     _check_possible(pod, settings)
     agent = agent_in(pod)
     if agent.port in settings.ports:

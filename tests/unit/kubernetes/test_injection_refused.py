@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from copy import deepcopy
 from typing import Any
@@ -107,6 +108,31 @@ def test_a_record_that_was_changed_is_refused(record: str) -> None:
     found["metadata"]["annotations"][RECORD] = record
     assert reasons(inject(found, SETTINGS)) == ["RecordBroken"]
     del found["metadata"]["annotations"][RECORD]
+    assert reasons(inject(found, SETTINGS)) == ["RecordBroken"]
+
+
+@pytest.mark.parametrize(
+    ("edit", "reason"),
+    [
+        ({"at": ["metadata", "namespace"], "was": "kube-system"}, "RecordBroken"),
+        ({"at": ["metadata", "annotations"], "was": "none"}, "RecordBroken"),
+        ({"at": ["metadata", "labels", "a"], "was": 3}, "InvalidPod"),
+        ({"at": ["spec", "containers"]}, "InvalidPod"),
+        ({"at": ["spec", "containers", "agent"], "was": 5}, "InvalidPod"),
+        ({"at": ["spec", "containers", "agent", "env"], "was": [7]}, "InvalidPod"),
+        ({"at": ["spec", "securityContext"], "was": 7}, "InvalidPod"),
+    ],
+)
+def test_a_record_that_makes_something_else_of_a_pod_is_refused(edit: dict[str, Any], reason: str) -> None:
+    found = pod()
+    found["metadata"]["annotations"] = {RECORD: json.dumps([edit])}
+    assert reasons(inject(found, SETTINGS)) == [reason]
+
+
+def test_a_record_that_is_too_deep_to_be_copied_is_refused() -> None:
+    found = pod()
+    deep = "[" * 400 + "]" * 400
+    found["metadata"]["annotations"] = {RECORD: f'[{{"at":["metadata","labels","a"],"was":{deep}}}]'}
     assert reasons(inject(found, SETTINGS)) == ["RecordBroken"]
 
 
