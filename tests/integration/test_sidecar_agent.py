@@ -193,7 +193,8 @@ async def test_a_drain_waits_for_calls_that_have_not_reached_the_agent_yet(world
             writer.write(b"GET /pid HTTP/1.1\r\nhost: agent\r\n")
 
             async def asks_to_go() -> bool:
-                return (await others.get(f"http://{endpoint}/pid")).headers.get("connection") == "close"
+                answer = await others.get(f"http://{endpoint}/pid")
+                return "close" in answer.headers.get_list("connection")
 
             running.send(signal.SIGTERM)
             await until(asks_to_go)
