@@ -18,7 +18,9 @@ from tests.kubernetes_clusters import CLUSTERS, ClusterApi, cluster_api
 from tests.kubernetes_documents import Document
 
 from weft.aio.ports import reserve_port
+from weft.aio.private_file import write_private
 from weft.kubernetes.controller.kinds import CUSTOM_KINDS, NAMESPACE, SECRET, Key
+from weft.model.operator import Scope
 from weft.model.resource import DECLARED_IN
 
 pytestmark = [pytest.mark.asyncio(loop_scope="module")]
@@ -233,14 +235,48 @@ async def a_second_later(custom: Document) -> bool:
     return datetime.now(UTC) - created > timedelta(seconds=1)
 
 
-async def test_what_is_declared_in_the_cluster_takes_the_place_of_its_mirror(scene: Scene) -> None:
-    await scene.apply("Queue", "adopted", QUEUE)
+async def test_what_was_declared_in_the_mesh_is_taken_over_from_no_other_namespace(scene: Scene) -> None:
+    await scene.apply("AccessPolicy", "guard", {"default": "deny"})
     async with scene.controlled():
-        await scene.ready("Queue", "adopted", SYSTEM)
-        await scene.api.declare("Queue", "adopted", {"concurrency": 3})
-        await scene.ready("Queue", "adopted")
-        await scene.gone(lambda: scene.api.found("Queue", "adopted", SYSTEM))
-        assert await concurrency(scene, "adopted") == 3
+        await scene.ready("AccessPolicy", "guard", SYSTEM)
+        await scene.api.declare("AccessPolicy", "guard", {"default": "allow"})
+        told = await scene.ready("AccessPolicy", "guard", status="False", reason="Conflict")
+        assert f"namespace {SYSTEM}" in told["status"]["conditions"][0]["message"]
+        await scene.api.cluster.delete(CUSTOM_KINDS["AccessPolicy"], Key("default", "guard"))
+        await scene.api.declare("AccessPolicy", "after", {"default": "deny"})
+        await scene.ready("AccessPolicy", "after")
+        guard = await scene.in_mesh("AccessPolicy", "guard")
+        assert guard is not None
+        assert guard["spec"] == {"default": "deny"}
+        await scene.api.declare("AccessPolicy", "guard", {"default": "allow"})
+        await scene.mesh.delete("AccessPolicy", "guard")
+        await scene.ready("AccessPolicy", "guard")
+        await scene.gone(lambda: scene.api.found("AccessPolicy", "guard", SYSTEM))
+
+
+async def test_a_name_that_the_mesh_has_already_is_not_taken_over_though_nothing_mirrors_it(
+    scene: Scene,
+) -> None:
+    await scene.apply("Queue", "before", QUEUE)
+    await scene.api.declare("Queue", "before", {"concurrency": 3})
+    async with scene.controlled():
+        told = await scene.ready("Queue", "before", status="False", reason="Conflict")
+        assert "weft apply" in told["status"]["conditions"][0]["message"]
+        assert await concurrency(scene, "before") == 2
+        await scene.mesh.delete("Queue", "before")
+        await scene.ready("Queue", "before")
+        assert await concurrency(scene, "before") == 3
+
+
+async def test_what_is_declared_in_wefts_own_namespace_goes_before_what_is_older(scene: Scene) -> None:
+    await scene.api.declare("Queue", "both", QUEUE)
+    async with scene.controlled():
+        await scene.ready("Queue", "both")
+        await scene.api.declare("Queue", "both", {"concurrency": 3}, SYSTEM)
+        await scene.ready("Queue", "both", SYSTEM)
+        told = await scene.ready("Queue", "both", status="False", reason="Conflict")
+        assert "goes before" in told["status"]["conditions"][0]["message"]
+        assert await concurrency(scene, "both") == 3
 
 
 async def test_what_the_mesh_refuses_says_why_and_is_taken_once_it_is_right(scene: Scene) -> None:
@@ -286,6 +322,17 @@ async def test_a_mesh_that_is_away_is_said_and_gets_it_once_it_is_back(scene: Sc
             await scene.api.declare("Queue", "changed-meanwhile", QUEUE)
             await scene.ready("Queue", "changed-meanwhile", status="Unknown", reason="MeshUnavailable")
             await scene.ready("Queue", "waiting")
+
+
+async def test_a_token_that_was_replaced_is_read_anew(scene: Scene) -> None:
+    await scene.api.declare("Queue", "before", QUEUE)
+    async with scene.controlled():
+        await scene.ready("Queue", "before")
+        another, _ = await scene.served.tokens.create("another", Scope.ADMIN, created_by="tests")
+        write_private(scene.directory / "token", f"{another}\n".encode(), group=True)
+        await scene.served.tokens.revoke("controller")
+        await scene.api.declare("Queue", "after", QUEUE)
+        await scene.ready("Queue", "after")
 
 
 async def test_values_of_secrets_come_from_the_clusters_and_are_shown_nowhere(

@@ -76,6 +76,20 @@ class Mesh:
                 logger.warning("the mesh at %s is not followed: %s", self.api.url, reason)
             await asyncio.sleep(next(pauses))
 
+    @contextmanager
+    def _answering(self) -> Iterator[None]:
+        """Within the context, whatever a mesh answers but for what is wrong with the request is MeshAway."""
+        try:
+            yield
+        except (InvalidRequest, Conflict):
+            raise
+        except MeshError as error:
+            if isinstance(error, Unauthenticated):
+                self._renew()
+            raise MeshAway(error.detail) from error
+        except KeyError as error:
+            raise MeshAway(f"the control plane's answer has no {error}: is it of this version?") from error
+
     def _renew(self) -> None:
         renewed = self._renewed()
         if renewed is not None:
@@ -90,7 +104,7 @@ class Mesh:
 
     async def resource(self, kind: str, name: str) -> Document | None:
         """A resource as it stands now; None if there is none."""
-        with _answering():
+        with self._answering():
             try:
                 return await self.api.resource(kind, name)
             except NotFound:
@@ -102,7 +116,7 @@ class Mesh:
         Raises InvalidResource if the mesh does not take it, Conflict if it is not at the version given in it.
         """
         body = {"manifest": json.dumps(document), "file": "", "dryRun": False}
-        with _answering():
+        with self._answering():
             results = items_in(await self.api.ask("POST", _RESOURCES, body), "results")
         if len(results) != 1 or not isinstance(results[0].get("resourceVersion"), str):
             raise MeshAway("the control plane does not say what became of a resource: is it of this version?")
@@ -111,7 +125,7 @@ class Mesh:
     async def delete(self, kind: str, name: str, resource_version: str) -> None:
         """Delete a resource at that version (else Conflict). One that is not there is no error."""
         query = [("resourceVersion", resource_version)]
-        with _answering():
+        with self._answering():
             try:
                 await self.api.ask("DELETE", f"{_RESOURCES}/{segment(kind)}/{segment(name)}", query=query)
             except NotFound:
@@ -119,7 +133,7 @@ class Mesh:
 
     async def uid(self) -> str:
         """Which mesh it is now: another one if its store was emptied."""
-        with _answering():
+        with self._answering():
             return str(document_in(await self.api.ask("GET", "/v1/mesh"))["uid"])
 
     async def _follow(self) -> None:
@@ -197,19 +211,6 @@ class MeshKind:
     def _tell(self, document: Document) -> None:
         for heard in self._heard:
             heard(document)
-
-
-@contextmanager
-def _answering() -> Iterator[None]:
-    """Within the context, whatever a mesh answers but for what is wrong with the request is MeshAway."""
-    try:
-        yield
-    except (InvalidRequest, Conflict):
-        raise
-    except MeshError as error:
-        raise MeshAway(error.detail) from error
-    except KeyError as error:
-        raise MeshAway(f"the control plane's answer has no {error}: is it of this version?") from error
 
 
 def _document(event: Event) -> Document:
