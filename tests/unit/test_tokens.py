@@ -11,7 +11,17 @@ from tests.clock import Clock
 from weft.aio.poll import until
 from weft.controlplane.tokens import BUCKET, TokenCodec, Tokens
 from weft.errors import Conflict, InvalidRequest, NotFound, Unauthenticated, Unavailable
-from weft.model.operator import DAY, MAX_LIFETIME, Scope, is_token, new_token, parse_lifetime, token_hash
+from weft.model.operator import (
+    DAY,
+    MAX_LIFETIME,
+    Scope,
+    TokenRecord,
+    is_token,
+    new_token,
+    parse_lifetime,
+    token_hash,
+)
+from weft.store.bucket import Entry
 from weft.store.followed import Followed
 from weft.store.memory import MemoryStore
 
@@ -126,6 +136,27 @@ async def test_the_token_a_mesh_begins_with_is_adopted_by_every_replica(
     await refused(tokens, first)
     with pytest.raises(InvalidRequest):
         await tokens.adopt("secret", "local", Scope.ADMIN)
+
+
+async def test_replicas_that_start_together_adopt_the_same_token(tokens: Tokens, store: MemoryStore) -> None:
+    token = new_token()
+    bucket = await store.bucket(BUCKET, TokenCodec())
+    entries, looked = bucket.entries, 0
+
+    async def overtaken(prefix: str = "") -> list[Entry[TokenRecord]]:
+        nonlocal looked
+        looked += 1
+        if looked == 2:  # nothing was there, and now the other is faster
+            await tokens.adopt(token, "local", Scope.ADMIN)
+        return await entries(prefix)
+
+    async with Followed[TokenRecord].follow(bucket, name="tokens") as known:
+        slower = Tokens(bucket, known, Clock())
+        bucket.entries = overtaken  # type: ignore[method-assign]
+        await slower.adopt(token, "local", Scope.ADMIN)
+        assert looked == 2
+        for each in (tokens, slower):
+            assert each.check(token).name == "local"
 
 
 async def test_known_tokens_stay_good_while_the_store_is_away(tokens: Tokens, store: MemoryStore) -> None:

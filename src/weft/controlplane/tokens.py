@@ -139,7 +139,9 @@ class Tokens:
             known = self.check(token)
             if (known.name, known.scope) == (name, scope):
                 return known
-        await self._remove(each.key for each in await self._bucket.entries() if each.value.name == name)
+        # Not its own: replicas that start together adopt the same one, and each may find what another wrote.
+        namesakes = [each.key for each in await self._bucket.entries() if each.value.name == name]
+        await self._remove(each for each in namesakes if each != token_hash(token))
         return await self._keep(token, name, scope, created_by, lifetime)
 
     async def revoke(self, name: str) -> None:
@@ -159,14 +161,14 @@ class Tokens:
         record = TokenRecord(
             check_name(name, "token"), scope, now, now + check_lifetime(lifetime), created_by
         )
+        key = token_hash(token)
         entries = await self._bucket.entries()
-        namesakes = [each for each in entries if each.value.name == name]
+        namesakes = [each for each in entries if each.value.name == name and each.key != key]
         if any(each.value.expires > now for each in namesakes):
             raise Conflict(f"there is a token {name!r} already: revoke it first, or choose another name")
         if len(entries) >= MAX_TOKENS:
             raise Conflict(f"there are {MAX_TOKENS} tokens already: revoke some")
         await self._remove(each.key for each in namesakes)
-        key = token_hash(token)
         await self._bucket.put(key, record, ttl=lifetime + _KEPT_AFTER_EXPIRY)
         self._revoked.discard(key)
         await self._hear_of(key)
