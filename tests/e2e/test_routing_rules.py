@@ -10,6 +10,10 @@ import pytest
 from tests.e2e.crew import Crew, problem, tally
 from tests.e2e.meshes import eventually
 
+from weft.kubernetes.agent_service import AgentService
+from weft.kubernetes.http_route_translation import translated_routes
+from weft.model.yaml_tree import dump
+
 WORKER = "http://worker.mesh"
 STREAM = {"accept": "text/event-stream"}
 
@@ -182,3 +186,52 @@ async def test_a_gateway_error_of_an_agent_is_repeated_only_with_a_key(
         assert response.status_code == 502
         assert response.json()["path"] == path
         assert sum(each.seen().count(f"GET {path}") for each in crew.members.values()) == times
+
+
+SERVICES = [
+    AgentService("default", "front", "front"),
+    AgentService("default", "worker", "worker"),
+    AgentService("default", "worker-next", "worker", "2"),
+]
+HEADER = {"path": {"value": "/"}, "method": "GET", "headers": [{"name": "x", "value": "y"}]}
+HTTP_ROUTE = {
+    "metadata": {"name": "front", "namespace": "default"},
+    "spec": {
+        "parentRefs": [{"group": "", "kind": "Service", "name": "front"}],
+        "rules": [
+            {"matches": [{"path": {"value": "/v2"}}], "backendRefs": [{"name": "worker-next"}]},
+            {"matches": [{"path": {"value": "/v2/old"}}], "backendRefs": [{"name": "absent"}]},
+            {"matches": [HEADER], "backendRefs": [{"name": "worker"}, {"name": "absent", "weight": 0}]},
+        ],
+    },
+}
+
+
+async def test_an_http_route_of_the_gateway_api_leads_calls_as_it_would_elsewhere(
+    crew: Crew, client: httpx.AsyncClient
+) -> None:
+    front = "http://front.mesh"
+    spec = translated_routes([HTTP_ROUTE], SERVICES).routes["front"].spec
+    route = spec.model_dump(mode="json", by_alias=True, exclude_defaults=True, exclude_none=True)
+    declared = [
+        {"apiVersion": "weft.dev/v1alpha1", "kind": kind, "metadata": {"name": "front"}, "spec": each}
+        for kind, each in (("Agent", {}), ("Route", route))
+    ]
+
+    async def is_there() -> bool:
+        return (await client.get(f"{front}/v2")).status_code == 200
+
+    async with crew.core.api() as api:
+        await api.apply(dump(declared), "test.yaml")
+        try:
+            await eventually(is_there, lambda: "the Route has no effect")
+            for path in ("/v2", "/v2/", "/v2/any", "/v2?old", "/v2/older"):
+                assert (await client.get(front + path)).json()["instance"] == "w-3", path
+            for path, status in (("/v2/old", 500), ("/v2/old/er", 500), ("/v20", 404), ("/", 404)):
+                assert (await client.get(front + path)).status_code == status, path
+            answer = await client.get(front, headers={"x": "y"})
+            assert answer.json()["instance"] in {"w-1", "w-2", "w-3"}
+            assert (await client.post(front, headers={"x": "y"})).status_code == 404
+        finally:
+            await api.delete("Route", "front")
+            await api.delete("Agent", "front")
