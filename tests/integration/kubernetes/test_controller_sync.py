@@ -243,7 +243,7 @@ async def test_what_was_declared_in_the_mesh_is_taken_over_from_no_other_namespa
         told = await scene.ready("AccessPolicy", "guard", status="False", reason="Conflict")
         assert f"namespace {SYSTEM}" in told["status"]["conditions"][0]["message"]
         await scene.api.cluster.delete(CUSTOM_KINDS["AccessPolicy"], Key("default", "guard"))
-        await scene.api.declare("AccessPolicy", "after", {"default": "deny"})
+        await scene.api.declare("AccessPolicy", "after", {"effect": "deny", "from": [{"type": "critic"}]})
         await scene.ready("AccessPolicy", "after")
         guard = await scene.in_mesh("AccessPolicy", "guard")
         assert guard is not None

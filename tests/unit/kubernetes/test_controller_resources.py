@@ -84,17 +84,18 @@ def test_what_is_written_otherwise_and_means_the_same_is_the_same() -> None:
     assert problems(caught.value).startswith("spec.visibilityTimeout: ")
 
 
-def test_the_oldest_is_in_force_and_whatever_is_declared_goes_before_a_mirror() -> None:
+def test_the_oldest_is_in_force_and_what_is_in_wefts_own_namespace_goes_before_it() -> None:
     old = custom(creationTimestamp="2026-01-01T00:00:00Z", namespace="later-in-the-alphabet")
     young = custom(creationTimestamp="2026-01-01T00:00:01Z", namespace="a")
     made = mirror({**custom(), "metadata": {"name": "studies"}}, "weft-system")
-    made["metadata"]["creationTimestamp"] = "2025-01-01T00:00:00Z"
+    made["metadata"]["creationTimestamp"] = "2027-01-01T00:00:00Z"
+    now = standing([young, old], "weft-system")
+    assert (now.force, list(now.outdone)) == (old, [young])
     now = standing([young, made, old], "weft-system")
-    assert (now.force, list(now.outdone), now.superseded) == (old, [young], made)
-    assert standing([made], "weft-system").force == made
+    assert (now.force, list(now.outdone)) == (made, [old, young])
     assert standing([], "weft-system").force is None
-    # The label means nothing elsewhere: else anybody could have what they declare deleted by others.
-    assert standing([made, young], "another").force == made
+    # The label means nothing elsewhere.
+    assert standing([made, young], "another").force == young
 
 
 def test_fields_that_a_schema_lacks_are_found_by_path() -> None:

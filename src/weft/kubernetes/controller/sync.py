@@ -4,9 +4,10 @@ Each of Weft's kinds has a reconciler; its keys are names, since a mesh has one 
 
 - A custom resource that was changed is written into the mesh. One that was not, while the mesh's was, is
   patched as that. If both were changed, the cluster's is in force, and an event says so.
-- What is declared in several namespaces is that of the oldest; the others have the reason `Conflict`.
+- What is declared in several namespaces is that of Weft's own, or else of the oldest; the others have the
+  reason `Conflict`.
 - What was declared in the mesh itself is mirrored into Weft's own namespace, with the label
-  `weft.dev/origin`, until somebody declares the same in the cluster.
+  `weft.dev/origin`. Nobody in another namespace can take it over: it has to be deleted first.
 - A custom resource that is gone is deleted from the mesh. What is gone from the mesh is made there again; a
   mirror goes instead, if the mesh is the one that it was.
 
@@ -74,18 +75,17 @@ class Standing:
     force: Document | None
     """The one that is in force."""
     outdone: Sequence[Document]
-    """Declared later than that."""
-    superseded: Document | None
-    """The mirror of what is now declared in the cluster."""
+    """All others."""
 
 
 def standing(found: Sequence[Document], namespace: str) -> Standing:
-    """How the custom resources of a name stand to each other; mirrors are in `namespace` only."""
-    mirrors = [each for each in found if is_mirror(each) and each["metadata"]["namespace"] == namespace]
-    declared = sorted((each for each in found if each not in mirrors), key=_age)
-    if not declared:
-        return Standing(mirrors[0] if mirrors else None, (), None)
-    return Standing(declared[0], declared[1:], mirrors[0] if mirrors else None)
+    """How the custom resources of a name stand to each other.
+
+    Those in `namespace`, which is Weft's own, go before all others: whoever may declare something in a
+    namespace of his own is not to put aside what holds for the whole mesh. Of others the oldest counts.
+    """
+    ranked = sorted(found, key=lambda each: (each["metadata"]["namespace"] != namespace, _age(each)))
+    return Standing(ranked[0] if ranked else None, ranked[1:])
 
 
 def _age(custom: Document) -> tuple[str, str]:
@@ -122,16 +122,14 @@ class MeshSync:
             return AWAY_RETRY
 
     async def _tell_others(self, now: Standing, force: Document) -> None:
+        place = key_of(force).namespace
+        why = "which goes before all others" if place == self._parts.namespace else "by an older one"
         for each in now.outdone:
             text = (
-                f"{self._kind.kind} {key_of(each).name!r} is declared in namespace {key_of(force).namespace} "
-                "already, by an older one, which is in force: a mesh has one of a name; delete one of them, "
-                "or give it another name"
+                f"{self._kind.kind} {key_of(each).name!r} is declared in namespace {place} already, {why}, "
+                "and is in force: a mesh has one of a name; delete one of them, or give it another name"
             )
             await self._report(each, Condition(READY, "False", "Conflict", text))
-        if now.superseded is not None:
-            uid = now.superseded["metadata"]["uid"]
-            await self._parts.cluster.delete(self._kind, key_of(now.superseded), uid=uid)
 
     async def _declared(self, known: Document) -> float | None:
         """See to the custom resource that is in force."""
@@ -174,6 +172,7 @@ class MeshSync:
         if found is None and is_mirror(custom) and await self._known_to_this_mesh(status):
             await self._parts.cluster.delete(self._kind, key_of(custom), uid=custom["metadata"]["uid"])
             return
+        self._check_free(custom, found)
         wanted = await self._wanted(custom, found)
         if found is None:
             await self._put(custom, wanted)
@@ -193,6 +192,18 @@ class MeshSync:
         elif not self._settled(custom, found):
             # Only labels differ, or the mark: what is declared stays as the mesh has it.
             await self._put(custom, {**wanted, "spec": found["spec"]})
+
+    def _check_free(self, custom: Document, found: Document | None) -> None:
+        """Raise Unresolved where the name is that of something which was declared in the mesh itself."""
+        known = (custom.get("status") or {}).get("meshRevision")
+        if found is None or known or mark_of(found) is not None:
+            return
+        if key_of(custom).namespace != self._parts.namespace:
+            text = (
+                f"{self._kind.kind} {key_of(custom).name!r} is declared in the mesh itself, as by `weft apply`: "
+                f"delete it there, declare this in namespace {self._parts.namespace}, or give it another name"
+            )
+            raise Unresolved("Conflict", text)
 
     def _follows_mesh(self, custom: Document, found: Document, *, touched: bool) -> bool:
         """Whether the custom resource is to be as the mesh's is, rather than the other way."""
