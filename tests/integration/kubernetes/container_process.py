@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import runpy
 import sys
+import time
 from pathlib import Path
 
 from weft.identity.pod_access import PodAccess, pod_token
@@ -24,6 +25,8 @@ def main(credentials: Path, command: list[str]) -> None:
         case ["python", "-P", "-m", module, *arguments]:
             sys.argv[1:] = arguments
             runpy.run_module(module, run_name="__main__", alter_sys=True)
+        case ["sleep", seconds]:
+            time.sleep(float(seconds))
         case _:
             sys.exit(f"no container runs {command}")
 

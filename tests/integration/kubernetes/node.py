@@ -71,6 +71,7 @@ class Node:
         """Create the pod, mount its volumes as soon as they can be, and start its containers."""
         metadata, spec = pod["metadata"], pod["spec"]
         path = f"/api/v1/namespaces/{metadata['namespace']}/pods"
+        await self._api.delete(f"{path}/{metadata['name']}", params={"gracePeriodSeconds": 0})
         created = (await self._api.post(path, json=pod)).raise_for_status().json()
         own = self._directory / metadata["name"]
         mounts = {each["name"]: own / each["name"] for each in spec["volumes"]}
@@ -103,7 +104,7 @@ class Node:
             url = f"{asked['scheme'].lower()}://{ip}:{self.meant(str(asked['port']))}{asked['path']}"
 
             async def passed(url: str = url, name: str = container["name"]) -> bool:
-                assert self.running[name].returncode is None, self.log(name)
+                assert self.running[name].returncode is None, self._ended()
                 await self.refresh()
                 return await _answers(url)
 
@@ -111,7 +112,8 @@ class Node:
                 async with asyncio.timeout(LIMIT):
                     await until(passed)
             except TimeoutError:
-                raise AssertionError(f"{url} never answered\n{self.log(container['name'])}") from None
+                logs = f"{self._ended()}\n{self.log(container['name'])}"
+                raise AssertionError(f"{url} never answered\n{logs}") from None
 
     async def refresh(self) -> None:
         """Bring ConfigMaps into the volumes, as kubelets do it now and then."""
@@ -123,6 +125,13 @@ class Node:
                     draft = file.with_suffix(".new")
                     draft.write_text(value)
                     draft.replace(file)
+
+    def _ended(self) -> str:
+        """What all containers wrote that have ended badly."""
+        ended = [name for name, process in self.running.items() if process.returncode]
+        return "\n".join(
+            f"{name} ended with {self.running[name].returncode}\n{self.log(name)}" for name in ended
+        )
 
     def log(self, container: str) -> str:
         """What a container wrote."""
@@ -174,13 +183,17 @@ class Node:
         made = (await self._api.post(path, json={"spec": spec})).raise_for_status().json()
         return str(made["status"]["token"])
 
-    async def execute(self, container: str, *command: str) -> tuple[int, bytes]:
-        """What `kubectl exec` would: run a command in a container; its exit code and standard output."""
+    async def execute(self, container: str, *command: str, given: bytes = b"") -> tuple[int, bytes]:
+        """What `kubectl exec -i` would: run a command in a container; its exit code and standard output."""
         place = self._places[container]
         process = await asyncio.create_subprocess_exec(
-            *(*place.runner, *command), env=place.environ, cwd=place.directory, stdout=asyncio.subprocess.PIPE
+            *(*place.runner, *command),
+            env=place.environ,
+            cwd=place.directory,
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE,
         )
-        output, _ = await process.communicate()
+        output, _ = await process.communicate(given)
         assert process.returncode is not None
         return process.returncode, output
 
@@ -188,7 +201,7 @@ class Node:
         self, container: Document, mounts: Mapping[str, Path], credentials: Path, pod: Document, ip: str
     ) -> Process:
         places = {each["mountPath"]: str(mounts[each["name"]]) for each in container["volumeMounts"]}
-        del places["/tmp"]
+        places.pop("/tmp", None)
 
         def here(text: str) -> str:
             text = self.meant(text)
@@ -196,17 +209,18 @@ class Node:
                 text = text.replace(there, place)
             return text
 
-        environ = dict(_surroundings(self._server, mounts["tmp"]))
+        directory = mounts.get("tmp", self._directory)
+        environ = dict(_surroundings(self._server, directory))
         environ |= await self._environment(container, pod, ip, here)
         runner = (sys.executable, "-P", str(_RUNNER), str(credentials))
-        self._places[container["name"]] = _Place(runner, environ, mounts["tmp"])
+        self._places[container["name"]] = _Place(runner, environ, directory)
         raw = (*container["command"], *container.get("args", []))
         log = self._directory / f"{container['name']}.log"
         with log.open("ab") as written:
             return await asyncio.create_subprocess_exec(
                 *(*runner, *(expanded(here(each), environ) for each in raw)),
                 env=environ,
-                cwd=mounts["tmp"],
+                cwd=directory,
                 stdout=written,
                 stderr=written,
             )

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import re
 from contextlib import AsyncExitStack, ExitStack
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -25,6 +26,7 @@ from weft.kubernetes.custom_resources import custom_resource_definitions
 from weft.kubernetes.installation import installation
 from weft.kubernetes.installation.assembly import namespace_document
 from weft.kubernetes.installation_values import read_values
+from weft.kubernetes.manifest_text import read_manifests
 from weft.local.control import ControlApi
 
 pytestmark = pytest.mark.skipif(missing() is not None, reason=str(missing()))
@@ -38,6 +40,7 @@ VALUES: Document = {
     "control": {"replicas": 1},
     "gateways": {"public": {"replicas": {"least": 1, "most": 1}}},
 }
+RESTORE = Path(__file__).parents[3] / "examples" / "kubernetes" / "restore.yaml"
 PORTS = (7400, 7401, 7404, 7405, 7406, 4222, 6222, 8222, 8223, 9443, 8081, 8080, 7443, 7490)
 DEFINITIONS = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"
 GATEWAYS = f"/apis/weft.dev/v1alpha1/namespaces/{NAMESPACE}/gateways"
@@ -110,7 +113,30 @@ async def test_an_installation_comes_up_and_a_gateway_declared_in_the_cluster_se
         await until_ready(api)
         code, backup = await node.execute("control", "weft", "kubernetes", "backup")
         assert code == 0
-        assert b"complete.json" in backup
+        await node.stop()
+        await restored(Node(server, api, Path(directory, "anew"), places), pods, backup, ends)
+        await operator_sees(api, places, tmp_path)
+
+
+async def restored(node: Node, pods: dict[str, Document], backup: bytes, ends: AsyncExitStack) -> None:
+    """As docs/kubernetes.md says: NATS is empty, no control plane runs, and a pod restores the backup."""
+    ends.push_async_callback(node.stop)
+    await node.start(pods["weft-nats-0"], HOST)
+    await node.passes(pods["weft-nats-0"], HOST)
+    [pod] = read_manifests(one_server(RESTORE.read_text()), RESTORE.name)
+    await node.start(pod, HOST)
+    code, said = await node.execute("restore", "weft", "kubernetes", "restore", given=backup)
+    assert (code, said.endswith(b" streams restored\n")) == (0, True)
+    await node.start(pods["weft-control"], HOST)
+    await node.passes(pods["weft-control"], HOST)
+
+
+def one_server(text: str) -> str:
+    """The example with what its first lines say of one NATS server."""
+    [first, *others] = re.findall(r'"tls://weft-nats-[0-9][^"]*"', text)
+    return re.sub(r"\[" + first + r".*?\]", f"[{first}]", text, flags=re.DOTALL).replace(
+        'NATS_REPLICAS, value: "3"', f'NATS_REPLICAS, value: "{len(others) - 1}"'
+    )
 
 
 async def operator_sees(api: httpx.AsyncClient, places: dict[str, str], directory: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 from collections.abc import Iterator
 from typing import Any
@@ -9,9 +10,10 @@ from typing import Any
 import kubernetes_validate
 import pytest
 import yaml
+from cyclopts import CycloptsError
 from tests.kubernetes_documents import Document
 
-from weft.cli.main import run
+from weft.cli.main import make_app, run
 from weft.controlplane.settings import ControlPlaneSettings
 from weft.errors import InvalidRequest, InvalidResource
 from weft.kubernetes.first_keys import first_keys, nats_hosts
@@ -502,3 +504,24 @@ def test_render_writes_the_namespace_then_the_definitions_then_the_installation(
     assert documents[1]["kind"] == "CustomResourceDefinition"
     rest = [each for each in documents[1:] if each["kind"] != "CustomResourceDefinition"]
     assert rest == made(GATEWAY, namespace="mesh")
+
+
+@VALUES
+def test_every_command_is_one_that_weft_has_with_these_options(values: Document) -> None:
+    seen = set()
+    for each in containers(made(values)):
+        if each["command"][0] == "weft":
+            tokens = [expanded(token, POD) for token in (*each["command"][1:], *each.get("args", []))]
+            command, bound, _ = make_app().parse_args(tokens, print_error=False, exit_on_error=False)
+            assert callable(command)
+            seen.add((*each["command"], bool(bound.arguments)))
+        else:
+            assert each["command"][:3] == ["python", "-P", "-m"]
+            assert importlib.util.find_spec(each["command"][3]) is not None
+    assert ("weft", "kubernetes", "nats", True) in seen
+
+
+def test_what_is_told_to_no_command_is_refused() -> None:
+    """Or the test before would tell nothing."""
+    with pytest.raises(CycloptsError):
+        make_app().parse_args(["kubernetes", "nats", "--nonsense=1"], print_error=False, exit_on_error=False)
