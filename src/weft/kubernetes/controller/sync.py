@@ -200,8 +200,9 @@ class MeshSync:
             return
         if key_of(custom).namespace != self._parts.namespace:
             text = (
-                f"{self._kind.kind} {key_of(custom).name!r} is declared in the mesh itself, as by `weft apply`: "
-                f"delete it there, declare this in namespace {self._parts.namespace}, or give it another name"
+                f"{self._kind.kind} {key_of(custom).name!r} is declared in the mesh itself, by `weft apply` "
+                f"or the like: delete it there, declare this in namespace {self._parts.namespace}, or give "
+                "it another name"
             )
             raise Unresolved("Conflict", text)
 
