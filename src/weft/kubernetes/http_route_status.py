@@ -6,7 +6,7 @@ of others stay as they are.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from datetime import datetime
 from typing import Any, Final
 
@@ -85,6 +85,20 @@ def route_status(
         )
     after = after[:MAX_PARENTS]
     return None if _sorted(after) == _sorted(before) else after
+
+
+def new_problems(http_route: Document, told: Iterable[Condition]) -> Iterator[Condition]:
+    """What is wrong of what is `told` of an HTTPRoute, as far as its status does not say so already."""
+    known = {
+        (each["type"], each["status"], each["reason"])
+        for parent in (http_route.get("status") or {}).get("parents") or ()
+        if parent.get("controllerName") == CONTROLLER
+        for each in parent.get("conditions") or ()
+    }
+    for each in told:
+        wrong = each.status == "False" or each.type == PARTIAL
+        if wrong and (each.type, each.status, each.reason) not in known:
+            yield each
 
 
 def _sorted(parents: Iterable[Document]) -> list[str]:

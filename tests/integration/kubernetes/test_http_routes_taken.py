@@ -15,7 +15,7 @@ import pytest_asyncio
 from tests.gateway_api import PARENT, define_http_routes, http_route
 from tests.hosting import hosted
 from tests.kubernetes_clusters import CLUSTERS, ClusterApi, cluster_api
-from tests.kubernetes_loop import gone, holds, looping, parts_without_mesh, there
+from tests.kubernetes_loop import events, gone, holds, looping, parts_without_mesh, there
 
 from weft.kubernetes.controller.agent_deployments import SERVICE
 from weft.kubernetes.controller.conditions import Condition, with_conditions
@@ -177,6 +177,11 @@ async def test_what_a_mesh_cannot_do_is_told_and_the_rest_is_done(api: ClusterAp
         assert condition["message"].startswith("Dropped Rule: rule 1: ")
         await http_route(api, key, redirect)
         assert (await told(api, key, "Accepted", "UnsupportedValue"))["status"] == "False"
+
+        async def warned() -> bool:
+            return await events(api, key) == [("Warning", "UnsupportedValue")] * 2
+
+        await holds(warned)
         await route_is_gone(api, route_key(key.namespace))
 
 

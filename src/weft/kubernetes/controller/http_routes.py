@@ -20,7 +20,7 @@ from weft.kubernetes.controller.loop import Source
 from weft.kubernetes.controller.made import MADE_OF, custom_resource, made_of, put
 from weft.kubernetes.controller.parts import Parts
 from weft.kubernetes.controller.roots import ends, gets_sidecars
-from weft.kubernetes.http_route_status import route_status, verdict_conditions
+from weft.kubernetes.http_route_status import new_problems, route_status, verdict_conditions
 from weft.kubernetes.http_route_translation import HttpRouteTranslation, TypeRoute, translated_routes
 from weft.model.names import MAX_NAME_LENGTH
 
@@ -56,6 +56,7 @@ class HttpRoutes:
 
     def __init__(self, parts: Parts) -> None:
         self._cluster = parts.cluster
+        self._reports = parts.reports
         self._http_routes = parts.following(HTTP_ROUTE)
         self._services = parts.following(SERVICE)
         self._namespaces = parts.following(NAMESPACE)
@@ -132,6 +133,9 @@ class HttpRoutes:
         except Conflict as error:
             # Somebody else has written: it is looked at again once that is known here.
             outcome.again = error
+            return
+        for each in new_problems(document, (one for _, conditions in told for one in conditions)):
+            await self._reports.event(document, "Warning", each.reason, each.message)
 
 
 def _all(_: Document) -> Iterable[Key]:
