@@ -140,7 +140,7 @@ class SpreadMesh:
         program = self.controls[host.name]
 
         async def ready() -> bool:
-            if not program.running:  # NATS's streams may be without a leader yet: a kubelet starts it again
+            if not program.running:  # a machine that is very busy: kubelets start it again, too
                 program.start()
             if not self.nats.roots.exists():
                 return False
