@@ -255,8 +255,12 @@ class NetworkPolicyValues(Spec):
     """Who reaches the control plane and NATS: wherever sidecars are. By default all pods of the cluster."""
     metrics: Peers = ({"namespaceSelector": {}},)
     """Who reads metrics. By default all pods of the cluster."""
-    callers: Peers = ({"ipBlock": {"cidr": "0.0.0.0/0"}},)
-    """Who calls gateways. By default everybody."""
+    callers: Peers = (
+        {"ipBlock": {"cidr": "0.0.0.0/0"}},
+        {"ipBlock": {"cidr": "::/0"}},
+        {"namespaceSelector": {}},
+    )
+    """Who calls gateways. By default everybody: to some networks a block of addresses means no pods."""
 
 
 class ServiceMonitorValues(Spec):
