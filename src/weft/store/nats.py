@@ -7,6 +7,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TypeVar
 
+from nats.js.api import StreamConfig
+
 from weft.store.broadcast import Broadcast
 from weft.store.bucket import Bucket, Codec
 from weft.store.journal import DEFAULT_LIMITS, Journal, JournalLimits
@@ -15,6 +17,7 @@ from weft.store.nats_broadcast import NatsBroadcast
 from weft.store.nats_bucket import NatsBucket
 from weft.store.nats_callout import Callout
 from weft.store.nats_connection import NatsConnection
+from weft.store.nats_copies import copied
 from weft.store.nats_journal import NatsJournal, journal_config
 from weft.store.nats_login import DEFAULT_INBOX_PREFIX, NatsLogin
 from weft.store.nats_signals import NatsSignals
@@ -88,7 +91,7 @@ class NatsStore:
         check_bucket(name)
         # About a stream a member could also ask which keys there are, those that it may not read included.
         if not (direct and self._connection.is_member):
-            await self._connection.provide(stream_config(name, replicas=self._replicas, direct=direct))
+            await self._provide(stream_config(name, replicas=self._replicas, direct=direct))
         return NatsBucket(self._connection, name, codec, direct=direct)
 
     async def journal(
@@ -99,8 +102,13 @@ class NatsStore:
         Raises InvalidRequest or Unavailable.
         """
         check_bucket(name)
-        await self._connection.provide(journal_config(name, limits, replicas=self._replicas))
+        await self._provide(journal_config(name, limits, replicas=self._replicas))
         return NatsJournal(self._connection, name, codec)
+
+    async def _provide(self, config: StreamConfig) -> None:
+        await self._connection.provide(config)
+        if self._replicas > 1:
+            await copied(self._connection, config.name or "")
 
     def signals(self, name: str) -> Signals:
         """Signals of the name `name`. Raises InvalidRequest for a bad one."""

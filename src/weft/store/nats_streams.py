@@ -5,10 +5,8 @@ And what it says when it takes a message.
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from collections.abc import Iterable
-from contextlib import suppress
 
 import nats.js.errors
 from nats.aio.msg import Msg
@@ -16,14 +14,9 @@ from nats.js import JetStreamContext
 from nats.js.api import StreamConfig
 from pydantic_core import from_json
 
-from weft.aio.poll import until
-
 logger = logging.getLogger(__name__)
 
 _OTHER_CONFIGURATION = 10058
-
-COPY_LIMIT = 4.0
-"""Seconds for which it is waited that a stream's new servers have all of it; large ones go on after that."""
 
 
 async def have(jetstream: JetStreamContext, config: StreamConfig) -> None:
@@ -61,7 +54,6 @@ async def _copy(jetstream: JetStreamContext, there: StreamConfig, replicas: int)
     """Have a stream that is `there` kept by so many servers."""
     try:
         await jetstream.update_stream(there, num_replicas=replicas)
-        await _copied(jetstream, there.name or "", replicas)
     except nats.js.errors.APIError as error:
         # It works as it is; servers for the other copies may be away, or still to come.
         logger.warning(
@@ -71,20 +63,6 @@ async def _copy(jetstream: JetStreamContext, there: StreamConfig, replicas: int)
             replicas,
             error.description,
         )
-
-
-async def _copied(jetstream: JetStreamContext, stream: str, replicas: int) -> None:
-    """Return when so many servers have all of a stream: while they begin, they swallow what is written."""
-
-    async def is_copied() -> bool:
-        cluster = (await jetstream.stream_info(stream)).cluster
-        followers = (cluster and cluster.replicas) or []
-        current = sum(bool(each.current) for each in followers)
-        return bool(cluster and cluster.leader) and current + 1 >= replicas
-
-    with suppress(TimeoutError):
-        async with asyncio.timeout(COPY_LIMIT):
-            await until(is_copied)
 
 
 def acknowledged(answer: Msg) -> int:

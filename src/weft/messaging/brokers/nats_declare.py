@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from contextlib import suppress
 
-from weft.aio.poll import until
 from weft.errors import NotFound
 from weft.messaging.brokers.nats_api import JetStreamApi, Refused
 from weft.messaging.brokers.nats_streams import Config, changed
-from weft.store.nats_streams import COPY_LIMIT
+from weft.store.nats_copies import copied
 
 logger = logging.getLogger(__name__)
 
@@ -67,22 +65,15 @@ async def remove_consumer(api: JetStreamApi, what: str, stream: str, consumer: s
 
 
 async def _copy(api: JetStreamApi, what: str, there: Config, replicas: int) -> None:
-    """Have a stream that is `there` kept by so many servers, as buckets' are."""
+    """Have a stream that is `there` kept by so many servers."""
     name = there["name"]
-
-    async def is_copied() -> bool:
-        cluster = (await api.ask(what, f"STREAM.INFO.{name}")).get("cluster") or {}
-        current = sum(bool(each.get("current")) for each in cluster.get("replicas") or ())
-        return bool(cluster.get("leader")) and current + 1 >= replicas
-
     try:
         await api.ask(what, f"STREAM.UPDATE.{name}", {**there, "num_replicas": replicas})
-        with suppress(TimeoutError):
-            async with asyncio.timeout(COPY_LIMIT):
-                await until(is_copied)
     except Refused as error:
         # It works as it is; servers for the other copies may be away, or still to come.
         logger.warning(
             "stream %s is kept by %d NATS servers, not yet by %d: %s",
             *(name, there["num_replicas"], replicas, error.detail),
         )
+    else:
+        await copied(api.connection, name)
