@@ -30,8 +30,8 @@ from weft.store.nats_client import FAILURES
 
 LEASE = 30.0
 """Seconds: longer than NATS may take to elect who leads in place of a server whose host is gone."""
-START_LIMIT = 150.0
-"""Seconds until all of it has started, on a machine that may be busy."""
+PATIENCE = 150.0
+"""Seconds in which whatever is waited for happens, on a machine that may be busy."""
 
 _API, _XDS, _METRICS, _PROXY = 7400, 7401, 7405, 7480
 _NAMESPACE = "crew"
@@ -102,7 +102,7 @@ class SpreadMesh:
             found.update(await self._healthy(host))
             return found == {*instances}
 
-        await eventually(so, lambda: f"{host.name} knows {found}\n{self.logs()}", limit=START_LIMIT)
+        await eventually(so, lambda: f"{host.name} knows {found}\n{self.logs()}", limit=PATIENCE)
 
     async def copies(self) -> dict[str, int]:
         """How many servers have each stream whole; empty if NATS cannot say."""
@@ -147,7 +147,7 @@ class SpreadMesh:
             async with self.api(host) as api:
                 return await api.ready()
 
-        await eventually(ready, lambda: program.log, limit=START_LIMIT)
+        await eventually(ready, lambda: program.log, limit=PATIENCE)
 
     async def _healthy(self, host: Host) -> set[str]:
         try:
@@ -198,7 +198,7 @@ class SpreadMesh:
             f"--api={','.join(f'https://{each.address}:{_API}' for each in self.servers)}",
             f"--trust-bundle={self.nats.roots}",
             f"--lease-ttl={LEASE:g}",
-            f"--start-timeout={START_LIMIT:g}",
+            f"--start-timeout={PATIENCE:g}",
         ]
         command = host.runs([sys.executable, "-m", "weft.sidecar", *mesh, *arguments])
         program = Program(name, command, self.directory, {**self._environ, **admission})

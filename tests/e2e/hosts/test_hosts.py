@@ -9,17 +9,18 @@ import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import httpx
 import psutil
 import pytest
 import pytest_asyncio
+from tests.e2e import meshes
 from tests.e2e.hosts.load import PAUSE, calling, written
 from tests.e2e.hosts.network import Host, hosts
-from tests.e2e.hosts.spread import START_LIMIT, SpreadMesh, spread_mesh
+from tests.e2e.hosts.spread import PATIENCE, SpreadMesh, spread_mesh
 from tests.e2e.leftovers import scope
-from tests.e2e.meshes import eventually
 from tests.e2e.messaging_mesh import LIMIT, document, manifest
 from tests.hosting import hosted
 from tests.integration.sidecar_process import alive
@@ -44,6 +45,9 @@ CREW = {"lint": "ac", "security": "bc", "complexity": "ac", "dead-code": "bc"}
 GATEWAY, GATEWAY_PORT, QUEUE = "public", 8080, "chores"
 MEANWHILE = "declared-meanwhile"
 FILES = 8
+
+
+eventually = partial(meshes.eventually, limit=PATIENCE)
 
 
 @pytest.fixture(scope="module")
@@ -246,7 +250,7 @@ async def test_one_host_is_cut_off_in_the_midst_of_work_and_comes_back(stage: St
         copies = await mesh.copies()
         return bool(copies) and set(copies.values()) == {len(mesh.servers)}
 
-    await eventually(whole, lambda: "NATS never had all copies again", limit=START_LIMIT)
+    await eventually(whole, lambda: "NATS never had all copies again")
     assert [each for each in running if not alive(each)] == []
 
 
