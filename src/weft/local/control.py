@@ -13,7 +13,7 @@ from urllib.parse import quote
 
 import httpx
 
-from weft.aio.half_open import closing_half_open
+from weft.aio.half_open import Connecting
 from weft.errors import (
     FieldProblem,
     InvalidRequest,
@@ -240,16 +240,17 @@ class ControlApi:
 
         Entering it raises what every method raises; so does reading on, with Unavailable when it breaks.
         """
+        connecting = Connecting()
         request = self._http.build_request(
             "GET",
             path,
             params=list(query),
             headers={"accept": "text/event-stream"},
-            extensions=closing_half_open(),
+            extensions=connecting.extensions,
         )
         request.extensions["timeout"] = httpx.Timeout(TIMEOUT, read=_IDLE_TIMEOUT).as_dict()
         try:
-            response = await self._http.send(request, stream=True)
+            response = await connecting.finish(self._http.send(request, stream=True), httpx.Response.aclose)
             async with aclosing(response):
                 if response.is_error:
                     raise _error(self.url, response, await _body(response))
@@ -296,25 +297,28 @@ class ControlApi:
         query: Parameters = (),
         timeout: float = TIMEOUT,
     ) -> bytes:
-        limits = httpx.Timeout(TIMEOUT, read=timeout)
+        connecting = Connecting()
+        request = self._http.build_request(
+            method,
+            path,
+            params=list(query) or None,
+            json=body,
+            timeout=httpx.Timeout(TIMEOUT, read=timeout),
+            extensions=connecting.extensions,
+        )
         try:
-            async with (
-                asyncio.timeout(timeout),
-                self._http.stream(
-                    method,
-                    path,
-                    params=list(query) or None,
-                    json=body,
-                    timeout=limits,
-                    extensions=closing_half_open(),
-                ) as response,
-            ):
-                content = await _body(response)
+            response, content = await connecting.finish(self._answer(request, timeout))
         except (httpx.TransportError, TimeoutError) as error:
             raise _unreachable(self.url, error) from error
         if response.is_error:
             raise _error(self.url, response, content)
         return content
+
+    async def _answer(self, request: httpx.Request, timeout: float) -> tuple[httpx.Response, bytes]:
+        async with asyncio.timeout(timeout):
+            response = await self._http.send(request, stream=True)
+            async with aclosing(response):
+                return response, await _body(response)
 
 
 async def _body(response: httpx.Response) -> bytes:

@@ -12,7 +12,7 @@ from typing import Any, Final, Self
 
 import httpx
 
-from weft.aio.half_open import closing_half_open
+from weft.aio.half_open import Connecting
 from weft.errors import Conflict, Denied, InvalidRequest, MeshError, NotFound, Unauthenticated, Unavailable
 from weft.identity.pod_access import PodAccess, pod_token
 from weft.kubernetes.controller.kinds import ClusterKind, Document, Key
@@ -198,6 +198,7 @@ class Cluster:
             **({"labelSelector": labels} if labels else {}),
         }
         limits = httpx.Timeout(TIMEOUT, read=_WATCH_TIMEOUT)
+        connecting = Connecting()
         what = f"the watch of {kind.plural}"
         request = self._http.build_request(
             "GET",
@@ -205,10 +206,10 @@ class Cluster:
             params=query,
             headers=self._headers(),
             timeout=limits,
-            extensions=closing_half_open(),
+            extensions=connecting.extensions,
         )
         try:
-            response = await self._http.send(request, stream=True)
+            response = await connecting.finish(self._http.send(request, stream=True), httpx.Response.aclose)
             async with aclosing(response):
                 if response.is_error:
                     raise _error(response.status_code, await self._content(response), what)
@@ -228,24 +229,28 @@ class Cluster:
         query: Mapping[str, str] | None = None,
         media_type: str = "application/json",
     ) -> Document:
+        connecting = Connecting()
+        request = self._http.build_request(
+            method,
+            path,
+            params=dict(query or {}),
+            content=None if document is None else json.dumps(document).encode(),
+            headers=self._headers() | ({} if document is None else {"content-type": media_type}),
+            extensions=connecting.extensions,
+        )
         try:
-            async with (
-                asyncio.timeout(TIMEOUT),
-                self._http.stream(
-                    method,
-                    path,
-                    params=dict(query or {}),
-                    content=None if document is None else json.dumps(document).encode(),
-                    headers=self._headers() | ({} if document is None else {"content-type": media_type}),
-                    extensions=closing_half_open(),
-                ) as response,
-            ):
-                content = await self._content(response)
+            status, content = await connecting.finish(self._answer(request))
         except (httpx.HTTPError, TimeoutError) as error:
             raise self._unreachable(error) from error
-        if response.is_error:
-            raise _error(response.status_code, content, what)
+        if status >= 300:
+            raise _error(status, content, what)
         return _object(content, what)
+
+    async def _answer(self, request: httpx.Request) -> tuple[int, bytes]:
+        async with asyncio.timeout(TIMEOUT):
+            response = await self._http.send(request, stream=True)
+            async with aclosing(response):
+                return response.status_code, await self._content(response)
 
     def _headers(self) -> dict[str, str]:
         token = self._token()
