@@ -19,6 +19,9 @@ $(UV): bootstrap.sh
 
 .venv/.synced: $(UV) pyproject.toml requirements.lock
 	@$(UV) pip sync --quiet --require-hashes --compile-bytecode requirements.lock
+# xds-protos has older copies of others' protos in their places, and which of them stay is up to the installer.
+	@$(RUN) python deploy/image.py overwritten >.venv/overwritten.txt
+	@$(UV) pip install --quiet --no-deps --require-hashes --compile-bytecode --reinstall -r .venv/overwritten.txt
 	@$(UV) pip install --quiet --no-deps --no-build-isolation --editable .
 	@touch $@
 
