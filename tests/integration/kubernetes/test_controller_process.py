@@ -205,6 +205,33 @@ async def test_definitions_of_an_older_version_are_told_and_the_rest_goes_on(
         await define(api.cluster)
 
 
+async def test_a_definition_that_is_deleted_takes_nothing_from_the_mesh(scene: Scene) -> None:
+    if scene.api.server is None:
+        pytest.skip("the stand-in keeps what there is of a kind that is defined no more")
+    await scene.apply("Queue", "of-the-mesh", QUEUE)
+    await scene.api.declare("Queue", "of-the-cluster", QUEUE)
+    async with scene.controlled():
+        await scene.ready("Queue", "of-the-mesh", SYSTEM)
+        await scene.ready("Queue", "of-the-cluster")
+        before = await looks(scene, "sync of Queue")
+        definition = Key("", "queues.weft.dev")
+        try:
+            await scene.api.cluster.delete(DEFINITION, definition)
+            await scene.gone(lambda: scene.api.cluster.get(DEFINITION, definition))
+            await scene.eventually(lambda: looks(scene, "sync of Queue"), lambda found: found >= before + 2)
+            assert await scene.in_mesh("Queue", "of-the-mesh") is not None
+            assert await scene.in_mesh("Queue", "of-the-cluster") is not None
+        finally:
+            await define(scene.api.cluster)
+
+
+async def looks(scene: Scene, reconciler: str) -> float:
+    """How often a reconciler has looked at something."""
+    lines = (await page(scene, "/metrics")).text.splitlines()
+    told = [each for each in lines if each.startswith("weft_controller_reconciles_total{")]
+    return sum(float(each.rpartition(" ")[2]) for each in told if f'"{reconciler}"' in each)
+
+
 async def without_field(api: ClusterApi, definition: Document | None, field: str) -> None:
     changed = json.loads(json.dumps(plain(definition)))
     schema = changed["spec"]["versions"][0]["schema"]["openAPIV3Schema"]

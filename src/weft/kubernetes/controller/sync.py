@@ -23,6 +23,7 @@ from typing import Any, Final
 
 from weft.errors import Conflict, InvalidRequest, InvalidResource
 from weft.kubernetes.controller.conditions import Condition, found_condition
+from weft.kubernetes.controller.definitions import DEFINITION
 from weft.kubernetes.controller.kinds import CUSTOM_KINDS, NAMESPACE, Document, Key, key_of
 from weft.kubernetes.controller.loop import Source
 from weft.kubernetes.controller.mesh import MeshAway, mesh_key
@@ -109,7 +110,7 @@ class MeshSync:
     async def reconcile(self, key: Key) -> float | None:
         """See to the resources of a name."""
         if self._custom.missing:
-            return None
+            return RETRY
         found = [each for at, each in self._custom.objects.items() if at.name == key.name]
         now = standing(found, self._parts.namespace)
         try:
@@ -268,12 +269,23 @@ class MeshSync:
         if mark is not None and mark.cluster == self._parts.cluster_uid:
             if await self._parts.cluster.get(self._kind, Key(mark.namespace, name)) is not None:
                 return _BEHIND
+            if not await self._is_defined():
+                return RETRY
             await self._parts.mesh.delete(self._kind.kind, name, found["metadata"]["resourceVersion"])
             return None
         if self._kind.kind == "Secret":
             return None  # Its values cannot be in the cluster.
         _check(found)
         return await self._mirror(found)
+
+    async def _is_defined(self) -> bool:
+        """Whether the cluster has this kind, and is to have it.
+
+        It deletes what there is of a kind with its definition, which nobody may have meant for the mesh.
+        """
+        name = f"{self._kind.plural}.{self._kind.group}"
+        definition = await self._parts.cluster.get(DEFINITION, Key("", name))
+        return definition is not None and not definition["metadata"].get("deletionTimestamp")
 
     async def _mirror(self, found: Document) -> float | None:
         try:
