@@ -15,6 +15,7 @@ from tests.control_api import ServedApi, served_api
 from tests.kubernetes_clusters import ClusterApi
 from tests.kubernetes_documents import Document
 from weft.aio.poll import until
+from weft.aio.ports import reserve_port
 from weft.aio.private_file import write_private
 from weft.controlplane.sealing import Sealer
 from weft.controlplane.secrets import Secrets
@@ -26,7 +27,6 @@ from weft.kubernetes.controller.mesh_access import MeshAccess
 from weft.kubernetes.controller.process import Controller, ControllerSettings
 from weft.local.control import ControlApi
 from weft.model.operator import Scope
-from weft.sdk.server import bind
 
 HOST = "127.0.0.1"
 LIMIT = 60.0
@@ -117,12 +117,18 @@ class Scene:
 
     @asynccontextmanager
     async def controlled(
-        self, instance: str = "controller-0", terms: Terms | None = None
+        self,
+        instance: str = "controller-0",
+        terms: Terms | None = None,
+        namespaces: frozenset[str] = frozenset(),
     ) -> AsyncIterator[None]:
         """Within the context a controller runs."""
-        with bind(HOST, 0) as listener:
-            port = listener.getsockname()[1]
-        settings = ControllerSettings("weft", SYSTEM, instance, HOST, port, terms=terms or Terms(pause=0.2))
+        with reserve_port(HOST) as held:
+            port = held.port
+        terms = terms or Terms(pause=0.2)
+        settings = ControllerSettings(
+            "weft", SYSTEM, instance, HOST, port, terms=terms, namespaces=namespaces
+        )
         access = MeshAccess(self.url, token_file=self.directory / "token", roots=self.served.roots)
         self.health = f"http://{HOST}:{port}"
         running = asyncio.create_task(Controller(settings, self.api.cluster, access).run())

@@ -40,6 +40,10 @@ async def controller(
     trust_bundle: Annotated[Path, Parameter(help="File with the mesh's roots (PEM).")] = Path(
         "/etc/weft/trust/roots.pem"
     ),
+    only_in: Annotated[
+        list[str] | None,
+        Parameter(help="A namespace whose objects count, again for each: by default all do.", negative=()),
+    ] = None,
     sidecars: InjectionOptions = _AS_USUAL,
 ) -> None:
     """In a pod: keep custom resources and the mesh's resources the same, and make what they stand for.
@@ -54,6 +58,7 @@ async def controller(
         _address(listen),
         health_port,
         sidecars.settings(),
+        frozenset(check_name(each) for each in only_in or ()),
     )
     start_logging("%(asctime)s %(levelname)s %(name)s: %(message)s", os.environ, agent=f"controller.{name}")
     # It writes down each request otherwise.

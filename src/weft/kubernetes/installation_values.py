@@ -51,6 +51,9 @@ OptionalName = Annotated[
 ]
 """The name of something in Kubernetes; empty: of nothing."""
 
+Namespace = Annotated[
+    str, StringConstraints(min_length=1, max_length=63, pattern=r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$")
+]
 NamespaceOrAll = Annotated[
     str, StringConstraints(max_length=63, pattern=r"^(\*|[a-z0-9]([-a-z0-9]*[a-z0-9])?)$")
 ]
@@ -203,6 +206,9 @@ class ControllerValues(Spec):
     enabled: bool = True
     replicas: Annotated[int, Field(ge=1, le=9)] = 2
     """One works, the others wait."""
+    namespaces: Annotated[tuple[Namespace, ...], Field(max_length=MAX_ITEMS)] = ()
+    """Namespaces whose custom resources, HTTPRoutes and Services count, beside that of Weft. By default all:
+    whoever may write such things in any namespace has a say in the mesh."""
     secrets_in: Annotated[tuple[NamespaceOrAll, ...], Field(max_length=MAX_ITEMS)] = ()
     """Namespaces whose Secrets of Kubernetes it may read, for the mesh's Secrets that refer to them; `"*"`:
     all. By default none."""

@@ -24,6 +24,7 @@ from tests.kubernetes_stand_in import HOST, TOKEN, KubernetesStandIn
 from tests.pki import Pki
 
 from weft.aio.poll import until
+from weft.aio.ports import reserve_port
 from weft.cli.exit_codes import ExitCode
 from weft.errors import Unavailable
 from weft.kubernetes.controller.cluster import Cluster
@@ -31,7 +32,6 @@ from weft.kubernetes.controller.kinds import LEASE, ClusterKind, Key
 from weft.kubernetes.controller.leader import Leadership, Terms
 from weft.kubernetes.installation import installation
 from weft.kubernetes.installation_values import InstallationValues
-from weft.sdk.server import bind
 
 pytestmark = [pytest.mark.asyncio(loop_scope="module")]
 
@@ -287,8 +287,8 @@ async def started(scene: Scene, stand_in: KubernetesStandIn, credentials: Path) 
         "c.PodAccess.of.__func__.__defaults__ = place; c.pod_token.__defaults__ = place; "
         "from weft.cli.main import run; sys.exit(run(sys.argv[2:]))"
     )
-    with bind(HOST, 0) as listener:
-        port = listener.getsockname()[1]
+    with reserve_port(HOST) as held:
+        port = held.port
     environ = {
         **os.environ,
         "KUBERNETES_SERVICE_HOST": HOST,

@@ -97,6 +97,23 @@ async def test_a_namespace_that_goes_is_not_held_up_and_takes_what_it_declared_w
         await scene.gone(lambda: scene.in_mesh("Queue", "in-it"))
 
 
+async def test_where_namespaces_are_named_nothing_counts_that_is_in_another(scene: Scene) -> None:
+    counted, other = [await scene.api.namespace(each) for each in ("counted", "other")]
+    await scene.api.declare("Queue", "before", QUEUE, other)
+    async with scene.controlled(namespaces=frozenset({counted})):
+        await scene.api.declare("Queue", "taken", QUEUE, SYSTEM)
+        await scene.api.declare("Queue", "elsewhere", QUEUE, other)
+        await scene.api.declare("Queue", "before", {"concurrency": 3}, counted)
+        await scene.ready("Queue", "taken", SYSTEM)
+        await scene.ready("Queue", "before", counted)
+        assert await concurrency(scene, "before") == 3
+        assert await concurrency(scene, "elsewhere") is None
+    async with scene.controlled(namespaces=frozenset({other})):
+        await scene.ready("Queue", "before", other)
+        await scene.ready("Queue", "elsewhere", other)
+        await scene.eventually(lambda: concurrency(scene, "before"), lambda found: found == 2)
+
+
 async def test_what_is_changed_in_the_mesh_is_changed_in_the_cluster(scene: Scene) -> None:
     await scene.api.declare("Queue", "shared", {"concurrency": 2, "maxDeliveries": 7})
     async with scene.controlled():

@@ -146,6 +146,7 @@ RELEASES = {
         }
     ),
     "Secrets of two namespaces": Release({"controller": {"secretsIn": ["team-a", "team-b"]}}),
+    "a mesh of few namespaces": Release({"controller": {"namespaces": ["team-a", "123"]}}),
     "Secrets of all namespaces": Release({"controller": {"secretsIn": ["team-a", "*"]}}),
     "no NetworkPolicies": Release({"networkPolicies": {"enabled": False}, "gateways": {"front": {}}}),
     "NetworkPolicies for few": Release(

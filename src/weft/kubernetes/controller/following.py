@@ -47,13 +47,25 @@ class Followed(Protocol):
 class Following:
     """The objects of a kind in the cluster."""
 
-    def __init__(self, cluster: Cluster, kind: ClusterKind, *, namespace: str = "", labels: str = "") -> None:
-        """Of all namespaces, unless `namespace` is given; `labels` is a selector as kubectl has it."""
+    def __init__(
+        self,
+        cluster: Cluster,
+        kind: ClusterKind,
+        *,
+        namespace: str = "",
+        within: frozenset[str] = frozenset(),
+        labels: str = "",
+    ) -> None:
+        """Of all namespaces, unless `namespace` is given; `labels` is a selector as kubectl has it.
+
+        Where `within` has any, what is in other namespaces than those is as if it were not there.
+        """
         self.kind = kind
         self.missing = False
         """Whether the cluster has no such kind. Then `objects` are those that were known last."""
         self._cluster = cluster
         self._namespace = namespace
+        self._within = within
         self._labels = labels
         self._objects: dict[Key, Document] = {}
         self._heard: list[Heard] = []
@@ -102,7 +114,7 @@ class Following:
 
     def _note(self, what: str, document: Document) -> None:
         self._pauses = _pauses()
-        if what == "BOOKMARK":
+        if what == "BOOKMARK" or not self._counts(document):
             return
         key = key_of(document)
         if what == "DELETED":
@@ -112,7 +124,8 @@ class Following:
         self._tell(document)
 
     def _take(self, items: list[Document]) -> None:
-        before, self._objects = self._objects, {key_of(each): each for each in items}
+        before = self._objects
+        self._objects = {key_of(each): each for each in items if self._counts(each)}
         self.missing = False
         self._known.set()
         for key, document in before.items():
@@ -121,6 +134,10 @@ class Following:
         for key, document in self._objects.items():
             if before.get(key) != document:
                 self._tell(document)
+
+    def _counts(self, document: Document) -> bool:
+        namespace = key_of(document).namespace
+        return not self._within or not namespace or namespace in self._within
 
     def _miss(self) -> None:
         if not self.missing:

@@ -22,11 +22,15 @@ class Parts:
     """Where Weft is installed: what is declared in the mesh is there."""
     cluster_uid: str
     """The cluster's UID, which is that of its namespace kube-system."""
+    namespaces: frozenset[str] = frozenset()
+    """Beside that of Weft: nothing counts that is in another. Empty: in all of them."""
     _followed: dict[tuple[ClusterKind, str], Following] = field(default_factory=dict)
 
     def following(self, kind: ClusterKind, labels: str = "") -> Following:
-        """The objects of a kind in all namespaces, or those with labels: one for all who ask."""
+        """The objects of a kind in all namespaces that count, or those with labels: one for all who ask."""
         found = self._followed.get((kind, labels))
         if found is None:
-            found = self._followed[kind, labels] = Following(self.cluster, kind, labels=labels)
+            within = self.namespaces | {self.namespace} if self.namespaces else self.namespaces
+            found = Following(self.cluster, kind, within=within, labels=labels)
+            self._followed[kind, labels] = found
         return found

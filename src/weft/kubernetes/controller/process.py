@@ -62,6 +62,8 @@ class ControllerSettings:
     health_port: int = HEALTH_PORT
     injection: InjectionSettings = field(default_factory=InjectionSettings)
     """What sidecars are like."""
+    namespaces: frozenset[str] = frozenset()
+    """Beside that where Weft is installed: the only ones whose objects count. Empty: all do."""
     terms: Terms = TERMS
 
 
@@ -105,7 +107,8 @@ class Controller:
     async def _lead(self) -> None:
         uid = await self._cluster_uid()
         mesh = self._mesh = Mesh(self._access.open(), self._access.renewed)
-        parts = Parts(self._cluster, mesh, self._reports, self._settings.namespace, uid)
+        settings = self._settings
+        parts = Parts(self._cluster, mesh, self._reports, settings.namespace, uid, settings.namespaces)
         try:
             async with TaskOwner("leader") as tasks:
                 tasks.start(self._definitions.run(), name="definitions", endless=True)

@@ -62,6 +62,7 @@ def _template(setup: Setup) -> Document:
             f"--health-port={HEALTH_PORT}",
             f"--token-file={OPERATOR_DIRECTORY}/{OPERATOR_TOKEN}",
             f"--trust-bundle={ROOTS_PATH}",
+            *(f"--only-in={each}" for each in setup.values.controller.namespaces),
             *injection_flags(setup),
         ],
         setup.values.controller.resources,
