@@ -7,11 +7,18 @@ import signal
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, settings
 from xdist.scheduler import LoadScopeScheduling
 
 # A test run started in the background of a script has SIGINT ignored, and every process that it starts
 # inherits that; but Ctrl-C is one of the things to be tested.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+# How long an example takes, or making it up, is up to what else the machine does.
+settings.register_profile(
+    "weft", deadline=None, derandomize=True, database=None, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.load_profile("weft")
 
 WHOLE_MESHES = "tests/e2e/"
 """Tests that run whole meshes. Most run one after another, in two processes, while others run beside."""
