@@ -1,7 +1,4 @@
-"""`weft kubernetes`: what a cluster needs, as manifests on standard output.
-
-No cluster is asked but by `bootstrap`, which runs in one.
-"""
+"""`weft kubernetes`: what a cluster needs, as manifests on standard output, and what runs in its pods."""
 
 from __future__ import annotations
 
@@ -15,18 +12,27 @@ from weft.cli.show import print_json
 from weft.kubernetes.custom_resources import custom_resource_definitions
 from weft.model.yaml_tree import dump
 
-app = App(
-    name="kubernetes", help="Write the manifests that a Kubernetes cluster needs, and make its first keys."
-)
+_HELP = """Write the manifests that a Kubernetes cluster needs; run the parts that are its pods.
+
+`render` writes an installation, `crds` its definitions, `expand` what AgentDeployments stand for. `backup`
+saves all that NATS keeps, `restore` puts it into an empty NATS.
+
+In the pods of an installation: `bootstrap` makes the first keys, once; `nats` runs one of the NATS servers;
+`publish-roots` puts the mesh's roots where pods find them; `controller` keeps custom resources and the mesh
+the same; `webhook` puts sidecars into pods, and checks custom resources.
+"""
+_IN_PODS = "In the pods of an installation"
+
+app = App(name="kubernetes", help=_HELP, help_format="markdown")
 app.command("weft.cli.kubernetes_render:render", name="render")
 app.command("weft.cli.kubernetes_expand:expand", name="expand")
-app.command("weft.cli.kubernetes_bootstrap:bootstrap", name="bootstrap")
-app.command("weft.cli.kubernetes_nats:nats", name="nats")
-app.command("weft.cli.kubernetes_publish_roots:publish", name="publish-roots")
 app.command("weft.cli.kubernetes_backup:backup", name="backup")
 app.command("weft.cli.kubernetes_backup:restore", name="restore")
-app.command("weft.cli.kubernetes_webhook:webhook", name="webhook")
-app.command("weft.cli.kubernetes_controller:controller", name="controller")
+app.command("weft.cli.kubernetes_bootstrap:bootstrap", name="bootstrap", group=_IN_PODS)
+app.command("weft.cli.kubernetes_nats:nats", name="nats", group=_IN_PODS)
+app.command("weft.cli.kubernetes_publish_roots:publish", name="publish-roots", group=_IN_PODS)
+app.command("weft.cli.kubernetes_webhook:webhook", name="webhook", group=_IN_PODS)
+app.command("weft.cli.kubernetes_controller:controller", name="controller", group=_IN_PODS)
 
 
 class ManifestForm(StrEnum):
