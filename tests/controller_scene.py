@@ -21,10 +21,12 @@ from weft.controlplane.sealing import Sealer
 from weft.controlplane.secrets import Secrets
 from weft.errors import NotFound
 from weft.kubernetes.controller.conditions import found_condition
-from weft.kubernetes.controller.kinds import EVENT
+from weft.kubernetes.controller.kinds import EVENT, ClusterKind
 from weft.kubernetes.controller.leader import Terms
 from weft.kubernetes.controller.mesh_access import MeshAccess
 from weft.kubernetes.controller.process import Controller, ControllerSettings
+from weft.kubernetes.installation import installation
+from weft.kubernetes.installation_values import InstallationValues
 from weft.local.control import ControlApi
 from weft.model.operator import Scope
 
@@ -35,6 +37,25 @@ LIMIT = 60.0
 SYSTEM = "weft-system"
 
 T = TypeVar("T")
+
+
+RBAC = "rbac.authorization.k8s.io"
+RIGHTS = {
+    "ServiceAccount": ClusterKind("", "v1", "ServiceAccount", "serviceaccounts"),
+    "Role": ClusterKind(RBAC, "v1", "Role", "roles"),
+    "RoleBinding": ClusterKind(RBAC, "v1", "RoleBinding", "rolebindings"),
+    "ClusterRole": ClusterKind(RBAC, "v1", "ClusterRole", "clusterroles", namespaced=False),
+    "ClusterRoleBinding": ClusterKind(
+        RBAC, "v1", "ClusterRoleBinding", "clusterrolebindings", namespaced=False
+    ),
+}
+
+
+async def grant(api: ClusterApi) -> None:
+    """Give the parts of an installation the rights that its documents say, and nothing else of it."""
+    for document in installation(InstallationValues()):
+        if document["kind"] in RIGHTS:
+            await api.cluster.create(RIGHTS[document["kind"]], document)
 
 
 @dataclass

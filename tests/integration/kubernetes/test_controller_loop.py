@@ -7,13 +7,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager
 
 import pytest
 import pytest_asyncio
-from prometheus_client import CollectorRegistry
 from tests.hosting import hosted
 from tests.kubernetes_clusters import CLUSTERS, ClusterApi, cluster_api
+from tests.kubernetes_loop import looping
 
 from weft.aio.poll import until
 from weft.errors import Conflict, InvalidRequest, NotFound, Unauthenticated, Unavailable
@@ -21,7 +20,7 @@ from weft.kubernetes.controller.cluster import Cluster
 from weft.kubernetes.controller.conditions import Condition, Reports, found_condition
 from weft.kubernetes.controller.following import Following
 from weft.kubernetes.controller.kinds import CONFIG_MAP, CUSTOM_KINDS, EVENT, ClusterKind, Document, Key
-from weft.kubernetes.controller.loop import LoopMetrics, Reconciler, Source, run_loop
+from weft.kubernetes.controller.loop import Source
 
 pytestmark = [pytest.mark.asyncio(loop_scope="module")]
 
@@ -63,16 +62,6 @@ class Noting:
         if self.fails:
             raise self.fails.pop()
         return self.again.pop() if self.again else None
-
-
-@asynccontextmanager
-async def looping(*reconcilers: Reconciler) -> AsyncIterator[None]:
-    running = asyncio.create_task(run_loop(reconcilers, LoopMetrics(CollectorRegistry())))
-    try:
-        yield
-    finally:
-        running.cancel()
-        await asyncio.wait([running])
 
 
 async def holds(condition: Callable[[], bool]) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import pytest_asyncio
-from tests.controller_scene import SYSTEM, Scene, controller_scene, scene_with_mesh
+from tests.controller_scene import SYSTEM, Scene, controller_scene, grant, scene_with_mesh
 from tests.gateway_api import define_http_routes, http_route
 from tests.hosting import hosted
 from tests.kubernetes_clusters import CLUSTERS, ClusterApi, cluster_api
@@ -17,10 +17,8 @@ from tests.kubernetes_server import missing
 from weft.kubernetes.controller.agent_deployments import AGENT_DEPLOYMENT, DEPLOYMENT, MADE, SERVICE
 from weft.kubernetes.controller.cluster import Cluster
 from weft.kubernetes.controller.http_routes import HTTP_ROUTE
-from weft.kubernetes.controller.kinds import CONFIG_MAP, NAMESPACE, ClusterKind, Key, key_of
+from weft.kubernetes.controller.kinds import CONFIG_MAP, NAMESPACE, Key, key_of
 from weft.kubernetes.controller.plain_services import ENDPOINT_SLICE
-from weft.kubernetes.installation import installation
-from weft.kubernetes.installation_values import InstallationValues
 
 pytestmark = [pytest.mark.asyncio(loop_scope="module")]
 
@@ -170,26 +168,12 @@ async def test_a_plain_service_can_be_called_in_the_mesh(scene: Scene) -> None:
         await scene.gone(lambda: scene.in_mesh("ExternalAgent", "crm"))
 
 
-RBAC = "rbac.authorization.k8s.io"
-RIGHTS = {
-    "ServiceAccount": ClusterKind("", "v1", "ServiceAccount", "serviceaccounts"),
-    "Role": ClusterKind(RBAC, "v1", "Role", "roles"),
-    "RoleBinding": ClusterKind(RBAC, "v1", "RoleBinding", "rolebindings"),
-    "ClusterRole": ClusterKind(RBAC, "v1", "ClusterRole", "clusterroles", namespaced=False),
-    "ClusterRoleBinding": ClusterKind(
-        RBAC, "v1", "ClusterRoleBinding", "clusterrolebindings", namespaced=False
-    ),
-}
-
-
 @pytest.mark.skipif(missing() is not None, reason=str(missing()))
 async def test_the_rights_that_an_installation_gives_are_enough_for_all_of_it(tmp_path: Path) -> None:
     async with cluster_api("kube-apiserver", tmp_path) as api:
         await define_http_routes(api.cluster)
         await api.namespace(SYSTEM)
-        for document in installation(InstallationValues()):
-            if document["kind"] in RIGHTS:
-                await api.cluster.create(RIGHTS[document["kind"]], document)
+        await grant(api)
         await furnish(api)
         server = api.server
         assert server is not None

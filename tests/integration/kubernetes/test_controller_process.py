@@ -15,7 +15,7 @@ from pathlib import Path
 import httpx
 import pytest
 import pytest_asyncio
-from tests.controller_scene import SYSTEM, Scene, controller_scene, scene_with_mesh
+from tests.controller_scene import SYSTEM, Scene, controller_scene, grant, scene_with_mesh
 from tests.hosting import hosted
 from tests.kubernetes_clusters import CLUSTERS, DEFINITION, ClusterApi, cluster_api, define
 from tests.kubernetes_documents import Document
@@ -28,10 +28,8 @@ from weft.aio.ports import reserve_port
 from weft.cli.exit_codes import ExitCode
 from weft.errors import Unavailable
 from weft.kubernetes.controller.cluster import Cluster
-from weft.kubernetes.controller.kinds import LEASE, ClusterKind, Key
+from weft.kubernetes.controller.kinds import LEASE, Key
 from weft.kubernetes.controller.leader import Leadership, Terms
-from weft.kubernetes.installation import installation
-from weft.kubernetes.installation_values import InstallationValues
 
 pytestmark = [pytest.mark.asyncio(loop_scope="module")]
 
@@ -305,25 +303,11 @@ async def started(scene: Scene, stand_in: KubernetesStandIn, credentials: Path) 
     )
 
 
-RBAC = "rbac.authorization.k8s.io"
-RIGHTS = {
-    "ServiceAccount": ClusterKind("", "v1", "ServiceAccount", "serviceaccounts"),
-    "Role": ClusterKind(RBAC, "v1", "Role", "roles"),
-    "RoleBinding": ClusterKind(RBAC, "v1", "RoleBinding", "rolebindings"),
-    "ClusterRole": ClusterKind(RBAC, "v1", "ClusterRole", "clusterroles", namespaced=False),
-    "ClusterRoleBinding": ClusterKind(
-        RBAC, "v1", "ClusterRoleBinding", "clusterrolebindings", namespaced=False
-    ),
-}
-
-
 @pytest.mark.skipif(missing() is not None, reason=str(missing()))
 async def test_the_rights_that_an_installation_gives_it_are_enough(tmp_path: Path) -> None:
     async with cluster_api("kube-apiserver", tmp_path) as api:
         await api.namespace(SYSTEM)
-        for document in installation(InstallationValues()):
-            if document["kind"] in RIGHTS:
-                await api.cluster.create(RIGHTS[document["kind"]], document)
+        await grant(api)
         server = api.server
         assert server is not None
         token = await token_of(api, "weft-controller")

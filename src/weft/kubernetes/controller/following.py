@@ -44,7 +44,38 @@ class Followed(Protocol):
         ...
 
 
-class Following:
+class Known:
+    """Objects that are known, and who is told when that changes."""
+
+    def __init__(self) -> None:
+        self._objects: dict[Key, Document] = {}
+        self._heard: list[Heard] = []
+
+    @property
+    def objects(self) -> Mapping[Key, Document]:
+        """All that are there, or were when that was last known. Not to be changed."""
+        return self._objects
+
+    def on_change(self, heard: Heard) -> None:
+        """Have `heard` told of every change from now on, and of what is there at first."""
+        self._heard.append(heard)
+
+    def take(self, objects: dict[Key, Document]) -> None:
+        """These are all."""
+        before, self._objects = self._objects, objects
+        for key, document in before.items():
+            if key not in objects:
+                self._tell(document)
+        for key, document in objects.items():
+            if before.get(key) != document:
+                self._tell(document)
+
+    def _tell(self, document: Document) -> None:
+        for heard in self._heard:
+            heard(document)
+
+
+class Following(Known):
     """The objects of a kind in the cluster."""
 
     def __init__(
@@ -60,6 +91,7 @@ class Following:
 
         Where `within` has any, what is in other namespaces than those is as if it were not there.
         """
+        super().__init__()
         self.kind = kind
         self.missing = False
         """Whether the cluster has no such kind. Then `objects` are those that were known last."""
@@ -67,19 +99,8 @@ class Following:
         self._namespace = namespace
         self._within = within
         self._labels = labels
-        self._objects: dict[Key, Document] = {}
-        self._heard: list[Heard] = []
         self._known = asyncio.Event()
         self._pauses = _pauses()
-
-    @property
-    def objects(self) -> Mapping[Key, Document]:
-        """All that are there. Not to be changed."""
-        return self._objects
-
-    def on_change(self, heard: Heard) -> None:
-        """Have `heard` told of every change from now on, and of what is there at first."""
-        self._heard.append(heard)
 
     async def known(self) -> None:
         """Wait until it is known what is there: also that there is no such kind."""
@@ -124,16 +145,9 @@ class Following:
         self._tell(document)
 
     def _take(self, items: list[Document]) -> None:
-        before = self._objects
-        self._objects = {key_of(each): each for each in items if self._counts(each)}
         self.missing = False
         self._known.set()
-        for key, document in before.items():
-            if key not in self._objects:
-                self._tell(document)
-        for key, document in self._objects.items():
-            if before.get(key) != document:
-                self._tell(document)
+        self.take({key_of(each): each for each in items if self._counts(each)})
 
     def _counts(self, document: Document) -> bool:
         namespace = key_of(document).namespace
@@ -144,10 +158,6 @@ class Following:
             logger.warning("the cluster has no kind %s (%s)", self.kind.kind, self.kind.api_version)
         self.missing = True
         self._known.set()
-
-    def _tell(self, document: Document) -> None:
-        for heard in self._heard:
-            heard(document)
 
 
 def _pauses() -> Iterator[float]:

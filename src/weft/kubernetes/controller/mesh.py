@@ -12,7 +12,7 @@ from typing import Any, Final
 from weft.aio.backoff import backoff
 from weft.aio.reminder import Reminder
 from weft.errors import Conflict, InvalidRequest, MeshError, NotFound, Unauthenticated, Unavailable
-from weft.kubernetes.controller.following import Heard
+from weft.kubernetes.controller.following import Known
 from weft.kubernetes.controller.kinds import Document, Key
 from weft.local.control import ControlApi, document_in, items_in, segment
 from weft.sdk.sse import Event
@@ -165,22 +165,12 @@ class Mesh:
             self.kind(document["kind"]).remove(mesh_key(document["name"]))
 
 
-class MeshKind:
+class MeshKind(Known):
     """The resources of a kind in the mesh."""
 
     def __init__(self, mesh: Mesh) -> None:
+        super().__init__()
         self._mesh = mesh
-        self._objects: dict[Key, Document] = {}
-        self._heard: list[Heard] = []
-
-    @property
-    def objects(self) -> Mapping[Key, Document]:
-        """All that are there, or were when the mesh was last reachable. Not to be changed."""
-        return self._objects
-
-    def on_change(self, heard: Heard) -> None:
-        """Have `heard` told of every change from now on, and of what is there at first."""
-        self._heard.append(heard)
 
     async def known(self) -> None:
         """Wait until it is known what is there, or that the mesh cannot be reached."""
@@ -189,13 +179,6 @@ class MeshKind:
     async def run(self) -> None:
         """Follow them, without end, together with those of other kinds."""
         await self._mesh.run()
-
-    def take(self, objects: dict[Key, Document]) -> None:
-        """These are all."""
-        before, self._objects = self._objects, objects
-        for key in before.keys() | objects.keys():
-            if before.get(key) != objects.get(key):
-                self._tell(objects.get(key) or before[key])
 
     def put(self, document: Document) -> None:
         """This one is there."""
@@ -207,10 +190,6 @@ class MeshKind:
         gone = self._objects.pop(key, None)
         if gone is not None:
             self._tell(gone)
-
-    def _tell(self, document: Document) -> None:
-        for heard in self._heard:
-            heard(document)
 
 
 def _document(event: Event) -> Document:
