@@ -79,6 +79,13 @@ class RabbitServer(ServerProcess):
         """Take that back."""
         await self._evaluate("rabbit_alarm:clear_alarm({resource_limit, disk, node()})")
 
+    async def stop_delays(self) -> None:
+        """Have it lose what moves expired messages on, as it does when that has failed too often.
+
+        It does not come back until the server does (https://github.com/rabbitmq/rabbitmq-server/issues/16652).
+        """
+        await self._evaluate("ok = supervisor:terminate_child(rabbit_sup, rabbit_fifo_dlx_sup)")
+
     async def _launch(self) -> Child:
         self._configure()
         if self._epmd is None:
@@ -129,7 +136,6 @@ class RabbitServer(ServerProcess):
             "RABBITMQ_PID_FILE": str(self._directory / "pid"),
             "RABBITMQ_DIST_PORT": str(self._distribution),
             "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": (
-                "-rabbit quorum_tick_interval 500 "
                 # What is moved to a lane that is not there again yet after a start is moved anew no sooner.
                 "-rabbit dead_letter_worker_publisher_confirm_timeout 3000 "
                 "-kernel inet_dist_use_interface {127,0,0,1} +S 2:2 +sbwt none +sbwtdcpu none +sbwtdio none"

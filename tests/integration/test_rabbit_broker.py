@@ -211,6 +211,32 @@ async def test_what_waits_is_not_lost_though_who_made_its_queue_did_not_see_that
     await other.aclose()
 
 
+async def test_a_server_that_breaks_down_over_delays_is_said_to_need_a_restart_and_works_after_it(
+    server: RabbitServer, broker: RabbitBroker
+) -> None:
+    queue, waits = await _queue(broker), _message()
+    await server.settle()
+    await server.stop_delays()
+    with pytest.raises(Unavailable, match=r"broke down over it.*started anew"):
+        await broker.enqueue(queue, waits, delay=1.0)
+    await server.restart()
+
+    async def enqueued() -> bool:
+        try:
+            await broker.enqueue(queue, waits, delay=1.0)
+        except Unavailable:
+            return False
+        return True
+
+    consumer = await broker.queue_consumer(queue)
+    async with asyncio.timeout(LIMIT):
+        await until(enqueued)
+        [delivery] = await consumer.pull(1, wait=LIMIT)
+        await delivery.ack()
+    assert delivery.message == waits
+    await consumer.aclose()
+
+
 @pytest.mark.parametrize(
     ("told", "meaning"),
     [

@@ -26,6 +26,8 @@ from weft.sidecar.identity import SERVICE_ACCOUNT, SidecarIdentity, read_evidenc
 
 EDITOR = agent_id(DEFAULT_TRUST_DOMAIN, "editor", "editor-0")
 SHORT = Lifetimes(svid=2.0, propagation=1.0)
+RENEWED_IN_TIME = Lifetimes(svid=8.0, propagation=1.0)
+"""On a machine that stands still for seconds, too."""
 LIMIT = 60.0
 
 
@@ -138,17 +140,18 @@ async def test_what_holds_no_roots_is_no_trust_bundle(tmp_path: Path) -> None:
 
 
 async def test_an_identity_is_renewed_with_a_new_key_before_it_expires(tmp_path: Path) -> None:
-    async with authority_api(tmp_path, SHORT) as api:
+    async with authority_api(tmp_path, RENEWED_IN_TIME) as api:
         own = identity(api, tmp_path / "runtime")
         await own.obtain(await token(api), "editor-0")
         before, key = own.expires_at, _key(tmp_path / "runtime")
         running = asyncio.create_task(own.run())
 
-        async def renewed_twice() -> bool:
-            return own.expires_at >= before + 2 and own.expires_at > time.time()
+        async def renewed() -> bool:
+            return own.expires_at > before
 
         async with asyncio.timeout(LIMIT):
-            await until(renewed_twice)
+            await until(renewed)
+        assert time.time() < before
         assert _key(tmp_path / "runtime") != key
         await _cancel(running)
 
@@ -156,7 +159,7 @@ async def test_an_identity_is_renewed_with_a_new_key_before_it_expires(tmp_path:
 async def test_a_sidecar_survives_a_disk_that_takes_nothing_for_a_while(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    async with authority_api(tmp_path, SHORT) as api:
+    async with authority_api(tmp_path, RENEWED_IN_TIME) as api:
         own = identity(api, tmp_path / "runtime")
         await own.obtain(await token(api), "editor-0")
         before, file = own.expires_at, tmp_path / "runtime" / "identity.json"
@@ -179,7 +182,7 @@ async def test_a_sidecar_survives_a_disk_that_takes_nothing_for_a_while(
 
 
 async def test_a_new_root_is_trusted_before_anybody_signs_below_it(tmp_path: Path) -> None:
-    async with authority_api(tmp_path, SHORT) as api:
+    async with authority_api(tmp_path, RENEWED_IN_TIME) as api:
         own = identity(api, tmp_path / "runtime", trust_refresh=0.2)
         await own.obtain(await token(api), "editor-0")
         running = asyncio.create_task(own.run())
@@ -198,7 +201,7 @@ async def test_a_new_root_is_trusted_before_anybody_signs_below_it(tmp_path: Pat
 
 
 async def test_a_revoked_identity_is_not_renewed_and_says_so(tmp_path: Path) -> None:
-    async with authority_api(tmp_path, SHORT) as api:
+    async with authority_api(tmp_path, RENEWED_IN_TIME) as api:
         own = identity(api, tmp_path / "runtime")
         await own.obtain(await token(api), "editor-0")
         await api.membership.identities.revoke(EDITOR, by="operator/alice", reason="")

@@ -7,7 +7,17 @@ from contextlib import aclosing
 
 from pydantic_core import PydanticSerializationError, from_json, to_json
 
-from weft.errors import AgentFailed, Interrupted, InvalidRequest, MeshError, RateLimited
+from weft.errors import (
+    AgentFailed,
+    Denied,
+    Interrupted,
+    InvalidRequest,
+    MeshError,
+    NotFound,
+    RateLimited,
+    TimedOut,
+    Unavailable,
+)
 from weft.model.llm_wire import LLM_HOST
 from weft.model.names import MESH_DOMAIN
 from weft.orchestration.branch import Branch
@@ -20,6 +30,11 @@ from weft.sdk.wire import EVENT_STREAM, JSON
 HOST = f"{LLM_HOST}.{MESH_DOMAIN}"
 PATH = "/v1/chat/completions"
 
+_MEANINGS: Mapping[int, type[MeshError]] = {
+    each.status: each for each in (Denied, NotFound, RateLimited, Unavailable, TimedOut)
+}
+"""What the scheduler, or a provider, says by its status, if that is among our errors."""
+
 _DONE = "[DONE]"
 _SHOWN = 300
 """Characters of an answer that an error repeats."""
@@ -29,7 +44,8 @@ async def ask(mesh: Mesh, branch: Branch, text: str, timeout: float) -> str:
     """The answer of the branch's model to `text`.
 
     Raises the MeshError that fits: InvalidRequest, Denied, NotFound, RateLimited (a budget is spent, too many
-    wait), TimedOut, Unavailable, AgentFailed.
+    wait), TimedOut (also if it is clear before it begins that the deadline would be missed), Unavailable,
+    AgentFailed.
     """
     try:
         body = await fetch(mesh.transport, _call(branch, text, JSON), timeout)
@@ -101,4 +117,5 @@ def _checked(branch: Branch, text: str) -> str:
 
 def _refusal(error: AgentFailed) -> MeshError:
     """What an error of the mesh's scheduler, or of a provider, is among ours."""
-    return RateLimited(error.detail) if error.agent_status == 429 else error
+    meaning = _MEANINGS.get(error.agent_status)
+    return error if meaning is None else meaning(error.detail)

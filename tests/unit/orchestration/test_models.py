@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from pydantic import BaseModel
 
-from weft import AgentFailed, Interrupted, InvalidRequest, Mesh, RateLimited, TimedOut
+from weft import AgentFailed, Interrupted, InvalidRequest, Mesh, RateLimited, TimedOut, Unavailable
 from weft.orchestration import Branch, BranchResult, Option, Outcome, Partial, coordinate, models, route, vote
 from weft.orchestration.answers import from_text
 from weft.orchestration.synthesis import PROMPT
@@ -105,6 +105,8 @@ async def test_a_model_makes_one_answer_of_all(mesh: Mesh, provider: SimulatedLL
     ("failing", "error"),
     [
         ({"x-sim-fail": "429"}, RateLimited),
+        ({"x-sim-fail": "503"}, Unavailable),
+        ({"x-sim-fail": "504"}, TimedOut),
         ({"x-sim-fail": "500"}, AgentFailed),
         ({"x-sim-fail": "400"}, AgentFailed),
     ],

@@ -18,6 +18,7 @@ from aiormq.exceptions import (
     ChannelLockedResource,
     ChannelNotFoundEntity,
     ChannelPreconditionFailed,
+    ConnectionInternalError,
     ConnectionNotAllowed,
     ProbableAuthenticationError,
 )
@@ -107,23 +108,34 @@ class Link:
             raise Unavailable(f"{what}: the connection to {self.place} was lost") from error
 
     def _meaning(self, what: str, error: Exception) -> MeshError:
+        kind, why = self._meant(error)
+        return kind(f"{what}: {why}")
+
+    def _meant(self, error: Exception) -> tuple[type[MeshError], str]:
+        kind: type[MeshError] = Unavailable
         match error:
             case ChannelNotFoundEntity() if _NOT_DECLARED.search(str(error)):
-                return NotFound(f"{what}: it is not there (any more); declare it")
+                kind, why = NotFound, "it is not there (any more); declare it"
             case ChannelNotFoundEntity():
-                return Unavailable(
-                    f"{what}: {self.place} has it, but has not started it yet; it is tried again"
-                )
+                why = f"{self.place} has it, but has not started it yet; it is tried again"
             case ChannelLockedResource():
-                return Locked(f"{what}: another client has it")
+                kind, why = Locked, "another client has it"
             case ChannelPreconditionFailed():
-                return Conflict(
-                    f"{what}: it is there with other settings, which RabbitMQ cannot change ({error}): "
-                    "remove it and declare it again"
+                kind = Conflict
+                why = (
+                    f"it is there with other settings, which RabbitMQ cannot change ({error}): remove it and "
+                    "declare it again"
                 )
             case ChannelAccessRefused() | ConnectionNotAllowed() | ProbableAuthenticationError():
-                return Denied(f"{what}: {self.place} does not permit it: check user, password and rights")
-        return Unavailable(f"{what}: {self.place} cannot be reached; it is tried again")
+                kind, why = Denied, f"{self.place} does not permit it: check user, password and rights"
+            case ConnectionInternalError():
+                why = (
+                    f"{self.place} broke down over it (its log says how); it is tried again, but if this "
+                    "goes on, RabbitMQ has to be started anew"
+                )
+            case _:
+                why = f"{self.place} cannot be reached; it is tried again"
+        return kind, why
 
     def is_open(self, channel: AbstractChannel | None) -> TypeGuard[AbstractChannel]:
         """Whether a channel can be used: it is not told that its connection was lost, or given up."""
