@@ -22,7 +22,7 @@ from weft.errors import MeshError
 from weft.model.agent import Instance, Status
 from weft.model.node import Inbound, Node
 from weft.model.offer import Offer
-from weft.model.subjects import identity_subject, inbox_prefix
+from weft.model.subjects import identity_subject
 from weft.model.traffic_report import caller_of
 from weft.registry.offers import Offers
 from weft.registry.registry import Registry
@@ -38,10 +38,11 @@ from weft.sidecar.denial_audit import DenialAudit
 from weft.sidecar.departure import Departure, DrainServer
 from weft.sidecar.drain import drain
 from weft.sidecar.drain_wish import drain_wanted
+from weft.sidecar.enrolment import enrol, new_identity
 from weft.sidecar.envoy import Envoy, admin_socket
 from weft.sidecar.exit_codes import ExitCode, exit_code
 from weft.sidecar.health import Health, HealthMonitor, check_agent
-from weft.sidecar.identity import SERVICE_ACCOUNT, SidecarIdentity, read_evidence, read_trust
+from weft.sidecar.identity import SidecarIdentity
 from weft.sidecar.kubelet_answers import KubeletAnswers
 from weft.sidecar.mcp_reading import McpReader
 from weft.sidecar.mcp_sessions import sessions_kept
@@ -53,11 +54,10 @@ from weft.sidecar.program import check_command, program_command, start_program
 from weft.sidecar.registration import Registration
 from weft.sidecar.settings import SidecarSettings
 from weft.sidecar.shutdown import Shutdown, ShutdownRequested, Urgency, signals
-from weft.sidecar.store_connection import persistently
+from weft.sidecar.store_connection import StoreConnection, persistently
 from weft.sidecar.system_roots import system_roots
 from weft.sidecar.traffic_reading import TrafficReading
 from weft.sidecar.work import SidecarWork
-from weft.store.nats import DEFAULT_TIMEOUT, NatsStore
 
 logger = logging.getLogger(__name__)
 
@@ -104,11 +104,9 @@ class Sidecar:
         self._plan = plan
         self._guard = guard
         self._shutdown = Shutdown()
-        self._identity = self._new_identity()
+        self._identity = new_identity(settings, plan.directory)
         self._denials = _denials(plan.node, self._identity)
-        self._store: NatsStore | None = None
-        self._one_connects = asyncio.Lock()
-        self._renewed = asyncio.Event()
+        self._store = self._new_store()
         self._envoy = self._new_envoy()
         self._envoy_ready = False
         self._health = Health()
@@ -117,7 +115,7 @@ class Sidecar:
         self._departure = Departure(self._drain_all)
         self._registration: Registration | None = None
         self._program: Child | None = None
-        self._traffic = TrafficReading(self._envoy, self._connect, lambda: self._identity.id)
+        self._traffic = TrafficReading(self._envoy, self._store.connected, lambda: self._identity.id)
         self._metrics = CollectorRegistry()
         self._work = self._new_work()
         self._working = False
@@ -150,9 +148,10 @@ class Sidecar:
     # Starting
 
     async def _start(self, tasks: asyncio.TaskGroup, stack: AsyncExitStack) -> None:
-        await self._obtain_identity()
-        self._background.append(tasks.create_task(self._identity.run(self._renewed.set), name="identity"))
-        self._background.append(tasks.create_task(self._follow_identity(), name="follow the identity"))
+        await enrol(self._identity, self._settings)
+        self._background.append(tasks.create_task(self._identity.run(self._store.renew), name="identity"))
+        follow = self._store.follow_identity()
+        self._background.append(tasks.create_task(follow, name="follow the identity"))
         await self._show_metrics(stack)
         inbound = self._plan.node.inbound
         if inbound is not None:
@@ -160,14 +159,14 @@ class Sidecar:
             await stack.enter_async_context(sessions_kept(inbound.agent, self._settings.mcp_path, socket))
         tasks.create_task(self._envoy.run(), name="envoy")
         await self._envoy.wait_until_ready()
-        stack.push_async_callback(self._close_store)
+        stack.push_async_callback(self._store.aclose)
         self._background.append(tasks.create_task(self._traffic.run(), name="traffic"))
         if inbound is not None:
             self._registration = await self._register(inbound)
             self._background.append(tasks.create_task(self._registration.run(), name="registration"))
             wish = self._leave_when_told()
             self._background.append(tasks.create_task(wish, name="wish to drain"))
-        audit = self._denials.run(self._connect)
+        audit = self._denials.run(self._store.connected)
         self._background.append(tasks.create_task(audit, name="audit"))
         await self._start_program()
         if inbound is not None:
@@ -185,37 +184,20 @@ class Sidecar:
             stack.push_async_callback(server.aclose)
             await server.listen(self._settings.drain_socket)
 
-    async def _obtain_identity(self) -> None:
-        limit = self._settings.start_timeout
-        await persistently(self._prove, what="obtaining an identity", timeout=limit)
-
-    async def _prove(self) -> None:
+    def _new_store(self) -> StoreConnection:
         settings = self._settings
-        if settings.join_token or settings.service_account_token is None:
-            await self._identity.obtain(settings.join_token, settings.id)
-            return
-        # Kubernetes replaces it every now and then.
-        token = read_evidence(settings.service_account_token)
-        await self._identity.obtain(token, settings.id, attestor=SERVICE_ACCOUNT)
-
-    def _new_identity(self) -> SidecarIdentity:
-        settings = self._settings
-        assert settings.trust_bundle is not None, "the settings insist on it"  # noqa: S101
-        return SidecarIdentity(
-            self._plan.directory,
-            settings.api_addresses,
-            read_trust(settings.trust_bundle),
-            trust_refresh=settings.trust_refresh,
-            shared=settings.identity_directory,
-            shared_with_group=settings.identity_group,
-            nats_servers=settings.nats_servers,
+        name = f"sidecar {self._plan.node.key}"
+        return StoreConnection(
+            self._identity, settings.nats_servers, name=name, timeout=settings.start_timeout
         )
 
     def _new_work(self) -> SidecarWork | None:
         inbound = self._plan.node.inbound
         if inbound is None or not (self._settings.consumes or self._settings.subscribes):
             return None
-        return SidecarWork(self._settings, inbound.agent, self._identity, self._connect, self._metrics)
+        return SidecarWork(
+            self._settings, inbound.agent, self._identity, self._store.connected, self._metrics
+        )
 
     def _new_envoy(self) -> Envoy:
         settings, plan = self._settings, self._plan
@@ -292,44 +274,9 @@ class Sidecar:
 
     async def _open_registry(self) -> Registry:
         limit = self._settings.start_timeout
-        store = await persistently(self._connect, what="connecting to NATS", timeout=limit)
+        store = await persistently(self._store.connected, what="connecting to NATS", timeout=limit)
         open_registry = partial(Registry.open, store, lease_ttl=self._settings.lease_ttl)
         return await persistently(open_registry, what="opening the registry", timeout=limit)
-
-    async def _connect(self) -> NatsStore:
-        """This sidecar's connection to NATS, made when it is first needed."""
-        async with self._one_connects:
-            if self._store is None:
-                self._store = await NatsStore.connect(
-                    self._settings.nats_servers,
-                    name=f"sidecar {self._plan.node.key}",
-                    timeout=min(DEFAULT_TIMEOUT, self._settings.start_timeout),
-                    tls=self._identity.nats_tls if self._identity.nats_secured else None,
-                    inbox_prefix=inbox_prefix(self._identity.id),
-                )
-            return self._store
-
-    async def _follow_identity(self) -> None:
-        """Connect to NATS anew with every renewal. A task of its own: renewals must not wait for NATS."""
-        while True:
-            await self._renewed.wait()
-            self._renewed.clear()
-            await self._reconnect()
-
-    async def _reconnect(self) -> None:
-        """Have the connection to NATS last as long as the identity does now.
-
-        Else it would end while the control plane, without which there is no other, may be away.
-        """
-        if self._store is not None:
-            try:
-                await self._store.reconnect()
-            except MeshError as error:
-                logger.warning("the connection to NATS ends before the identity does: %s", error.detail)
-
-    async def _close_store(self) -> None:
-        if self._store is not None:
-            await self._store.close()
 
     async def _start_program(self) -> None:
         settings = self._settings
@@ -355,7 +302,7 @@ class Sidecar:
     async def _keep_offer(self, inbound: Inbound) -> None:
         """Tell the mesh what the agent offers, once it is there to be asked."""
         await self._first_healthy.wait()
-        offers = await Offers.open(await self._connect())
+        offers = await Offers.open(await self._store.connected())
         again = asyncio.Event()
         reader = AgentReader(
             inbound.protocol,
@@ -397,7 +344,7 @@ class Sidecar:
 
     async def _leave_when_told(self) -> None:
         """Stop as upon SIGTERM once an operator wants this instance drained."""
-        await drain_wanted(self._connect, self._plan.node.key)
+        await drain_wanted(self._store.connected, self._plan.node.key)
         if self._departure.begun:  # it would be a second request, which hurries
             return
         logger.info("an operator wants %s drained", self._plan.node.key)
