@@ -32,6 +32,7 @@ from tests.a2a_stage import ANOTHER, CALLER, Stage, becomes, eventually, stage
 from weft import Agent, AgentError, Conversation, InputRequired, current
 from weft.sdk.a2a import book
 from weft.sdk.a2a.callers import caller_of
+from weft.sdk.a2a.values import MAX_VALUES
 from weft.testing import InMemoryMesh
 
 NOT_FOUND, NOT_CANCELABLE, UNSUPPORTED, CONTENT_TYPE = -32001, -32002, -32004, -32005
@@ -394,6 +395,23 @@ async def test_what_could_be_no_task_is_refused_before_it_is_read(played: Stage)
         body = b'{"parts": [' + b" " * 3 * 1024 * 1024
         answer = await played.http.post(f"{played.url}{path}", content=body, headers=headers)
         assert answer.status_code == 413
+
+
+@pytest.mark.parametrize(
+    "data", [[0] * MAX_VALUES, {str(each): {} for each in range(MAX_VALUES)}, [[[]] * MAX_VALUES]]
+)
+async def test_a_message_of_more_values_than_can_be_read_at_once_is_refused(played: Stage, data: Any) -> None:
+    headers = {"A2A-Version": "1.0"}
+    message = {"message": {**said("x"), "parts": [{"data": data}]}}
+    rest = await played.http.post(f"{played.url}/a2a/message:send", json=message, headers=headers)
+    assert (rest.status_code, rest.json()["error"]["code"]) == (413, 413)
+    request = {"jsonrpc": "2.0", "id": 1, "method": "SendMessage", "params": message}
+    rpc = await played.http.post(f"{played.url}/a2a", json=request, headers=headers)
+    assert "values" in rpc.json()["error"]["message"]
+
+
+async def test_a_long_text_of_commas_is_one_value(played: Stage) -> None:
+    assert await task(played.http, played.url, said(",[{" * MAX_VALUES))
 
 
 async def test_a_page_of_large_tasks_ends_before_it_is_large(played: Stage) -> None:

@@ -23,6 +23,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from weft.errors import Interrupted
+from weft.sdk.a2a.values import MAX_VALUES, too_many_values
 from weft.sdk.a2a.versions import V1, version_of, with_version
 from weft.sdk.a2a.wire import PATH
 from weft.sdk.disconnect import ClientGone, while_connected
@@ -111,10 +112,7 @@ def _checked_rpc(scope: Scope, body: bytes) -> Scope:
     if scope["method"] != "POST":
         return scope
     _check_media_type(scope)
-    try:
-        request = from_json(body, allow_inf_nan=False)
-    except ValueError:
-        raise _Refused(JSONParseError()) from None
+    request = _parsed(body, JSONParseError())
     if not isinstance(request, dict):
         raise _Refused(InvalidRequestError("a request is one JSON object; batches are not taken"))
     request_id = request.get("id")
@@ -142,14 +140,25 @@ def _versioned(scope: Scope, method: str, request_id: Any) -> Scope:
 def _checked_rest(scope: Scope, body: bytes) -> Scope:
     if body:
         _check_media_type(scope)
-        try:
-            from_json(body, allow_inf_nan=False)
-        except ValueError:
-            raise _Refused(InvalidRequestError("the body is not JSON")) from None
+        _parsed(body, InvalidRequestError("the body is not JSON"))
     try:
         return with_version(scope, version_of(scope))
     except A2AError as error:
         raise _Refused(error) from None
+
+
+def _parsed(body: bytes, wrong: A2AError | JSONRPCError) -> Any:
+    """The JSON in `body`; `wrong` is told if there is none."""
+    try:
+        parsed = from_json(body, allow_inf_nan=False)
+    except ValueError:
+        raise _Refused(wrong) from None
+    if too_many_values(body, parsed):
+        error = InvalidRequestError(
+            f"the body has more than {MAX_VALUES} values: put what is large elsewhere and give its address"
+        )
+        raise _Refused(error, status=_LARGE)
+    return parsed
 
 
 def _check_media_type(scope: Scope) -> None:
