@@ -26,6 +26,7 @@ from weft.model.task import Task, TaskError, TaskEventKind, TaskState
 from weft.store.bucket import Store
 from weft.store.memory import MemoryStore
 from weft.store.nats import NatsStore
+from weft.tasks import attempt
 from weft.tasks.attempt import TaskRun
 from weft.tasks.claims import TOO_MANY_DELIVERIES, Claims, Limits, Run
 from weft.tasks.ledger import Ledger
@@ -486,6 +487,27 @@ async def test_much_that_was_told_is_read_at_once(tasks: TaskScene) -> None:
         task = await client.wait(submitted.task.id, LIMIT)
     events, _ = await client.told(task)
     assert [each.data for each in events] == list(range(200))
+
+
+async def test_a_task_whose_partial_results_are_too_large_together_fails_and_keeps_those_it_told(
+    tasks: TaskScene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(attempt, "MAX_PARTIAL_BYTES", 1000)
+    queue = await tasks.queue(max_deliveries=3)
+    client = await tasks.client()
+
+    async def tell(run: TaskRun) -> None:
+        for _ in range(3):
+            await run.partial("x" * 400)
+
+    submitted = await client.submit(queue, 1)
+    async with tasks.worker(queue, tell):
+        task = await client.wait(submitted.task.id, LIMIT)
+    assert (task.state, task.attempts) == (TaskState.FAILED, 1), "it would fail again"
+    assert task.error is not None
+    assert "1000 bytes together" in task.error.detail
+    events, _ = await client.told(task)
+    assert [each.data for each in events] == ["x" * 400] * 2
 
 
 async def test_waiting_ends_with_the_task_or_with_patience(tasks: TaskScene) -> None:

@@ -12,7 +12,7 @@ from weft.errors import Conflict, InvalidRequest, Unavailable
 from weft.messaging.broker import Delivery
 from weft.model.task import Progress, Task, TaskEvent, TaskEventKind
 from weft.tasks.interruption import Interruptible, Reason
-from weft.tasks.json_value import json_value, written_text
+from weft.tasks.json_value import sized_json_value, written_text
 from weft.tasks.ledger import Ledger
 from weft.tasks.records import MAX_PROGRESS_LENGTH, event_key, event_lifetime, lifetime
 from weft.tasks.transitions import advanced
@@ -20,6 +20,9 @@ from weft.tasks.wire import Submission
 
 MAX_EVENTS = 10_000
 """What one attempt may tell: progress and partial results. Beyond it progress shows in the record only."""
+
+MAX_PARTIAL_BYTES = 64 * 1024 * 1024
+"""All partial results of one attempt, as JSON: whoever asks for the task at its end gets them at once."""
 
 PROGRESS_INTERVAL = 1.0
 """Seconds between two writes of the progress into the record."""
@@ -67,6 +70,7 @@ class TaskRun:
         self._ledger = ledger
         self._clock = clock
         self._events = 0
+        self._partial_bytes = 0
         self._progress_written = 0.0
         self._lock = asyncio.Lock()
         self.payload = payload
@@ -115,16 +119,22 @@ class TaskRun:
         """Tell a part of the result: JSON types, 900 KiB at most. When this returns it is stored.
 
         Who follows the task gets the parts in order, before its end. Raises InvalidRequest, also after
-        10,000 of them; Unavailable while the store cannot be reached: then it may be told again.
+        10,000 of them or 64 MiB; Unavailable while the store cannot be reached: then it may be told again.
         """
-        value = json_value(data, f"a partial result of task {self.task.id!r}")
+        value, size = sized_json_value(data, f"a partial result of task {self.task.id!r}")
         async with self._lock:
             if self._events >= MAX_EVENTS:
                 raise InvalidRequest(
                     f"task {self.task.id!r} has told {MAX_EVENTS} partial results, as many as it may: "
                     "gather some into one"
                 )
+            if self._partial_bytes + size > MAX_PARTIAL_BYTES:
+                raise InvalidRequest(
+                    f"the partial results of task {self.task.id!r} have {MAX_PARTIAL_BYTES} bytes together "
+                    "at most: put what is large elsewhere and give its address"
+                )
             await self._tell(TaskEventKind.PARTIAL, value)
+            self._partial_bytes += size
 
     async def _tell(self, kind: TaskEventKind, data: Any) -> None:
         task = self.task

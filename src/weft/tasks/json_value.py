@@ -24,6 +24,11 @@ def json_bytes(value: Any, what: str) -> bytes:
 
 def json_value(value: Any, what: str, *, limit: int = MAX_JSON_BYTES) -> Any:
     """`value` as it reads once it was written as JSON. Raises InvalidRequest if it is too large or none."""
+    return sized_json_value(value, what, limit=limit)[0]
+
+
+def sized_json_value(value: Any, what: str, *, limit: int = MAX_JSON_BYTES) -> tuple[Any, int]:
+    """The same, and how many bytes it has as JSON."""
     data = json_bytes(value, what)
     if len(data) > limit:
         raise InvalidRequest(
@@ -31,7 +36,7 @@ def json_value(value: Any, what: str, *, limit: int = MAX_JSON_BYTES) -> Any:
             "and give its address"
         )
     try:
-        return from_json(data)
+        return from_json(data), len(data)
     except ValueError as error:
         # Nested too deep: it could be written down, but never read again.
         raise InvalidRequest(f"{what} cannot be read back from JSON: nest it less deep") from error
