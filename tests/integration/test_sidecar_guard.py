@@ -27,10 +27,8 @@ SUPERVISOR = textwrap.dedent("""
 
     async def supervise():
         async with Guard(grace=0.3) as guard:
-            directory = Path(sys.argv[1])
-            directory.mkdir()
+            directory = guard.temporary_directory("made-", Path(sys.argv[1]))
             (directory / "file").touch()
-            guard.add_directory(directory)
             for command in sys.argv[2:]:
                 await spawn(["sh", "-c", command], guard=guard, environ=os.environ)
             await asyncio.Event().wait()
@@ -55,6 +53,8 @@ def supervisors() -> Iterator[list[subprocess.Popen[bytes]]]:
 
 
 def supervise(directory: Path, *commands: str) -> subprocess.Popen[bytes]:
+    """A process with those children, and with a directory that it makes in `directory`."""
+    directory.mkdir()
     return subprocess.Popen([sys.executable, "-c", SUPERVISOR, str(directory), *commands])
 
 
@@ -102,7 +102,7 @@ async def test_children_grandchildren_and_directories_go_with_their_supervisor(
     pids = [await written(file) for file in (child, grandchild, other)]
     supervisor.send_signal(death)
     await gone(*pids)
-    await eventually(lambda: not directory.exists())
+    await eventually(lambda: not list(directory.iterdir()))
 
 
 KILLED_WHILE_IT_STARTS_A_CHILD = SUPERVISOR.replace(
@@ -117,15 +117,41 @@ KILLED_WHILE_IT_STARTS_A_CHILD = SUPERVISOR.replace(
 
 
 async def test_a_child_goes_whose_supervisor_died_while_it_was_started(tmp_path: Path) -> None:
-    child = tmp_path / "child"
+    child, directory = tmp_path / "child", tmp_path / "directory"
+    directory.mkdir()
     script = f"echo $$ > {child}; sleep 300; true"
-    command = [sys.executable, "-c", KILLED_WHILE_IT_STARTS_A_CHILD, str(tmp_path / "directory"), script]
+    command = [sys.executable, "-c", KILLED_WHILE_IT_STARTS_A_CHILD, str(directory), script]
     supervisor = await asyncio.create_subprocess_exec(*command)
     assert await asyncio.wait_for(supervisor.wait(), 30) == -signal.SIGKILL
     # The guard ends last of all: by then a child that was to be is no more.
-    await eventually(lambda: not (tmp_path / "directory").exists())
+    await eventually(lambda: not list(directory.iterdir()))
     if child.exists():
         await gone(await written(child))
+
+
+KILLED_WHILE_IT_MAKES_A_DIRECTORY = SUPERVISOR.replace(
+    "async def supervise",
+    "make = Path.mkdir\n"
+    "def make_and_die(*args, **kwargs):\n"
+    "    make(*args, **kwargs)\n"
+    "    os.kill(os.getpid(), 9)\n"
+    "Path.mkdir = make_and_die\n"
+    "async def supervise",
+)
+
+
+async def test_a_directory_goes_whose_supervisor_died_while_it_was_made(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", KILLED_WHILE_IT_MAKES_A_DIRECTORY, str(tmp_path)]
+    supervisor = await asyncio.create_subprocess_exec(*command)
+    assert await asyncio.wait_for(supervisor.wait(), 30) == -signal.SIGKILL
+    await eventually(lambda: not list(tmp_path.iterdir()))
+
+
+async def test_a_temporary_directory_is_its_makers_alone(guard: Guard, tmp_path: Path) -> None:
+    directory = guard.temporary_directory("made-", tmp_path)
+    assert (directory.parent, directory.stat().st_mode & 0o777) == (tmp_path, 0o700)
+    with pytest.raises(FileNotFoundError):
+        guard.temporary_directory("made-", tmp_path / "nowhere")
 
 
 async def test_a_child_that_ignores_sigterm_or_is_stopped_goes_too(

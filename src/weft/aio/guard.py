@@ -11,7 +11,10 @@ import asyncio
 import subprocess
 from contextlib import suppress
 from pathlib import Path
+from secrets import token_urlsafe
 from typing import IO, Self
+
+from weft.aio.temporary import temporary_parent
 
 _SHELL = "/bin/sh"
 
@@ -46,6 +49,17 @@ class Guard:
         if not directory.is_absolute() or "\n" in str(directory):
             raise ValueError(f"{directory} cannot be guarded: not an absolute path on one line")
         self._tell(f"+d {directory}")
+
+    def temporary_directory(self, prefix: str, parent: Path | None = None) -> Path:
+        """Make a directory that no other user can enter, removed in the end with all that is in it.
+
+        `parent` is where; by default $TMPDIR or /tmp. Raises OSError.
+        """
+        directory = (parent or temporary_parent()).absolute() / f"{prefix}{token_urlsafe(6)}"
+        # Told first: whatever is made is removed, however soon this process dies.
+        self.add_directory(directory)
+        directory.mkdir(mode=0o700)
+        return directory
 
     def _tell(self, line: str) -> None:
         # A guard that somebody killed protects no longer, but harms nothing either.

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
-from tempfile import mkdtemp
 
 from weft.aio.guard import Guard
 from weft.model.local_state import ChildState
@@ -37,6 +36,4 @@ class TemporaryHome:
 async def temporary_home() -> AsyncIterator[TemporaryHome]:
     """A new directory for the block; at its end, or when this process dies, it is removed."""
     async with Guard() as guard:
-        directory = Path(mkdtemp(prefix="weft-demo-"))
-        guard.add_directory(directory)
-        yield TemporaryHome(directory, guard)
+        yield TemporaryHome(guard.temporary_directory("weft-demo-"), guard)

@@ -8,8 +8,9 @@ from asyncio.subprocess import PIPE, Process
 from collections.abc import Collection, Sequence
 from importlib.metadata import version
 from importlib.util import find_spec
-from tempfile import TemporaryFile, gettempdir
+from tempfile import TemporaryFile
 
+from weft.aio.temporary import temporary_parent
 from weft.demo.tree import Unreadable
 from weft.errors import MeshError
 
@@ -49,7 +50,8 @@ async def run_tool(
     takes longer than `timeout` seconds or prints more than MAX_OUTPUT_BYTES.
     """
     # -P and a neutral directory: a module of the reviewed tree must not be imported in place of a real one.
-    with TemporaryFile() as source:
+    directory = temporary_parent()
+    with TemporaryFile(dir=directory) as source:
         # A file rather than a pipe: a tool that ends before it has read everything breaks nothing.
         source.write(stdin)
         source.seek(0)
@@ -58,7 +60,7 @@ async def run_tool(
             stdin=source,
             stdout=PIPE,
             stderr=PIPE,
-            cwd=gettempdir(),
+            cwd=directory,
         )
     try:
         async with asyncio.timeout(timeout):

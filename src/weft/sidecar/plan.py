@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from contextlib import ExitStack
 from dataclasses import dataclass
 from ipaddress import ip_address
@@ -110,8 +109,6 @@ def _metrics_address(settings: SidecarSettings, port: int) -> Address:
 
 def _runtime_directory(parent: Path | None, guard: Guard) -> Path:
     try:
-        directory = Path(tempfile.mkdtemp(prefix="weft-", dir=parent)).absolute()
+        return guard.temporary_directory("weft-", parent)
     except OSError as error:
         raise Unavailable(f"no directory for temporary files can be made: {error}") from error
-    guard.add_directory(directory)
-    return directory
