@@ -18,6 +18,7 @@ import pytest
 from weft.aio.children import Child, spawn
 from weft.aio.guard import Guard
 from weft.aio.poll import until
+from weft.aio.temporary import temporary_parent
 
 SUPERVISOR = textwrap.dedent("""
     import asyncio, os, sys
@@ -212,6 +213,15 @@ async def test_a_directory_that_could_be_mistaken_is_refused(guard: Guard) -> No
     for directory in (Path("relative"), Path("/two\nlines")):
         with pytest.raises(ValueError, match="cannot be guarded"):
             guard.add_directory(directory)
+
+
+def test_temporary_files_go_where_the_environment_says_if_that_can_be_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for said, where in ((tmp_path, tmp_path), (tmp_path / "nowhere", Path("/tmp")), ("", Path("/tmp"))):
+        monkeypatch.setenv("TMPDIR", str(said))
+        assert temporary_parent() == where
+        assert not list(tmp_path.iterdir())
 
 
 async def sh(script: str, guard: Guard) -> Child:

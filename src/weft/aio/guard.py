@@ -53,7 +53,7 @@ class Guard:
     def temporary_directory(self, prefix: str, parent: Path | None = None) -> Path:
         """Make a directory that no other user can enter, removed in the end with all that is in it.
 
-        `parent` is where; by default $TMPDIR or /tmp. Raises OSError.
+        `parent` is where; by default `temporary_parent`. Raises OSError.
         """
         directory = (parent or temporary_parent()).absolute() / f"{prefix}{token_urlsafe(6)}"
         # Told first: whatever is made is removed, however soon this process dies.

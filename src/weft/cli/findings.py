@@ -10,12 +10,13 @@ import resource
 import shutil
 import subprocess
 import sys
-import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from enum import StrEnum
 from pathlib import Path
+from tempfile import NamedTemporaryFile
 from typing import NamedTuple
 
+from weft.aio.temporary import temporary_parent
 from weft.cli.programs import envoy_program
 from weft.errors import InvalidRequest, Unavailable
 from weft.local.nats_settings import nats_program
@@ -116,8 +117,8 @@ def ports(environ: Environment) -> Iterator[Finding]:
 def temporary_directory(_environ: Environment) -> Iterator[Finding]:
     """Whether temporary files can be made, at a path short enough for Unix sockets."""
     try:
-        directory = tempfile.gettempdir()
-        with tempfile.NamedTemporaryFile(dir=directory):
+        directory = str(temporary_parent())
+        with NamedTemporaryFile(dir=directory):
             pass
     except OSError as error:
         yield Finding(
