@@ -22,6 +22,7 @@ from weft.local.mesh import LocalMesh
 from weft.local.nats_security import NatsSecurity
 from weft.local.ports import free_ports
 from weft.local.security import LocalSecurity
+from weft.model.telemetry_wire import DEFAULT_SAMPLING
 
 HOST = "127.0.0.1"
 
@@ -99,8 +100,12 @@ class Rig:
         program: Sequence[str] = (),
         stderr: int | None = None,
     ) -> Child:
-        """Start a sidecar of the mesh, which need not be ready yet; with an agent, if it has a type."""
-        options = ["--runtime-dir", str(self.directory), "--id", instance, *arguments]
+        """Start a sidecar of the mesh, which need not be ready yet; with an agent, if it has a type.
+
+        It begins as many traces as sidecars do by themselves: those of `weft up` trace every call.
+        """
+        sampling = ["--trace-sampling", f"{DEFAULT_SAMPLING:g}"]
+        options = ["--runtime-dir", str(self.directory), "--id", instance, *sampling, *arguments]
         if agent_type is not None:
             options += ["--type", agent_type]
         command = sidecar_command(self.mesh.ports, self.directory / MESH, options, program)
@@ -124,10 +129,13 @@ class Rig:
         return ports.xds
 
     async def mesh_pair(self, backend: int) -> Pair:
-        """The door's Envoy and that of a sidecar beside the agent at port `backend`."""
+        """The Envoys of a sidecar for who calls, and of one beside the agent at port `backend`."""
         sidecar = await self.sidecar(f"{AGENT}-1", "--port", str(backend), agent_type=AGENT)
-        await answers(self.mesh.proxy_url, AGENT)
-        return Pair(self.mesh.proxy_url, envoy_of(self.door).pid, envoy_of(sidecar.pid).pid)
+        port = free_port()
+        caller = await self.sidecar("caller-1", "--outbound-port", str(port))
+        url = f"http://{HOST}:{port}"
+        await answers(url, AGENT)
+        return Pair(url, envoy_of(caller.pid).pid, envoy_of(sidecar.pid).pid)
 
     @property
     def door(self) -> int:
