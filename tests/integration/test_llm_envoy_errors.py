@@ -106,7 +106,7 @@ async def test_what_providers_get_wrong_is_an_error_that_names_them(mesh: Models
     never_ends = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: 1000\r\n\r\n{"
     own_error = answer(b'{"error": {"code": "their_own"}}', status=400)
     async with FakeProvider().serving() as provider:
-        limits = {"timeout": "1s", "firstToken": "1s"}
+        limits = {"timeout": "3s", "firstToken": "3s"}
         away = {"name": "away", "url": "http://nowhere.invalid/v1"}
         await mesh.agent.declare(
             pool("gpt", {"name": "one", "url": provider.url, **limits}) + "---\n" + pool("gone", away)

@@ -44,8 +44,8 @@ async def _declare(mesh: Models, provider: StreamingProvider) -> None:
     """Pool `gpt` of two providers that are one program; `one` calls the model by another name."""
     url = f"http://127.0.0.1:{provider.port}/v1"
     one = {"name": "one", "url": url, "model": "model-of-one", "key": key("one")}
-    two = {"name": "two", "url": url, "key": key("two"), "firstToken": "1s", "order": 1}
-    await mesh.agent.declare(f"{KEYS}---\n{pool('gpt', {**one, 'firstToken': '1s'}, two)}")
+    two = {"name": "two", "url": url, "key": key("two"), "firstToken": "3s", "order": 1}
+    await mesh.agent.declare(f"{KEYS}---\n{pool('gpt', {**one, 'firstToken': '3s'}, two)}")
 
 
 async def _call(mesh: Models, mode: str, **body: object) -> httpx.Response:
