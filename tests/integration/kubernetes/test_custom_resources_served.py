@@ -70,9 +70,9 @@ async def test_every_definition_is_established_and_structural(api: httpx.AsyncCl
 
 async def test_every_example_can_be_created(api: httpx.AsyncClient) -> None:
     for number, (source, documents) in enumerate(examples().items()):
-        namespace = f"example-{number}"
-        await api.post("/api/v1/namespaces", json={"metadata": {"name": namespace}})
         for document in documents:
+            namespace = document["metadata"].get("namespace", f"example-{number}")
+            await api.post("/api/v1/namespaces", json={"metadata": {"name": namespace}})
             answer = await created(api, document, namespace)
             if refusals(DEFINITIONS[document["kind"]], document):
                 assert document["kind"] == "Secret", (source, document)
