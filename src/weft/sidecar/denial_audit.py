@@ -12,8 +12,8 @@ from weft.model.audit import AuditRecord
 from weft.model.spiffe import SpiffeId
 from weft.model.subjects import identity_subject
 from weft.sidecar.access_lines import AccessLines
+from weft.sidecar.attempts import persistently
 from weft.sidecar.denials import relay_denials
-from weft.sidecar.store_connection import persistently
 from weft.store.bucket import Store
 
 logger = logging.getLogger(__name__)

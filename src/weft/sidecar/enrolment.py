@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from weft.sidecar.attempts import persistently
 from weft.sidecar.identity import SERVICE_ACCOUNT, SidecarIdentity, read_evidence, read_trust
 from weft.sidecar.settings import SidecarSettings
-from weft.sidecar.store_connection import persistently
 
 
 def new_identity(settings: SidecarSettings, directory: Path) -> SidecarIdentity:

@@ -27,6 +27,7 @@ from weft.model.traffic_report import caller_of
 from weft.registry.offers import Offers
 from weft.registry.registry import Registry
 from weft.sidecar.agent_card import read_agent_card
+from weft.sidecar.attempts import persistently
 from weft.sidecar.bootstrap import (
     INBOUND_LISTENER,
     OUTBOUND_LISTENER,
@@ -54,7 +55,7 @@ from weft.sidecar.program import check_command, program_command, start_program
 from weft.sidecar.registration import Registration
 from weft.sidecar.settings import SidecarSettings
 from weft.sidecar.shutdown import Shutdown, ShutdownRequested, Urgency, signals
-from weft.sidecar.store_connection import StoreConnection, persistently
+from weft.sidecar.store_connection import StoreConnection
 from weft.sidecar.system_roots import system_roots
 from weft.sidecar.traffic_reading import TrafficReading
 from weft.sidecar.work import SidecarWork

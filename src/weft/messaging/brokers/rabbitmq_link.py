@@ -108,10 +108,6 @@ class Link:
             raise Unavailable(f"{what}: the connection to {self.place} was lost") from error
 
     def _meaning(self, what: str, error: Exception) -> MeshError:
-        kind, why = self._meant(error)
-        return kind(f"{what}: {why}")
-
-    def _meant(self, error: Exception) -> tuple[type[MeshError], str]:
         kind: type[MeshError] = Unavailable
         match error:
             case ChannelNotFoundEntity() if _NOT_DECLARED.search(str(error)):
@@ -135,7 +131,7 @@ class Link:
                 )
             case _:
                 why = f"{self.place} cannot be reached; it is tried again"
-        return kind, why
+        return kind(f"{what}: {why}")
 
     def is_open(self, channel: AbstractChannel | None) -> TypeGuard[AbstractChannel]:
         """Whether a channel can be used: it is not told that its connection was lost, or given up."""
