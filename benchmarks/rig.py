@@ -11,13 +11,13 @@ from tempfile import TemporaryDirectory
 
 import aiohttp
 from benchmarks.bare_tls import mutual, plain
-from benchmarks.processes import envoy_command, envoy_of, running
+from benchmarks.processes import admin_socket_of, envoy_command, envoy_of, running
 
 from weft.aio.children import Child
 from weft.aio.guard import Guard
 from weft.aio.poll import until
 from weft.aio.ports import reserve_port
-from weft.local.commands import DOOR, control_command, sidecar_command
+from weft.local.commands import control_command, sidecar_command
 from weft.local.mesh import LocalMesh
 from weft.local.nats_security import NatsSecurity
 from weft.local.ports import free_ports
@@ -131,18 +131,16 @@ class Rig:
     async def mesh_pair(self, backend: int) -> Pair:
         """The Envoys of a sidecar for who calls, and of one beside the agent at port `backend`."""
         sidecar = await self.sidecar(f"{AGENT}-1", "--port", str(backend), agent_type=AGENT)
-        port = free_port()
-        caller = await self.sidecar("caller-1", "--outbound-port", str(port))
-        url = f"http://{HOST}:{port}"
+        url, caller = await self.caller("caller-1")
         await answers(url, AGENT)
-        return Pair(url, envoy_of(caller.pid).pid, envoy_of(sidecar.pid).pid)
+        return Pair(url, caller, envoy_of(sidecar.pid).pid)
 
-    @property
-    def door(self) -> int:
-        """Process id of the mesh's door, the sidecar by which scripts call."""
-        pid = self.mesh.children[DOOR].pid
-        assert pid is not None, "the mesh is up"
-        return pid
+    async def caller(self, instance: str) -> tuple[str, int]:
+        """Start a sidecar without an agent; its address, and the process id of its Envoy, which is ready."""
+        port = free_port()
+        sidecar = await self.sidecar(instance, "--outbound-port", str(port))
+        await admin_socket_of(sidecar.pid, START_TIMEOUT)
+        return f"http://{HOST}:{port}", envoy_of(sidecar.pid).pid
 
     @property
     def nats_keys(self) -> Path:

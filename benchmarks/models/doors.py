@@ -12,7 +12,7 @@ from pathlib import Path
 import aiohttp
 from benchmarks.load import Target
 from benchmarks.models.calls import PATH, STREAMED, WHOLE, answer, events, request
-from benchmarks.processes import envoy_command, envoy_of
+from benchmarks.processes import envoy_command
 from benchmarks.rig import HOST, START_TIMEOUT, Rig, free_port
 
 from weft.aio.poll import until
@@ -95,17 +95,18 @@ async def sglang_router(rig: Rig, to: Provider) -> Door:
 
 
 async def weft(rig: Rig, _to: Provider) -> Door:
-    """The mesh's door, which has pools for both models. They are declared before (`declare`)."""
-    pid = envoy_of(rig.door).pid
-    return await _open(Door(*_through(rig, WHOLE, STREAMED), (pid,)))
+    """A sidecar of the mesh, which has pools for both models. They are declared before (`declare`)."""
+    url, envoy = await rig.caller("caller-1")
+    return await _open(Door(*_through(url, WHOLE, STREAMED), (envoy,)))
 
 
 async def weft_asked(rig: Rig, model: str) -> Door:
-    """The mesh's door, for a `model` all calls to which ask the scheduler, whose time counts as well."""
+    """A sidecar of the mesh, for a `model` of which every call asks the scheduler, whose time counts, too."""
     control = rig.mesh.children["control"].pid
     assert control is not None, "the mesh is up"
-    whole, _ = _through(rig, model, model)
-    return await _open(Door(whole, None, (envoy_of(rig.door).pid, control)))
+    url, envoy = await rig.caller("caller-2")
+    whole, _ = _through(url, model, model)
+    return await _open(Door(whole, None, (envoy, control)))
 
 
 def has_peers() -> bool:
@@ -113,9 +114,8 @@ def has_peers() -> bool:
     return (PEERS / "litellm").exists()
 
 
-def _through(rig: Rig, *models: str) -> tuple[Target, Target]:
-    url = f"{rig.mesh.proxy_url}{PATH}"
-    whole, streamed = models
+def _through(sidecar: str, whole: str, streamed: str) -> tuple[Target, Target]:
+    url = f"{sidecar}{PATH}"
     return (
         Target(url, LLM_HOST, request(whole)),
         Target(url, LLM_HOST, request(streamed, streamed=True)),
